@@ -1,0 +1,38 @@
+//! What the API server asks of a pod's node: logs and the streaming URLs of exec, attach and port-forward.
+use crate::driver::BoxFuture;
+use bytes::Bytes;
+use mote_schema::{Object, Status};
+use std::pin::Pin;
+
+pub type LogStream = Pin<Box<dyn futures_lite::Stream<Item = std::io::Result<Bytes>> + Send>>;
+
+#[derive(Clone, Debug, Default)]
+pub struct LogOptions {
+    /// Already resolved to an existing container name of the pod's spec.
+    pub container: String,
+    pub follow: bool,
+    pub previous: bool,
+    pub since_seconds: Option<i64>,
+    /// RFC 3339
+    pub since_time: Option<String>,
+    pub timestamps: bool,
+    pub tail_lines: Option<i64>,
+    pub limit_bytes: Option<i64>,
+    /// "All", "Stdout", "Stderr"
+    pub stream: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub enum StreamRequest {
+    Exec { container: String, command: Vec<String>, stdin: bool, stdout: bool, stderr: bool, tty: bool },
+    Attach { container: String, stdin: bool, stdout: bool, stderr: bool, tty: bool },
+    PortForward { ports: Vec<u16> },
+}
+
+/// Implemented by the kubelet of this process. Errors carry upstream's texts, e.g. `container "x" in pod "y" is
+/// waiting to start: ContainerCreating` (400 BadRequest).
+pub trait PodBackend: Send + Sync + 'static {
+    fn logs(&self, pod: Object, options: LogOptions) -> BoxFuture<'_, Result<LogStream, Status>>;
+    /// The runtime's streaming URL (http://127.0.0.1:port/...), to which the API server tunnels the upgraded connection.
+    fn stream_url(&self, pod: Object, request: StreamRequest) -> BoxFuture<'_, Result<String, Status>>;
+}

@@ -1,0 +1,15 @@
+//! What the kinds are. Pure: no I/O, no clock, no globals but tables.
+//!
+//! SEAM: names and signatures here are fixed; bodies are being written.
+
+pub mod doc;
+pub mod kind;
+pub mod object;
+pub mod selector;
+pub mod status;
+pub mod table;
+
+pub use doc::{Doc, Ref};
+pub use kind::{Catalog, Kind};
+pub use object::Object;
+pub use status::{Cause, Status};
