@@ -69,16 +69,28 @@ impl Event {
 #[derive(Debug)]
 pub enum Error {
     /// A precondition did not hold; `found` is what the key holds now.
-    Precondition { key: Key, found: Option<Entry> },
+    Precondition {
+        key: Key,
+        found: Option<Entry>,
+    },
     /// The revision asked for is older than what is kept.
-    Compacted { asked: Revision, oldest: Revision },
+    Compacted {
+        asked: Revision,
+        oldest: Revision,
+    },
     /// The revision asked for has not been reached.
-    Future { asked: Revision, current: Revision },
+    Future {
+        asked: Revision,
+        current: Revision,
+    },
     /// The disk is full; reads go on.
     Full,
     ReadOnly,
     Closed,
-    Storage { doing: &'static str, message: String },
+    Storage {
+        doing: &'static str,
+        message: String,
+    },
 }
 
 #[derive(Clone, Debug)]

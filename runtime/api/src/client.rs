@@ -81,21 +81,46 @@ impl Client {
         unimplemented!()
     }
     /// `object` has apiVersion and kind or not; metadata.generateName works.
-    pub async fn create_value(&self, _kind: &Arc<Kind>, _namespace: &str, _object: serde_json::Value) -> Result<Object> {
+    pub async fn create_value(
+        &self,
+        _kind: &Arc<Kind>,
+        _namespace: &str,
+        _object: serde_json::Value,
+    ) -> Result<Object> {
         unimplemented!()
     }
     /// metadata.resourceVersion, when set, must match.
     pub async fn update_value(&self, _kind: &Arc<Kind>, _sub: Sub, _object: serde_json::Value) -> Result<Object> {
         unimplemented!()
     }
-    pub async fn patch(&self, _kind: &Arc<Kind>, _namespace: &str, _name: &str, _sub: Sub, _patch: Patch) -> Result<Object> {
+    pub async fn patch(
+        &self,
+        _kind: &Arc<Kind>,
+        _namespace: &str,
+        _name: &str,
+        _sub: Sub,
+        _patch: Patch,
+    ) -> Result<Object> {
         unimplemented!()
     }
-    pub async fn delete(&self, _kind: &Arc<Kind>, _namespace: &str, _name: &str, _options: DeleteOptions) -> Result<()> {
+    pub async fn delete(
+        &self,
+        _kind: &Arc<Kind>,
+        _namespace: &str,
+        _name: &str,
+        _options: DeleteOptions,
+    ) -> Result<()> {
         unimplemented!()
     }
     /// POST to a subresource: "binding", "eviction", "token".
-    pub async fn create_sub(&self, _kind: &Arc<Kind>, _namespace: &str, _name: &str, _sub: &str, _body: serde_json::Value) -> Result<serde_json::Value> {
+    pub async fn create_sub(
+        &self,
+        _kind: &Arc<Kind>,
+        _namespace: &str,
+        _name: &str,
+        _sub: &str,
+        _body: serde_json::Value,
+    ) -> Result<serde_json::Value> {
         unimplemented!()
     }
 
@@ -106,13 +131,20 @@ impl Client {
     pub fn list_as<K: k8s_openapi::Resource + DeserializeOwned>(&self, namespace: Option<&str>) -> Result<Vec<K>> {
         self.list(&self.kind_of::<K>(), namespace)?.iter().map(decode).collect()
     }
-    pub async fn create<K: k8s_openapi::Resource + Serialize + DeserializeOwned>(&self, namespace: &str, object: &K) -> Result<K> {
+    pub async fn create<K: k8s_openapi::Resource + Serialize + DeserializeOwned>(
+        &self,
+        namespace: &str,
+        object: &K,
+    ) -> Result<K> {
         decode(&self.create_value(&self.kind_of::<K>(), namespace, encode(object)?).await?)
     }
     pub async fn update<K: k8s_openapi::Resource + Serialize + DeserializeOwned>(&self, object: &K) -> Result<K> {
         decode(&self.update_value(&self.kind_of::<K>(), Sub::Main, encode(object)?).await?)
     }
-    pub async fn update_status<K: k8s_openapi::Resource + Serialize + DeserializeOwned>(&self, object: &K) -> Result<K> {
+    pub async fn update_status<K: k8s_openapi::Resource + Serialize + DeserializeOwned>(
+        &self,
+        object: &K,
+    ) -> Result<K> {
         decode(&self.update_value(&self.kind_of::<K>(), Sub::Status, encode(object)?).await?)
     }
     /// Records or counts up an Event (core/v1) as upstream's recorder does: the same (object, type, reason,

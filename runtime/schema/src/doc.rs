@@ -96,10 +96,21 @@ impl<'a> Ref<'a> {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum DocError {
-    Json { message: String },
-    TooDeep { limit: usize },
-    TooLarge { limit: usize },
+    Json {
+        message: String,
+    },
+    TooDeep {
+        limit: usize,
+    },
+    TooLarge {
+        limit: usize,
+    },
     /// The bytes are not a Doc this build reads.
-    Damaged { at: usize, what: &'static str },
-    Type { message: String },
+    Damaged {
+        at: usize,
+        what: &'static str,
+    },
+    Type {
+        message: String,
+    },
 }

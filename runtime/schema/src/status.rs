@@ -49,7 +49,11 @@ impl Cause {
         }
     }
     pub fn too_long(field: impl Into<String>, max: usize) -> Cause {
-        Cause { reason: "FieldValueTooLong", message: format!("Too long: may not be more than {max} bytes"), field: field.into() }
+        Cause {
+            reason: "FieldValueTooLong",
+            message: format!("Too long: may not be more than {max} bytes"),
+            field: field.into(),
+        }
     }
 }
 
@@ -87,7 +91,8 @@ impl Status {
     }
     pub fn conflict(group: &str, resource: &str, name: &str, detail: &str) -> Status {
         let q = Status::qualified(group, resource);
-        Status::new(409, "Conflict", format!("Operation cannot be fulfilled on {q} {name:?}: {detail}")).of(group, resource, name)
+        Status::new(409, "Conflict", format!("Operation cannot be fulfilled on {q} {name:?}: {detail}"))
+            .of(group, resource, name)
     }
     pub fn forbidden(group: &str, resource: &str, name: &str, detail: &str) -> Status {
         let q = Status::qualified(group, resource);
@@ -115,7 +120,8 @@ impl Status {
     }
     pub fn method_not_supported(group: &str, resource: &str, verb: &str) -> Status {
         let q = Status::qualified(group, resource);
-        Status::new(405, "MethodNotAllowed", format!("{verb} is not supported on resources of kind {q:?}")).of(group, resource, "")
+        Status::new(405, "MethodNotAllowed", format!("{verb} is not supported on resources of kind {q:?}"))
+            .of(group, resource, "")
     }
     pub fn expired(message: impl Into<String>) -> Status {
         Status::new(410, "Expired", message)
@@ -144,7 +150,8 @@ impl Status {
         if !self.causes.is_empty() {
             let causes = self.causes.iter().map(|c| {
                 let mut m = serde_json::Map::new();
-                for (key, text) in [("reason", c.reason), ("message", c.message.as_str()), ("field", c.field.as_str())] {
+                for (key, text) in [("reason", c.reason), ("message", c.message.as_str()), ("field", c.field.as_str())]
+                {
                     if !text.is_empty() {
                         m.insert(key.into(), json!(text));
                     }
