@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod driver;
+pub mod http;
 pub mod pods;
 
 pub use client::{Change, Client, DeleteOptions, Patch, Sub};
