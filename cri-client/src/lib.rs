@@ -1,1 +1,12 @@
-//! Placeholder root.
+//! CRI v1 over gRPC on a unix socket: what the kubelet says to CRI-O or containerd.
+//!
+//! `Runtime` has one async method per call, all rows of one table. Nothing here knows of Kubernetes objects.
+mod channel;
+mod error;
+mod frame;
+mod runtime;
+pub mod v1;
+
+pub use channel::Streaming;
+pub use error::{Code, Error};
+pub use runtime::Runtime;

@@ -1,0 +1,120 @@
+//! The calls: one row each. A row is name, request, answer, path, and how long the call may take.
+use crate::{
+    channel::{Channel, Method, Streaming},
+    error::Error,
+    frame,
+    v1::*,
+};
+use async_executor::Executor;
+use bytes::Bytes;
+use prost::Message;
+use std::{path::Path, sync::Arc, time::Duration};
+
+/// Upstream's `runtime-request-timeout`.
+const STANDARD: Duration = Duration::from_secs(120);
+/// Setting up a sandbox may build a network: upstream gives it twice the standard time.
+const SANDBOX: Duration = Duration::from_secs(240);
+const QUICK: Duration = Duration::from_secs(10);
+/// An image may take as long as its registry does; the caller drops the call to end it.
+const UNBOUNDED: Option<Duration> = None;
+
+/// A container runtime behind its socket. All calls share one connection.
+pub struct Runtime {
+    channel: Channel,
+}
+
+/// A call that has a time of its own, and the standard time on top.
+fn plus_standard(seconds: i64) -> Option<Duration> {
+    Some(Duration::from_secs(seconds.clamp(0, u32::MAX.into()) as u64) + STANDARD)
+}
+
+/// The runtime's own limit on a command, and a little for the answer; 0 is no limit.
+fn exec_time(seconds: i64) -> Option<Duration> {
+    (seconds > 0).then(|| Duration::from_secs(seconds as u64) + QUICK)
+}
+
+macro_rules! calls {
+    ($($name:ident $doing:literal $path:literal ($request:ident) -> $answer:ident, $timeout:expr;)*) => {
+        impl Runtime {
+            $(pub async fn $name(&self, request: $request) -> Result<$answer, Error> {
+                let timeout: fn(&$request) -> Option<Duration> = $timeout;
+                let method = Method { doing: $doing, path: concat!("/runtime.v1.", $path, "/", $doing) };
+                self.call(method, timeout(&request), &request).await
+            })*
+        }
+    };
+}
+
+calls! {
+    version "Version" "RuntimeService" (VersionRequest) -> VersionResponse, |_| Some(QUICK);
+    status "Status" "RuntimeService" (StatusRequest) -> StatusResponse, |_| Some(QUICK);
+    run_pod_sandbox "RunPodSandbox" "RuntimeService" (RunPodSandboxRequest) -> RunPodSandboxResponse, |_| Some(SANDBOX);
+    stop_pod_sandbox "StopPodSandbox" "RuntimeService" (PodSandboxId) -> Empty, |_| Some(STANDARD);
+    remove_pod_sandbox "RemovePodSandbox" "RuntimeService" (PodSandboxId) -> Empty, |_| Some(STANDARD);
+    pod_sandbox_status "PodSandboxStatus" "RuntimeService" (PodSandboxStatusRequest) -> PodSandboxStatusResponse,
+        |_| Some(STANDARD);
+    list_pod_sandbox "ListPodSandbox" "RuntimeService" (ListPodSandboxRequest) -> ListPodSandboxResponse,
+        |_| Some(STANDARD);
+    create_container "CreateContainer" "RuntimeService" (CreateContainerRequest) -> CreateContainerResponse,
+        |_| Some(STANDARD);
+    start_container "StartContainer" "RuntimeService" (ContainerId) -> Empty, |_| Some(STANDARD);
+    stop_container "StopContainer" "RuntimeService" (StopContainerRequest) -> Empty, |r| plus_standard(r.timeout);
+    remove_container "RemoveContainer" "RuntimeService" (ContainerId) -> Empty, |_| Some(STANDARD);
+    list_containers "ListContainers" "RuntimeService" (ListContainersRequest) -> ListContainersResponse,
+        |_| Some(STANDARD);
+    container_status "ContainerStatus" "RuntimeService" (ContainerStatusRequest) -> ContainerStatusResponse,
+        |_| Some(STANDARD);
+    update_container_resources "UpdateContainerResources" "RuntimeService" (UpdateContainerResourcesRequest) -> Empty,
+        |_| Some(STANDARD);
+    reopen_container_log "ReopenContainerLog" "RuntimeService" (ContainerId) -> Empty, |_| Some(STANDARD);
+    exec_sync "ExecSync" "RuntimeService" (ExecSyncRequest) -> ExecSyncResponse, |r| exec_time(r.timeout);
+    exec "Exec" "RuntimeService" (ExecRequest) -> StreamUrl, |_| Some(STANDARD);
+    attach "Attach" "RuntimeService" (AttachRequest) -> StreamUrl, |_| Some(STANDARD);
+    port_forward "PortForward" "RuntimeService" (PortForwardRequest) -> StreamUrl, |_| Some(STANDARD);
+    container_stats "ContainerStats" "RuntimeService" (ContainerId) -> ContainerStatsResponse, |_| Some(STANDARD);
+    list_container_stats "ListContainerStats" "RuntimeService" (ListContainerStatsRequest) -> ListContainerStatsResponse,
+        |_| Some(STANDARD);
+    list_pod_sandbox_stats "ListPodSandboxStats" "RuntimeService" (ListPodSandboxStatsRequest)
+        -> ListPodSandboxStatsResponse, |_| Some(STANDARD);
+    update_runtime_config "UpdateRuntimeConfig" "RuntimeService" (UpdateRuntimeConfigRequest) -> Empty, |_| Some(QUICK);
+    runtime_config "RuntimeConfig" "RuntimeService" (Empty) -> RuntimeConfigResponse, |_| Some(QUICK);
+    list_images "ListImages" "ImageService" (ListImagesRequest) -> ListImagesResponse, |_| Some(STANDARD);
+    image_status "ImageStatus" "ImageService" (ImageStatusRequest) -> ImageStatusResponse, |_| Some(STANDARD);
+    pull_image "PullImage" "ImageService" (PullImageRequest) -> PullImageResponse, |_| UNBOUNDED;
+    remove_image "RemoveImage" "ImageService" (RemoveImageRequest) -> Empty, |_| Some(STANDARD);
+    image_fs_info "ImageFsInfo" "ImageService" (Empty) -> ImageFsInfoResponse, |_| Some(STANDARD);
+}
+
+impl Runtime {
+    /// Does not dial: the first call does.
+    pub fn new(socket: &Path, executor: Arc<Executor<'static>>) -> Runtime {
+        Runtime { channel: Channel::new(socket.to_owned(), executor) }
+    }
+
+    pub fn socket(&self) -> &Path {
+        self.channel.socket()
+    }
+
+    /// Changes of all containers from now on. Unimplemented on runtimes that have no events.
+    pub async fn get_container_events(&self) -> Result<Streaming<ContainerEvent>, Error> {
+        let method = Method { doing: "GetContainerEvents", path: "/runtime.v1.RuntimeService/GetContainerEvents" };
+        self.channel.stream(method, frame::encode(0, |_| {})).await
+    }
+
+    async fn call<Q: Message, A: Message + Default>(
+        &self,
+        method: Method,
+        timeout: Option<Duration>,
+        request: &Q,
+    ) -> Result<A, Error> {
+        let doing = method.doing;
+        let size = request.encoded_len();
+        if size > frame::LIMIT_BYTES {
+            return Err(Error::Protocol { doing, message: format!("a request of {size} bytes is over the limit") });
+        }
+        // The buffer grows as needed, so encoding cannot fail.
+        let message: Bytes = frame::encode(size, |out| request.encode_raw(out));
+        let answer = self.channel.unary(method, message, timeout).await?;
+        A::decode(answer).map_err(|e| Error::Protocol { doing, message: e.to_string() })
+    }
+}
