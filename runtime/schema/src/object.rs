@@ -1,6 +1,8 @@
 //! A stored object: its kind, its Doc (without apiVersion, kind and resourceVersion, which are known from
 //! elsewhere) and the revision that last wrote it.
-use crate::{Doc, Kind, Ref, doc::DocError};
+use crate::doc::{DocError, Node, Overlay, write_node};
+use crate::{Doc, Kind, Ref};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
@@ -33,14 +35,71 @@ impl Object {
     }
     /// Typed, with resourceVersion filled in.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, DocError> {
-        unimplemented!()
+        let mut decoded = Err(DocError::Type { message: String::new() });
+        self.filled(true, &mut |node| decoded = T::deserialize(node));
+        decoded
     }
     /// As a client sees it: apiVersion, kind and resourceVersion filled in.
     pub fn to_value(&self) -> serde_json::Value {
-        unimplemented!()
+        let mut value = serde_json::Value::Null;
+        self.filled(true, &mut |node| value = Deserialize::deserialize(node).unwrap_or_default());
+        value
     }
     /// Appends the JSON a client sees. `envelope` false leaves out apiVersion and kind (items of a built-in List).
-    pub fn write_json(&self, _envelope: bool, _out: &mut Vec<u8>) {
-        unimplemented!()
+    pub fn write_json(&self, envelope: bool, out: &mut Vec<u8>) {
+        self.filled(envelope, &mut |node| write_node(node, out));
+    }
+
+    /// Lays what the Doc does not hold over it. An object that was never stored (revision 0) has no resourceVersion.
+    fn filled(&self, envelope: bool, read: &mut dyn FnMut(Node<'_>)) {
+        let (api_version, version) = (self.kind.api_version(), self.revision.to_string());
+        let version = [("resourceVersion", Node::Str(&version))];
+        let metadata = Overlay { base: self.meta(), over: if self.revision == 0 { &[] } else { &version } };
+        let over = [
+            ("kind", Node::Str(&self.kind.kind)),
+            ("apiVersion", Node::Str(&api_version)),
+            ("metadata", Node::Overlay(&metadata)),
+        ];
+        read(Node::Overlay(&Overlay { base: self.root(), over: if envelope { &over } else { &over[2..] } }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_sees_what_the_doc_does_not_hold() {
+        let kind = Kind {
+            group: "apps".into(),
+            version: "v1".into(),
+            kind: "Deployment".into(),
+            plural: "deployments".into(),
+            singular: "deployment".into(),
+            short_names: vec![],
+            categories: vec![],
+            namespaced: true,
+            root: 0,
+            has_status: true,
+            scale: None,
+            prefix: "apps/deployments/".into(),
+            virtual_kind: false,
+        };
+        let doc = Doc::from_json(br#"{"metadata":{"name":"d","namespace":"n"},"spec":{"replicas":2}}"#).unwrap();
+        let object = Object { kind: Arc::new(kind), doc, revision: 17 };
+        let text = |envelope| {
+            let mut out = Vec::new();
+            object.write_json(envelope, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let inner = r#""metadata":{"resourceVersion":"17","name":"d","namespace":"n"},"spec":{"replicas":2}}"#;
+        assert_eq!(text(false), format!("{{{inner}"));
+        assert_eq!(text(true), format!(r#"{{"kind":"Deployment","apiVersion":"apps/v1",{inner}"#));
+        assert_eq!(object.to_value(), serde_json::from_str::<serde_json::Value>(&text(true)).unwrap());
+        let typed: k8s_openapi::api::apps::v1::Deployment = object.decode().unwrap();
+        assert_eq!(typed.metadata.resource_version.as_deref(), Some("17"));
+        assert_eq!(typed.spec.unwrap().replicas, Some(2));
+        let new = Object { revision: 0, ..object.clone() };
+        assert_eq!(new.to_value()["metadata"].get("resourceVersion"), None);
     }
 }
