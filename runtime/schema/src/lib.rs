@@ -2,6 +2,7 @@
 //!
 //! SEAM: names and signatures here are fixed; bodies are being written.
 
+mod builtin;
 pub mod doc;
 pub mod kind;
 pub mod object;

@@ -70,23 +70,10 @@ mod tests {
 
     #[test]
     fn a_client_sees_what_the_doc_does_not_hold() {
-        let kind = Kind {
-            group: "apps".into(),
-            version: "v1".into(),
-            kind: "Deployment".into(),
-            plural: "deployments".into(),
-            singular: "deployment".into(),
-            short_names: vec![],
-            categories: vec![],
-            namespaced: true,
-            root: 0,
-            has_status: true,
-            scale: None,
-            prefix: "apps/deployments/".into(),
-            virtual_kind: false,
-        };
+        let catalog = crate::Catalog::builtin();
+        let kind = catalog.by_kind("apps", "v1", "Deployment").unwrap().clone();
         let doc = Doc::from_json(br#"{"metadata":{"name":"d","namespace":"n"},"spec":{"replicas":2}}"#).unwrap();
-        let object = Object { kind: Arc::new(kind), doc, revision: 17 };
+        let object = Object { kind, doc, revision: 17 };
         let text = |envelope| {
             let mut out = Vec::new();
             object.write_json(envelope, &mut out);
