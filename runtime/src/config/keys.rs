@@ -1,0 +1,259 @@
+//! The table of configuration keys: for each its path, what it expects, how it is set and how it is shown.
+use super::{Cidr, Component, Config, LogLevel, is_subject_alt_name, network::is_dns_name, source::Value};
+use std::net::Ipv4Addr;
+
+pub struct Key {
+    pub path: &'static str,
+    /// Completes "expected ...".
+    expects: &'static str,
+    /// None when the value is not what is expected.
+    set: fn(&mut Config, &Value) -> Option<()>,
+    /// As YAML on one line.
+    pub show: fn(&Config) -> String,
+}
+
+/// In the order in which they are shown: sections together, by name.
+pub const TABLE: &[Key] = &[
+    Key {
+        path: "apiServer.advertiseAddress",
+        expects: "an IPv4 address that pods can reach the API server at",
+        set: |config, value| put(&mut config.advertise_address, address(value)),
+        show: |config| optional(config.advertise_address),
+    },
+    Key {
+        path: "apiServer.port",
+        expects: "a port from 1 to 65535",
+        set: |config, value| put(&mut config.api_port, scalar(value)?.parse().ok().filter(|port| *port > 0)),
+        show: |config| config.api_port.to_string(),
+    },
+    Key {
+        path: "apiServer.subjectAltNames",
+        expects: "a list of DNS names and IP addresses",
+        set: |config, value| {
+            let names = list(value)?;
+            let good = names.iter().all(|name| is_subject_alt_name(name));
+            put(&mut config.subject_alt_names, good.then(|| names.to_vec()))
+        },
+        show: |config| shown_list(&config.subject_alt_names),
+    },
+    Key {
+        path: "board",
+        expects: "the name of a board's profile",
+        set: |config, value| {
+            let name = scalar(value)?;
+            config.board = match name {
+                "" => None,
+                _ => Some(mote_boards::named(name)?.name),
+            };
+            Some(())
+        },
+        show: |config| quoted(config.board.as_deref().unwrap_or_default()),
+    },
+    Key {
+        path: "components.disabled",
+        expects: "any of scheduler, controllers, kubelet, network",
+        set: |config, value| {
+            let names = list(value)?.iter();
+            put(&mut config.disabled, names.map(|name| named(&Component::ALL, name)).collect())
+        },
+        show: |config| {
+            let disabled = Component::ALL.iter().filter(|(_, component)| !config.runs(*component));
+            shown_list(&disabled.map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>())
+        },
+    },
+    Key {
+        path: "debugging.logLevel",
+        expects: "one of Normal, Debug, Trace, TraceAll",
+        set: |config, value| put(&mut config.log_level, named(&LogLevel::ALL, scalar(value)?)),
+        show: |config| format!("{:?}", config.log_level),
+    },
+    Key {
+        path: "dns.baseDomain",
+        expects: "a DNS name",
+        set: |config, value| {
+            let name = scalar(value).filter(|name| is_dns_name(name));
+            put(&mut config.base_domain, name.map(str::to_owned))
+        },
+        show: |config| quoted(&config.base_domain),
+    },
+    Key {
+        path: "network.clusterNetwork",
+        expects: "a list of one IPv4 block from /8 to /28, such as 10.42.0.0/16",
+        set: |config, value| put(&mut config.cluster_network, block(value, 8, 28)),
+        show: |config| shown_list(&[config.cluster_network.to_string()]),
+    },
+    Key {
+        path: "network.serviceNetwork",
+        // Upstream's allocator takes no more than 20 bits of host part (pkg/controlplane/apiserver/options).
+        expects: "a list of one IPv4 block from /12 to /28, such as 10.43.0.0/16",
+        set: |config, value| put(&mut config.service_network, block(value, 12, 28)),
+        show: |config| shown_list(&[config.service_network.to_string()]),
+    },
+    Key {
+        path: "network.serviceNodePortRange",
+        expects: "a range of ports, such as 30000-32767",
+        set: |config, value| {
+            let (first, last) = scalar(value)?.split_once('-')?;
+            let range = first.trim().parse::<u16>().ok()?..=last.trim().parse::<u16>().ok()?;
+            let good = *range.start() > 0 && range.start() <= range.end();
+            put(&mut config.node_port_range, good.then_some(range))
+        },
+        show: |config| format!("{}-{}", config.node_port_range.start(), config.node_port_range.end()),
+    },
+    Key {
+        path: "node.hostnameOverride",
+        expects: "a DNS name of at most 63 characters, in lower case",
+        set: |config, value| {
+            let name = scalar(value).filter(|name| name.is_empty() || is_dns_name(name) && name.len() <= 63);
+            put(&mut config.hostname_override, name.map(str::to_owned))
+        },
+        show: |config| quoted(&config.hostname_override),
+    },
+    Key {
+        path: "node.nodeIP",
+        expects: "an IPv4 address of this machine",
+        set: |config, value| put(&mut config.node_ip, address(value)),
+        show: |config| optional(config.node_ip),
+    },
+    Key {
+        path: "runtime.endpoint",
+        expects: "a socket's absolute path, such as unix:///run/crio/crio.sock",
+        set: |config, value| {
+            let text = scalar(value)?;
+            let path = text.strip_prefix("unix://").unwrap_or(text);
+            // sun_path of unix(7) holds 108 bytes with its end.
+            let good = path.is_empty() || path.starts_with('/') && path.len() < 108;
+            put(&mut config.runtime_endpoint, good.then(|| text.to_owned()))
+        },
+        show: |config| quoted(&config.runtime_endpoint),
+    },
+    Key {
+        path: "threads",
+        expects: "a number from 1 to 16",
+        set: |config, value| {
+            config.threads = match scalar(value)? {
+                "" => None,
+                text => Some(text.parse().ok().filter(|threads| (1..=16).contains(threads))?),
+            };
+            Some(())
+        },
+        show: |config| config.threads.map_or_else(|| quoted(""), |threads| threads.to_string()),
+    },
+];
+
+/// Sets one key; answers with its name from the table, or with what is wrong. An empty value changes nothing.
+pub fn set(config: &mut Config, path: &str, value: &Value) -> Result<&'static str, String> {
+    let Some(key) = TABLE.iter().find(|key| key.path == path) else {
+        return unknown(path, value);
+    };
+    if *value == Value::Empty || (key.set)(config, value).is_some() {
+        return Ok(key.path);
+    }
+    let found = match value {
+        Value::Empty => "nothing".to_owned(),
+        Value::Scalar(text) => format!("{text:?}"),
+        Value::List(_) if !(key.show)(config).starts_with('[') => "a list".to_owned(),
+        Value::List(items) => {
+            // The item to blame is the first that is wrong alone.
+            let wrong =
+                |item: &&String| (key.set)(&mut Config::default(), &Value::List(vec![item.to_string()])).is_none();
+            items.iter().find(wrong).map_or_else(|| format!("{} items", items.len()), |item| format!("{item:?}"))
+        }
+    };
+    Err(format!("{path}: expected {}, found {found}", key.expects))
+}
+
+fn unknown(path: &str, value: &Value) -> Result<&'static str, String> {
+    let children = |section: &str| -> Vec<&'static str> {
+        TABLE.iter().filter_map(|key| key.path.strip_prefix(section)?.strip_prefix('.')).collect()
+    };
+    let section = path.split('.').next().unwrap_or_default();
+    let known = children(section);
+    if known.is_empty() {
+        let mut sections: Vec<_> = TABLE.iter().filter_map(|key| key.path.split('.').next()).collect();
+        sections.dedup();
+        return Err(format!("{path}: unknown key; there are {}", sections.join(", ")));
+    }
+    match value {
+        // `node:` with nothing below it.
+        Value::Empty if section == path => {
+            Ok(TABLE.iter().find(|key| key.path.starts_with(section)).map_or("", |key| key.path))
+        }
+        _ if section == path => Err(format!("{path}: expected keys below it: {}", known.join(", "))),
+        _ => Err(format!("{path}: unknown key; {section} has {}", known.join(", "))),
+    }
+}
+
+/// What is wrong only when several keys are seen together; each is blamed on one key.
+pub fn conflicts(config: &Config) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    let (cluster, service) = (config.cluster_network, config.service_network);
+    if cluster.overlaps(service) {
+        found.push(("network.clusterNetwork", format!("{cluster} overlaps network.serviceNetwork {service}")));
+    }
+    if config.node_port_range.contains(&config.api_port) {
+        let (first, last) = (config.node_port_range.start(), config.node_port_range.end());
+        found
+            .push(("apiServer.port", format!("{} is in network.serviceNodePortRange {first}-{last}", config.api_port)));
+    }
+    for (key, address) in [("node.nodeIP", config.node_ip), ("apiServer.advertiseAddress", config.advertise_address)] {
+        for (name, network) in [("clusterNetwork", cluster), ("serviceNetwork", service)] {
+            if let Some(address) = address.filter(|address| network.contains(*address)) {
+                found.push((key, format!("{address} is in network.{name} {network}")));
+            }
+        }
+    }
+    found
+}
+
+fn put<T>(place: &mut T, value: Option<T>) -> Option<()> {
+    *place = value?;
+    Some(())
+}
+
+fn scalar(value: &Value) -> Option<&str> {
+    match value {
+        Value::Scalar(text) => Some(text),
+        Value::Empty | Value::List(_) => None,
+    }
+}
+
+fn list(value: &Value) -> Option<&[String]> {
+    match value {
+        Value::List(items) => Some(items),
+        Value::Empty | Value::Scalar(_) => None,
+    }
+}
+
+/// An address that others can use, or "" for one to be found.
+fn address(value: &Value) -> Option<Option<Ipv4Addr>> {
+    let text = scalar(value)?;
+    if text.is_empty() {
+        return Some(None);
+    }
+    let address: Ipv4Addr = text.parse().ok()?;
+    let usable =
+        !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || address.is_broadcast());
+    usable.then_some(Some(address))
+}
+
+fn block(value: &Value, shortest: u8, longest: u8) -> Option<Cidr> {
+    let [text] = list(value)? else { return None };
+    Cidr::parse(text).filter(|cidr| (shortest..=longest).contains(&cidr.prefix))
+}
+
+fn named<T: Copy>(names: &[(&str, T)], text: &str) -> Option<T> {
+    names.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, value)| *value)
+}
+
+fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}
+
+fn optional(address: Option<Ipv4Addr>) -> String {
+    address.map_or_else(|| quoted(""), |address| address.to_string())
+}
+
+fn shown_list(items: &[String]) -> String {
+    format!("[{}]", items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", "))
+}
