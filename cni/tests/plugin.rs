@@ -1,0 +1,133 @@
+//! The plugin as a runtime calls it: a process, variables, stdin and stdout, real namespaces and real traffic.
+mod world;
+
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use world::{Place, ask_tcp};
+
+fn main() -> ExitCode {
+    // This very binary is the plugin when it is called like one.
+    if std::env::var_os("CNI_COMMAND").is_some() {
+        return mote_cni::plugin_main();
+    }
+    if !world::enter() {
+        return ExitCode::SUCCESS;
+    }
+    let dir = std::env::temp_dir().join(format!("mote-cni-test-{}", std::process::id()));
+    run(&dir);
+    std::fs::remove_dir_all(&dir).unwrap();
+    println!("plugin: ok");
+    ExitCode::SUCCESS
+}
+
+fn config(dir: &Path, version: &str) -> Value {
+    json!({
+        "cniVersion": version, "name": "mote", "type": "mote-cni", "bridge": "mote0", "dataDir": dir,
+        "podCIDR": "10.42.0.0/24", "clusterCIDR": "10.42.0.0/16",
+    })
+}
+
+fn call(command: &str, id: &str, netns: &str, config: &Value) -> Result<Value, Value> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .env("CNI_COMMAND", command)
+        .env("CNI_CONTAINERID", id)
+        .env("CNI_NETNS", netns)
+        .env("CNI_IFNAME", "eth0")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(config.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let json = if output.stdout.is_empty() { Value::Null } else { serde_json::from_slice(&output.stdout).unwrap() };
+    if output.status.success() { Ok(json) } else { Err(json) }
+}
+
+fn address(result: &Value) -> String {
+    result["ips"][0]["address"].as_str().unwrap().trim_end_matches("/32").to_owned()
+}
+
+fn run(dir: &Path) {
+    let outside = world::outside(None);
+    outside.serve("outside", 7000);
+    let (a, b) = (Place::new(), Place::new());
+
+    let plain = config(dir, "1.0.0");
+    assert_eq!(call("STATUS", "", "", &plain), Ok(Value::Null));
+    let added = call("ADD", "a", &a.path, &plain).unwrap();
+    assert_eq!(address(&added), "10.42.0.2");
+    assert_eq!(added["ips"][0]["gateway"], "10.42.0.1");
+    assert_eq!(added["interfaces"][2], json!({"name": "eth0", "mac": "0a:58:0a:2a:00:02", "sandbox": a.path}));
+    assert_eq!(added["interfaces"][0]["name"], "mote0");
+    assert_eq!(call("ADD", "a", &a.path, &plain).unwrap_err()["code"], 102);
+
+    // An older caller, and host ports of three sorts.
+    let mut ported = config(dir, "0.4.0");
+    ported["runtimeConfig"] = json!({"portMappings": [
+        {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+        {"hostPort": 8080, "containerPort": 80, "protocol": "udp"},
+        {"hostPort": 8081, "containerPort": 80, "protocol": "tcp", "hostIP": "127.0.0.1"},
+    ]});
+    let second = call("ADD", "b", &b.path, &ported).unwrap();
+    assert_eq!((&second["ips"][0]["version"], address(&second).as_str()), (&"4".into(), "10.42.0.3"));
+    a.serve("a", 80);
+    b.serve("b", 80);
+
+    // Pods, host and outside; the source address tells who was masqueraded.
+    let check = |got: Result<String, String>, expected: &str| assert_eq!(got.as_deref(), Ok(expected));
+    check(a.ask_tcp("10.42.0.3:80"), "b saw 10.42.0.2");
+    check(b.ask_udp("10.42.0.2:80"), "a saw 10.42.0.3");
+    check(a.ask_tcp("127.0.0.1:80"), "a saw 127.0.0.1");
+    check(ask_tcp("10.42.0.2:80"), "a saw 10.42.0.1");
+    check(a.ask_tcp("192.0.2.2:7000"), "outside saw 192.0.2.1");
+    check(outside.ask_tcp("192.0.2.1:8080"), "b saw 192.0.2.2");
+    check(outside.ask_udp("192.0.2.1:8080"), "b saw 192.0.2.2");
+    check(a.ask_tcp("192.0.2.1:8080"), "b saw 10.42.0.2");
+    check(b.ask_tcp("192.0.2.1:8080"), "b saw 10.42.0.1");
+    check(ask_tcp("127.0.0.1:8080"), "b saw 10.42.0.1");
+    check(ask_tcp("127.0.0.1:8081"), "b saw 10.42.0.1");
+    check(ask_tcp("192.0.2.1:8080"), "b saw 192.0.2.1");
+    assert!(outside.ask_tcp("192.0.2.1:8081").is_err(), "that port is 127.0.0.1's alone");
+
+    // A port twice.
+    let c = Place::new();
+    let taken = call("ADD", "c", &c.path, &ported).unwrap_err();
+    assert!(taken["msg"].as_str().unwrap().contains("opening host ports of 10.42.0.4"), "{taken}");
+    assert_eq!(std::fs::exists(dir.join("mote/10.42.0.4")).unwrap(), false);
+    assert!(world_links().iter().all(|l| *l != mote_cni::host_link_name("mote", "c", "eth0")));
+
+    // CHECK believes only what it sees.
+    let mut checked = plain.clone();
+    checked["prevResult"] = added.clone();
+    assert_eq!(call("CHECK", "a", &a.path, &checked), Ok(Value::Null));
+    assert_eq!(call("CHECK", "a", &a.path, &plain).unwrap_err()["code"], 7);
+    assert_eq!(call("CHECK", "b", &b.path, &checked).unwrap_err()["code"], 103);
+
+    // GC keeps what is named and nothing else.
+    let mut valid = config(dir, "1.1.0");
+    valid["cni.dev/valid-attachments"] = json!([{"containerID": "a", "ifname": "eth0"}]);
+    assert_eq!(call("GC", "", "", &valid), Ok(Value::Null));
+    assert_eq!(std::fs::exists(dir.join("mote/10.42.0.3")).unwrap(), false);
+    assert!(outside.ask_tcp("192.0.2.1:8080").is_err(), "its host port went too");
+    assert!(a.ask_tcp("192.0.2.2:7000").is_ok());
+
+    // DEL with the namespace gone, and again, and without its netns; then the address's file is gone.
+    for netns in ["/run/netns/gone", ""] {
+        assert_eq!(call("DEL", "a", netns, &plain), Ok(Value::Null));
+        assert_eq!(std::fs::exists(dir.join("mote/10.42.0.2")).unwrap(), false);
+    }
+    let latest = call("ADD", "c", &c.path, &config(dir, "1.1.0")).unwrap();
+    assert_eq!(latest["interfaces"][2]["mtu"], 1500);
+    assert_eq!(call("DEL", "c", &c.path, &plain), Ok(Value::Null));
+    assert_eq!(world_links(), ["lo", "uplink", "up0", "mote0"]);
+}
+
+fn world_links() -> Vec<String> {
+    use mote_cni::netlink::{Protocol, Socket};
+    let mut names: Vec<String> =
+        Socket::open(Protocol::Route).unwrap().links().unwrap().into_iter().map(|l| l.name).collect();
+    names.retain(|n| ["lo", "uplink", "up0", "mote0"].contains(&n.as_str()) || n.starts_with("veth"));
+    names
+}
