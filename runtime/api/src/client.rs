@@ -1,8 +1,16 @@
 //! The in-process client: what controllers, scheduler, kubelet and network use instead of HTTP. It enters the
 //! request path at *authorize* with an identity of its own and passes the same admission as everybody.
 //! Reads come from the store's current root in memory: no I/O, no copy.
+use crate::{
+    feed,
+    http::User,
+    rbac::Attributes,
+    registry::{Options, Target},
+    server::Api,
+};
 use async_executor::Executor;
 use mote_schema::{Kind, Object, Status};
+use mote_store::Snapshot;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{future::Future, sync::Arc};
 
@@ -13,6 +21,28 @@ pub type Result<T> = std::result::Result<T, Status>;
 pub enum Sub {
     Main,
     Status,
+    /// namespaces/finalize
+    Finalize,
+    /// certificatesigningrequests/approval
+    Approval,
+    /// pods/ephemeralcontainers
+    EphemeralContainers,
+    /// pods/resize
+    Resize,
+}
+
+impl Sub {
+    /// The path segment; "" for the object itself.
+    pub fn name(self) -> &'static str {
+        match self {
+            Sub::Main => "",
+            Sub::Status => "status",
+            Sub::Finalize => "finalize",
+            Sub::Approval => "approval",
+            Sub::EphemeralContainers => "ephemeralcontainers",
+            Sub::Resize => "resize",
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -49,16 +79,28 @@ impl Change {
 
 /// Cheap to clone. `Client::as_user` gives each component its own identity.
 #[derive(Clone)]
-pub struct Client {}
+pub struct Client {
+    api: Arc<Api>,
+    user: Arc<User>,
+}
 
 impl Client {
+    pub(crate) fn new(api: Arc<Api>, user: Arc<User>) -> Client {
+        Client { api, user }
+    }
+    pub(crate) fn api(&self) -> &Arc<Api> {
+        &self.api
+    }
     /// The same server under another identity, e.g. "system:kube-scheduler" or
     /// "system:serviceaccount:kube-system:deployment-controller"; groups as upstream gives that user.
-    pub fn as_user(&self, _name: &str, _groups: &[&str]) -> Client {
-        unimplemented!()
+    pub fn as_user(&self, name: &str, groups: &[&str]) -> Client {
+        Client { api: self.api.clone(), user: Arc::new(User::new(name, groups)) }
+    }
+    pub fn user(&self) -> &User {
+        &self.user
     }
     pub fn executor(&self) -> &Arc<Executor<'static>> {
-        unimplemented!()
+        &self.api.executor
     }
     /// Runs for the life of the process.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
@@ -66,62 +108,98 @@ impl Client {
     }
     /// The kind behind a k8s-openapi type.
     pub fn kind_of<K: k8s_openapi::Resource>(&self) -> Arc<Kind> {
-        unimplemented!()
+        self.api.catalog().of::<K>().clone()
     }
     /// The kind behind group ("" for core), version and plural.
-    pub fn kind(&self, _group: &str, _version: &str, _plural: &str) -> Option<Arc<Kind>> {
-        unimplemented!()
+    pub fn kind(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
+        self.api.catalog().by_resource(group, version, plural).cloned()
+    }
+    /// All kinds now served, at every version.
+    pub fn catalog(&self) -> Arc<mote_schema::Catalog> {
+        self.api.catalog()
+    }
+    /// Every stored kind now served, each once (at its preferred version).
+    pub fn kinds(&self) -> Vec<Arc<Kind>> {
+        let mut kinds: Vec<Arc<Kind>> = Vec::new();
+        for kind in self.api.catalog().kinds.iter().filter(|kind| !kind.virtual_kind) {
+            if !kinds.iter().any(|other| other.prefix == kind.prefix) {
+                kinds.push(kind.clone());
+            }
+        }
+        kinds
+    }
+    /// The store's newest visible state, for code that reads many objects at one revision.
+    pub fn snapshot(&self) -> Snapshot {
+        self.api.store.snapshot()
     }
 
-    pub fn get(&self, _kind: &Arc<Kind>, _namespace: &str, _name: &str) -> Result<Object> {
-        unimplemented!()
+    fn allow(&self, verb: &str, kind: &Kind, namespace: &str, name: &str, sub: &str) -> Result<()> {
+        self.api.authorize(&self.user, &Attributes::of(verb, kind, sub, namespace, name))
+    }
+
+    pub fn get(&self, kind: &Arc<Kind>, namespace: &str, name: &str) -> Result<Object> {
+        self.allow("get", kind, namespace, name, "")?;
+        self.api.get(kind, namespace, name)
     }
     /// All of a kind, in one namespace or (None) in all.
-    pub fn list(&self, _kind: &Arc<Kind>, _namespace: Option<&str>) -> Result<Vec<Object>> {
-        unimplemented!()
+    pub fn list(&self, kind: &Arc<Kind>, namespace: Option<&str>) -> Result<Vec<Object>> {
+        self.allow("list", kind, namespace.unwrap_or(""), "", "")?;
+        let prefix = self.api.list_prefix(kind, namespace.unwrap_or(""));
+        Ok(self.api.store.snapshot().range(&prefix, None).map(|entry| feed::object(kind, &entry)).collect())
     }
     /// `object` has apiVersion and kind or not; metadata.generateName works.
     pub async fn create_value(
         &self,
-        _kind: &Arc<Kind>,
-        _namespace: &str,
-        _object: serde_json::Value,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        object: serde_json::Value,
     ) -> Result<Object> {
-        unimplemented!()
+        self.allow("create", kind, namespace, "", "")?;
+        self.api.create(&mut self.target(kind, namespace, "", Sub::Main), object).await
     }
     /// metadata.resourceVersion, when set, must match.
-    pub async fn update_value(&self, _kind: &Arc<Kind>, _sub: Sub, _object: serde_json::Value) -> Result<Object> {
-        unimplemented!()
+    pub async fn update_value(&self, kind: &Arc<Kind>, sub: Sub, object: serde_json::Value) -> Result<Object> {
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or("").to_owned();
+        let (namespace, name) = (text("namespace"), text("name"));
+        self.allow("update", kind, &namespace, &name, sub.name())?;
+        self.api.update(&mut self.target(kind, &namespace, &name, sub), object).await
     }
     pub async fn patch(
         &self,
-        _kind: &Arc<Kind>,
-        _namespace: &str,
-        _name: &str,
-        _sub: Sub,
-        _patch: Patch,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        name: &str,
+        sub: Sub,
+        patch: Patch,
     ) -> Result<Object> {
-        unimplemented!()
+        self.allow("patch", kind, namespace, name, sub.name())?;
+        self.api.patch(&mut self.target(kind, namespace, name, sub), &patch).await
     }
     pub async fn delete(
         &self,
-        _kind: &Arc<Kind>,
-        _namespace: &str,
-        _name: &str,
-        _options: DeleteOptions,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        name: &str,
+        options: DeleteOptions,
     ) -> Result<()> {
-        unimplemented!()
+        self.allow("delete", kind, namespace, name, "")?;
+        self.api.delete(&mut self.target(kind, namespace, name, Sub::Main), &options).await.map(drop)
     }
     /// POST to a subresource: "binding", "eviction", "token".
     pub async fn create_sub(
         &self,
-        _kind: &Arc<Kind>,
-        _namespace: &str,
-        _name: &str,
-        _sub: &str,
-        _body: serde_json::Value,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        name: &str,
+        sub: &str,
+        body: serde_json::Value,
     ) -> Result<serde_json::Value> {
-        unimplemented!()
+        self.allow("create", kind, namespace, name, sub)?;
+        crate::behavior::create_sub(&self.api, &mut self.target(kind, namespace, name, Sub::Main), sub, body).await
+    }
+
+    fn target<'a>(&'a self, kind: &'a Arc<Kind>, namespace: &'a str, name: &'a str, sub: Sub) -> Target<'a> {
+        Target { user: &self.user, kind, namespace, name, sub, options: Options::default(), warnings: Vec::new() }
     }
 
     // Typed: the same calls with k8s-openapi types; the kind follows from the type.
@@ -149,8 +227,12 @@ impl Client {
     }
     /// Records or counts up an Event (core/v1) as upstream's recorder does: the same (object, type, reason,
     /// message, component) within the last 10 minutes raises `count` and `lastTimestamp`. Never fails the caller.
-    pub fn event(&self, _about: &Object, _type_: &str, _reason: &str, _message: &str) {
-        unimplemented!()
+    pub fn event(&self, about: &Object, type_: &str, reason: &str, message: &str) {
+        self.event_at(about, "", type_, reason, message);
+    }
+    /// `field_path` names a part of the object: `spec.containers{web}`.
+    pub fn event_at(&self, about: &Object, field_path: &str, type_: &str, reason: &str, message: &str) {
+        crate::events::record(self, about, field_path, type_, reason, message);
     }
 }
 

@@ -6,8 +6,17 @@
 //! of two roots, so nothing is missed, though steps may merge). One key is never reconciled twice at a time; a
 //! key woken while it runs, runs again after. An error is retried with a back-off from 5 ms to 1000 s (upstream's
 //! item exponential limiter); `Next::After` runs the key again then, unless woken before.
-use crate::{Change, Client};
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use crate::{Change, Client, feed};
+use event_listener::{Event, listener};
+use futures_lite::FutureExt as _;
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -59,17 +68,148 @@ impl fmt::Display for Error {
     }
 }
 
+/// The first retry's delay and the longest, as client-go's DefaultControllerRateLimiter has them.
+const RETRY_FIRST: Duration = Duration::from_millis(5);
+const RETRY_LONGEST: Duration = Duration::from_secs(1000);
+
 /// A keyed queue; cloning shares it. A key that waits is held once.
 #[derive(Clone)]
-pub struct Queue {}
+pub struct Queue(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Event,
+}
+
+#[derive(Default)]
+struct State {
+    ready: VecDeque<Key>,
+    /// Keys in `ready`, or to be put there when their running reconcile ends.
+    wanted: HashSet<Key>,
+    running: HashSet<Key>,
+    deadlines: BTreeSet<(Instant, Key)>,
+    due: HashMap<Key, Instant>,
+    /// Failures in a row.
+    failures: HashMap<Key, u32>,
+}
+
+impl State {
+    fn add(&mut self, key: Key) -> bool {
+        if let Some(at) = self.due.remove(&key) {
+            self.deadlines.remove(&(at, key.clone()));
+        }
+        if !self.wanted.insert(key.clone()) || self.running.contains(&key) {
+            return false;
+        }
+        self.ready.push_back(key);
+        true
+    }
+
+    fn add_at(&mut self, key: Key, at: Instant) {
+        if self.wanted.contains(&key) && !self.running.contains(&key) {
+            return;
+        }
+        match self.due.get(&key) {
+            Some(earlier) if *earlier <= at => return,
+            Some(later) => drop(self.deadlines.remove(&(*later, key.clone()))),
+            None => {}
+        }
+        self.due.insert(key.clone(), at);
+        self.deadlines.insert((at, key));
+    }
+
+    /// Moves what is due to `ready`; returns the next deadline.
+    fn expire(&mut self, now: Instant) -> Option<Instant> {
+        while let Some((at, _)) = self.deadlines.first() {
+            if *at > now {
+                return Some(*at);
+            }
+            if let Some((_, key)) = self.deadlines.pop_first() {
+                self.add(key);
+            }
+        }
+        None
+    }
+}
 
 impl Queue {
-    pub fn add(&self, _key: Key) {
-        unimplemented!()
+    fn new() -> Queue {
+        Queue(Arc::new(Shared { state: Mutex::default(), changed: Event::new() }))
     }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub fn add(&self, key: Key) {
+        if self.state().add(key) {
+            self.0.changed.notify(1);
+        }
+    }
+
     /// The earliest of several deadlines for one key wins.
-    pub fn add_after(&self, _key: Key, _delay: Duration) {
-        unimplemented!()
+    pub fn add_after(&self, key: Key, delay: Duration) {
+        let Some(at) = Instant::now().checked_add(delay) else { return };
+        self.state().add_at(key, at);
+        self.0.changed.notify(1);
+    }
+
+    async fn next(&self) -> Key {
+        loop {
+            listener!(self.0.changed => listener);
+            let deadline = {
+                let mut state = self.state();
+                let deadline = state.expire(Instant::now());
+                if let Some(key) = state.ready.pop_front() {
+                    state.wanted.remove(&key);
+                    state.running.insert(key.clone());
+                    // Another worker may sleep while more is ready.
+                    if !state.ready.is_empty() {
+                        self.0.changed.notify(1);
+                    }
+                    return key;
+                }
+                deadline
+            };
+            match deadline {
+                None => listener.await,
+                Some(at) => {
+                    let timer = async {
+                        async_io::Timer::at(at).await;
+                    };
+                    listener.or(timer).await;
+                }
+            }
+        }
+    }
+
+    fn done(&self, key: Key, result: &Result<Next, Error>) -> Option<Duration> {
+        let mut state = self.state();
+        state.running.remove(&key);
+        let mut retry = None;
+        match result {
+            Ok(next) => {
+                state.failures.remove(&key);
+                if let Next::After(delay) = next
+                    && let Some(at) = Instant::now().checked_add(*delay)
+                {
+                    state.add_at(key.clone(), at);
+                }
+            }
+            Err(_) => {
+                let failures = state.failures.entry(key.clone()).or_insert(0);
+                *failures = failures.saturating_add(1);
+                let delay = RETRY_FIRST.saturating_mul(1u32 << (*failures - 1).min(20)).min(RETRY_LONGEST);
+                retry = Some(delay);
+                state.add_at(key.clone(), Instant::now() + delay);
+            }
+        }
+        if state.wanted.contains(&key) {
+            state.ready.push_back(key);
+        }
+        drop(state);
+        self.0.changed.notify(1);
+        retry
     }
 }
 
@@ -89,6 +229,79 @@ pub trait Reconciler: Send + Sync + 'static {
 
 /// Starts `reconciler` on the client's executor; returns its queue, so that its owner can wake keys from elsewhere
 /// (a container event, a timer of its own).
-pub fn start(_client: &Client, _reconciler: Arc<dyn Reconciler>) -> Queue {
-    unimplemented!()
+pub fn start(client: &Client, reconciler: Arc<dyn Reconciler>) -> Queue {
+    let queue = Queue::new();
+    for _ in 0..reconciler.workers().max(1) {
+        client.spawn(work(queue.clone(), reconciler.clone()));
+    }
+    feed::subscribe(client, reconciler, queue.clone());
+    queue
+}
+
+async fn work(queue: Queue, reconciler: Arc<dyn Reconciler>) {
+    loop {
+        let key = queue.next().await;
+        let result = reconciler.reconcile(&key).await;
+        let retry = queue.done(key.clone(), &result);
+        if let (Err(error), Some(delay)) = (&result, retry) {
+            match error {
+                Error::Api(status) if status.is_conflict() => {
+                    tracing::debug!(controller = reconciler.name(), %key, "conflict, trying again");
+                }
+                _ => tracing::warn!(controller = reconciler.name(), %key, ?delay, %error, "reconcile failed"),
+            }
+        }
+        // One busy queue must not keep the others from running.
+        futures_lite::future::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_waits_once_and_runs_again_when_woken_while_it_runs() {
+        let queue = Queue::new();
+        let key = Key::new("default", "web");
+        queue.add(key.clone());
+        queue.add(key.clone());
+        let got = futures_lite::future::block_on(queue.next());
+        assert_eq!(got, key);
+        assert!(queue.state().ready.is_empty());
+        queue.add(key.clone());
+        assert!(queue.state().ready.is_empty(), "not twice at a time");
+        queue.done(key.clone(), &Ok(Next::Done));
+        assert_eq!(queue.state().ready, [key]);
+    }
+
+    #[test]
+    fn the_earliest_deadline_wins_and_an_add_cancels_it() {
+        let queue = Queue::new();
+        let key = Key::new("", "node");
+        queue.add_after(key.clone(), Duration::from_secs(60));
+        queue.add_after(key.clone(), Duration::from_secs(10));
+        queue.add_after(key.clone(), Duration::from_secs(30));
+        let first = queue.state().deadlines.first().cloned().map(|(at, _)| at - Instant::now());
+        assert!(first.is_some_and(|left| left <= Duration::from_secs(10)));
+        assert_eq!(queue.state().deadlines.len(), 1);
+        queue.add(key);
+        assert!(queue.state().deadlines.is_empty() && queue.state().due.is_empty());
+    }
+
+    #[test]
+    fn errors_back_off_and_success_forgets_them() {
+        let queue = Queue::new();
+        let key = Key::new("a", "b");
+        let fail = Err(Error::Other("no".into()));
+        let delays: Vec<u128> = (0..4)
+            .map(|_| {
+                queue.state().running.insert(key.clone());
+                queue.done(key.clone(), &fail).map_or(0, |d| d.as_millis())
+            })
+            .collect();
+        assert_eq!(delays, [5, 10, 20, 40]);
+        queue.done(key.clone(), &Ok(Next::Done));
+        assert!(queue.state().failures.is_empty());
+    }
 }

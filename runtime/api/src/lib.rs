@@ -1,11 +1,36 @@
 //! The API server: HTTP and TLS in front, one generic path for every kind behind, the store below.
 //!
-//! SEAM: `client`, `driver`, `pods` and `server` are what the rest of the node uses.
+//! A request's way: `http` (connection, authentication, authorization) -> `rest` (which verb of which kind) ->
+//! `registry` (decode, `admission`, validate, commit) -> the store. In-process callers enter at `client`.
 
+mod admission;
+pub mod auth;
+mod behavior;
+pub mod bootstrap;
+pub mod certs;
 pub mod client;
+mod clock;
+pub mod discovery;
 pub mod driver;
+mod error;
+mod events;
+mod feed;
+pub mod health;
 pub mod http;
+pub mod metrics;
+pub mod openapi;
 pub mod pods;
+pub mod print;
+pub mod rbac;
+mod registry;
+mod rest;
+pub mod server;
+mod stream;
+pub mod tls;
+pub mod tokens;
 
 pub use client::{Change, Client, DeleteOptions, Patch, Sub};
+pub use error::Error;
 pub use mote_schema::{Catalog, Doc, Kind, Object, Ref, Status};
+pub use rest::Rest;
+pub use server::{Api, Settings};

@@ -1,0 +1,173 @@
+//! What is behaviour and not data: the few things kinds do that the field table cannot say. One small file per
+//! kind, reached through the functions here; the registry knows only these.
+mod eviction;
+mod namespace;
+mod pod;
+mod scale;
+mod service;
+
+pub(crate) use scale::{read as read_scale, write as write_scale};
+
+use crate::{registry::Target, server::Api};
+use mote_schema::{Kind, Status};
+use serde_json::Value;
+
+/// Kinds whose PUT creates what is not there (`AllowCreateOnUpdate` upstream).
+const CREATE_ON_UPDATE: &[(&str, &str)] = &[
+    ("", "endpoints"),
+    ("", "events"),
+    ("", "limitranges"),
+    ("", "services"),
+    ("coordination.k8s.io", "leases"),
+    ("events.k8s.io", "events"),
+    ("rbac.authorization.k8s.io", "clusterrolebindings"),
+    ("rbac.authorization.k8s.io", "clusterroles"),
+    ("rbac.authorization.k8s.io", "rolebindings"),
+    ("rbac.authorization.k8s.io", "roles"),
+];
+
+/// Kinds whose DELETE answers with the object instead of a Status (`ReturnDeletedObject` upstream).
+const RETURN_DELETED: &[(&str, &str)] = &[
+    ("", "persistentvolumeclaims"),
+    ("", "persistentvolumes"),
+    ("", "pods"),
+    ("", "podtemplates"),
+    ("", "resourcequotas"),
+    ("", "serviceaccounts"),
+    ("", "services"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "volumeattachments"),
+];
+
+/// Field selectors a kind answers besides metadata.name and metadata.namespace.
+const FIELD_LABELS: &[(&str, &str, &[&str])] = &[
+    (
+        "",
+        "pods",
+        &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
+        ],
+    ),
+    ("", "nodes", &["spec.unschedulable"]),
+    ("", "namespaces", &["status.phase", "name"]),
+    ("", "secrets", &["type"]),
+    ("", "services", &["spec.clusterIP", "spec.type"]),
+    ("", "replicationcontrollers", &["status.replicas"]),
+    (
+        "",
+        "events",
+        &[
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
+        ],
+    ),
+    ("apps", "replicasets", &["status.replicas"]),
+    ("batch", "jobs", &["status.successful"]),
+    ("certificates.k8s.io", "certificatesigningrequests", &["spec.signerName"]),
+];
+
+fn is(kind: &Kind, group: &str, plural: &str) -> bool {
+    kind.group == group && kind.plural == plural
+}
+
+fn listed(kind: &Kind, list: &[(&str, &str)]) -> bool {
+    list.iter().any(|(group, plural)| is(kind, group, plural))
+}
+
+pub(crate) fn creates_on_update(kind: &Kind) -> bool {
+    listed(kind, CREATE_ON_UPDATE)
+}
+
+pub(crate) fn returns_deleted(kind: &Kind) -> bool {
+    listed(kind, RETURN_DELETED)
+}
+
+pub(crate) fn supports_field(kind: &Kind, path: &str) -> bool {
+    path == "metadata.name"
+        || path == "metadata.namespace" && kind.namespaced
+        || FIELD_LABELS
+            .iter()
+            .any(|(group, plural, paths)| is(kind, group, plural) && paths.contains(&path))
+}
+
+/// Takes what has to be unique across objects (addresses, ports). What is returned is held until the commit.
+pub(crate) async fn allocate<'a>(
+    api: &'a Api,
+    target: &Target<'_>,
+    old: Option<&Value>,
+    new: &mut Value,
+) -> Result<Option<async_lock::MutexGuard<'a, ()>>, Status> {
+    if !is(target.kind, "", "services") || target.sub != crate::Sub::Main {
+        return Ok(None);
+    }
+    let held = api.allocation.lock().await;
+    service::allocate(api, target, old, new)?;
+    Ok(Some(held))
+}
+
+/// The grace period a delete gives this object; `None` when its kind has none.
+pub(crate) fn grace_period(kind: &Kind, object: &Value, asked: Option<i64>) -> Option<i64> {
+    is(kind, "", "pods").then(|| pod::grace_period(object, asked))
+}
+
+/// Why a second delete of a namespace that is being emptied is refused.
+pub(crate) const HELD: &str = "The system is ensuring all content is removed from this namespace.  Upon completion, this namespace will automatically be purged by the system.";
+
+/// Something besides metadata.finalizers keeps the object (a Namespace's spec.finalizers).
+pub(crate) fn is_held(kind: &Kind, object: &Value) -> bool {
+    is(kind, "", "namespaces") && namespace::is_held(object)
+}
+
+pub(crate) fn begin_deletion(kind: &Kind, object: &mut Value) {
+    if is(kind, "", "namespaces") {
+        namespace::begin_deletion(object);
+    }
+}
+
+/// The update just made took the last thing that kept a deleted object (ShouldDeleteDuringUpdate).
+pub(crate) fn ends_with_update(kind: &Kind, new: &Value) -> bool {
+    let metadata = &new["metadata"];
+    let finalizers = metadata["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+    metadata.get("deletionTimestamp").is_some()
+        && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+        && !finalizers
+        && !is_held(kind, new)
+}
+
+/// POST to a subresource.
+pub(crate) async fn create_sub(
+    api: &Api,
+    target: &mut Target<'_>,
+    sub: &str,
+    body: Value,
+) -> Result<Value, Status> {
+    match (target.kind.group.as_ref(), target.kind.plural.as_ref(), sub) {
+        ("", "pods", "binding") => pod::bind(api, target, body).await,
+        ("", "pods", "eviction") => eviction::evict(api, target, body).await,
+        ("", "serviceaccounts", "token") => crate::tokens::create(api, target, body).await,
+        _ => Err(Status::new(404, "NotFound", "the server could not find the requested resource")),
+    }
+}
+
+pub(crate) fn success() -> Value {
+    serde_json::json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
+}

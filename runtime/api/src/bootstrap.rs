@@ -1,0 +1,97 @@
+//! What a cluster has before anybody asks: namespaces, the `kubernetes` Service and its endpoints, the two system
+//! priority classes, the bootstrap roles. Written once; a start that finds them writes nothing.
+use crate::{Client, Sub, rbac};
+use mote_schema::Status;
+use serde_json::{Value, json};
+
+const NAMESPACES: &[&str] = &["kube-system", "kube-public", "kube-node-lease", "default"];
+
+/// scheduling.SystemPriorityClasses
+const PRIORITY_CLASSES: &[(&str, i64, &str)] = &[
+    ("system-node-critical", 2_000_001_000, "For pods that a node cannot do without; not for use outside kube-system."),
+    ("system-cluster-critical", 2_000_000_000, "For pods that the cluster cannot do without; they may move to another node."),
+];
+
+pub async fn ensure(client: &Client) -> Result<(), Status> {
+    for name in NAMESPACES {
+        let namespace = json!({"metadata": {"name": name}});
+        create_missing(client, ("", "v1", "namespaces"), "", name, namespace).await?;
+    }
+    for (name, value, description) in PRIORITY_CLASSES {
+        let class = json!({"metadata": {"name": name}, "value": value, "description": description});
+        create_missing(client, ("scheduling.k8s.io", "v1", "priorityclasses"), "", name, class).await?;
+    }
+    rbac::ensure_policy(client).await?;
+    kubernetes_service(client).await
+}
+
+async fn create_missing(
+    client: &Client,
+    (group, version, plural): (&str, &str, &str),
+    namespace: &str,
+    name: &str,
+    object: Value,
+) -> Result<(), Status> {
+    let Some(kind) = client.kind(group, version, plural) else { return Ok(()) };
+    if client.get(&kind, namespace, name).is_ok() {
+        return Ok(());
+    }
+    match client.create_value(&kind, namespace, object).await {
+        Err(status) if !status.is_already_exists() => Err(status),
+        _ => Ok(()),
+    }
+}
+
+/// Pods find the API server under the first address of the service network (controlplane/controller/kubernetesservice).
+async fn kubernetes_service(client: &Client) -> Result<(), Status> {
+    let settings = &client.api().settings;
+    let (base, _) = settings.service_cidr;
+    let first = std::net::Ipv4Addr::from(u32::from(base).wrapping_add(1)).to_string();
+    let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+    let service = json!({
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+        "spec": {"type": "ClusterIP", "clusterIP": first, "sessionAffinity": "None",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": settings.port}]},
+    });
+    create_missing(client, ("", "v1", "services"), "default", "kubernetes", service).await?;
+    let address = settings.advertise_address.to_string();
+    let endpoints = json!({
+        "metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": address}],
+            "ports": [{"name": "https", "port": settings.port, "protocol": "TCP"}]}],
+    });
+    let slice = json!({
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": settings.port, "protocol": "TCP"}],
+    });
+    keep(client, ("", "v1", "endpoints"), endpoints, "subsets").await?;
+    keep(client, ("discovery.k8s.io", "v1", "endpointslices"), slice, "endpoints").await
+}
+
+/// Created, or rewritten when the board's address changed.
+async fn keep(
+    client: &Client,
+    (group, version, plural): (&str, &str, &str),
+    wanted: Value,
+    field: &str,
+) -> Result<(), Status> {
+    let Some(kind) = client.kind(group, version, plural) else { return Ok(()) };
+    match client.get(&kind, "default", "kubernetes") {
+        Err(_) => create_missing(client, (group, version, plural), "default", "kubernetes", wanted).await,
+        Ok(found) => {
+            let mut new = found.to_value();
+            if new[field] == wanted[field] && new.get("ports") == wanted.get("ports") {
+                return Ok(());
+            }
+            for part in [field, "ports"] {
+                if let Some(value) = wanted.get(part) {
+                    new[part] = value.clone();
+                }
+            }
+            client.update_value(&kind, Sub::Main, new).await.map(drop)
+        }
+    }
+}

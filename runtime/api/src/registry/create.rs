@@ -1,0 +1,97 @@
+//! POST: a new object.
+use super::{Api, FieldValidation, Target, meta, storage_error};
+use crate::{admission, behavior};
+use mote_schema::{Object, Status, check, defaults, prepare};
+use mote_store::{Error, Precondition};
+use serde_json::Value;
+
+/// Tries for a free generated name, as upstream's RetryGenerateName.
+const NAME_TRIES: usize = 8;
+
+impl Api {
+    pub(crate) async fn create(&self, target: &mut Target<'_>, value: Value) -> Result<Object, Status> {
+        self.create_decoded(target, value, Vec::new()).await
+    }
+
+    /// `complaints` are what parsing already had to say (duplicate fields).
+    pub(crate) async fn create_decoded(
+        &self,
+        target: &mut Target<'_>,
+        mut value: Value,
+        complaints: Vec<String>,
+    ) -> Result<Object, Status> {
+        target.decode(&mut value, complaints)?;
+        let metadata = meta::metadata(&mut value)?;
+        meta::settle_namespace(metadata, target.kind.namespaced, target.namespace)?;
+        if !matches!(meta::text(metadata, "resourceVersion"), "" | "0") {
+            return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
+        }
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "managedFields"] {
+            metadata.remove(field);
+        }
+        let base = match meta::text(metadata, "name") {
+            "" => meta::text(metadata, "generateName").to_owned(),
+            _ => String::new(),
+        };
+        for attempt in 1.. {
+            let mut object = value.clone();
+            let metadata = meta::metadata(&mut object)?;
+            metadata.insert("uid".into(), Value::from(meta::new_uid()));
+            metadata.insert("creationTimestamp".into(), Value::from(meta::format_time(meta::now())));
+            if !base.is_empty() {
+                metadata.insert("name".into(), Value::from(meta::generate_name(&base)));
+            }
+            match self.create_named(target, object).await {
+                Err(status) if status.is_already_exists() && !base.is_empty() && attempt < NAME_TRIES => continue,
+                Err(status) if status.is_already_exists() && !base.is_empty() => {
+                    let mut status = status;
+                    status.message = format!("{}, the server was not able to generate a unique name for the object", status.message);
+                    status.retry_after_seconds = Some(1);
+                    return Err(status);
+                }
+                result => return result,
+            }
+        }
+        Err(Status::internal("no name was tried"))
+    }
+
+    async fn create_named(&self, target: &mut Target<'_>, mut object: Value) -> Result<Object, Status> {
+        defaults::apply(target.kind, &mut object);
+        admission::mutate(self, target, None, &mut object).await?;
+        prepare::create(target.kind, &mut object);
+        let _held = behavior::allocate(self, target, None, &mut object).await?;
+        let name = meta::text(meta::metadata(&mut object)?, "name").to_owned();
+        let causes = check::validate(target.kind, &object, None, "");
+        if !causes.is_empty() {
+            return Err(Status::invalid(&target.kind.group, &target.kind.kind, &name, causes));
+        }
+        admission::validate(self, target, None, Some(&object)).await?;
+        let doc = Api::encode(object)?;
+        let key = target.key(&name);
+        if target.options.dry_run {
+            if self.store.snapshot().get(&key).is_some() {
+                return Err(Status::already_exists(&target.kind.group, &target.kind.plural, &name));
+            }
+            return Ok(Object { kind: target.kind.clone(), doc, revision: 0 });
+        }
+        let gone = if target.kind.prefix == "events/" { self.events.admit(&key) } else { Vec::new() };
+        self.put(target, key, Precondition::Absent, doc, gone).await.map_err(|error| match error {
+            Error::Precondition { .. } => {
+                Status::already_exists(&target.kind.group, &target.kind.plural, &name)
+            }
+            other => storage_error(other),
+        })
+    }
+}
+
+impl std::str::FromStr for FieldValidation {
+    type Err = ();
+    fn from_str(text: &str) -> Result<FieldValidation, ()> {
+        match text {
+            "" | "Warn" => Ok(FieldValidation::Warn),
+            "Ignore" => Ok(FieldValidation::Ignore),
+            "Strict" => Ok(FieldValidation::Strict),
+            _ => Err(()),
+        }
+    }
+}

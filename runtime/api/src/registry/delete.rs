@@ -1,0 +1,193 @@
+//! DELETE: at once, after a grace period, or when the last finalizer is gone (registry/rest/delete.go,
+//! registry/generic/registry/store.go).
+use super::{Api, MAX_TRIES, MODIFIED, Target, format_time, meta, now, storage_error};
+use crate::{DeleteOptions, admission, behavior, feed};
+use jiff::{SignedDuration, Timestamp};
+use mote_schema::{Object, Status};
+use mote_store::{Error, Precondition, Transaction, Write};
+use serde_json::Value;
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// How a delete ended.
+pub(crate) enum Deleted {
+    /// The object as it last was; it is gone.
+    Gone(Object),
+    /// It stays until a grace period or finalizers end.
+    Pending(Object),
+}
+
+enum Step {
+    Remove,
+    Mark(Value),
+    /// Already on its way; nothing to write.
+    Leave,
+}
+
+impl Api {
+    pub(crate) async fn delete(&self, target: &mut Target<'_>, options: &DeleteOptions) -> Result<Deleted, Status> {
+        for _ in 0..MAX_TRIES {
+            let current = self.get(target.kind, target.namespace, target.name)?;
+            self.check_preconditions(target, &current, options)?;
+            let old = current.to_value();
+            admission::validate_delete(self, target, &old).await?;
+            let step = plan(target, &old, options)?;
+            if target.options.dry_run {
+                return Ok(match step {
+                    Step::Remove => Deleted::Gone(current),
+                    _ => Deleted::Pending(current),
+                });
+            }
+            let key = target.key(target.name);
+            let condition = Precondition::Modified(current.revision);
+            let result = match step {
+                Step::Leave => return Ok(Deleted::Pending(current)),
+                Step::Remove => {
+                    let class = crate::server::write_class(target.kind, crate::Sub::Main);
+                    let (preconditions, writes) = (vec![(key.clone(), condition)], vec![Write::Delete(key)]);
+                    let done = self.store.commit(Transaction { class, preconditions, writes }).await;
+                    done.map(|revision| Deleted::Gone(Object { revision, ..current.clone() }))
+                }
+                Step::Mark(value) => {
+                    self.put(target, key, condition, Api::encode(value)?, Vec::new()).await.map(Deleted::Pending)
+                }
+            };
+            match result {
+                Ok(deleted) => return Ok(deleted),
+                Err(Error::Precondition { found: None, .. }) => return Err(target.not_found()),
+                Err(Error::Precondition { .. }) => continue,
+                Err(other) => return Err(storage_error(other)),
+            }
+        }
+        Err(target.conflict(MODIFIED))
+    }
+
+    fn check_preconditions(&self, target: &Target<'_>, current: &Object, options: &DeleteOptions) -> Result<(), Status> {
+        if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != current.uid()) {
+            return Err(target.conflict(&format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                current.uid()
+            )));
+        }
+        if let Some(revision) = options.resource_version.filter(|revision| *revision != current.revision) {
+            return Err(target.conflict(&format!(
+                "Precondition failed: ResourceVersion in precondition: {revision}, ResourceVersion in object meta: {}",
+                current.revision
+            )));
+        }
+        Ok(())
+    }
+
+    /// Deletes what `chosen` picks; one that is gone already is no error. Returns the objects as they were.
+    pub(crate) async fn delete_collection(
+        &self,
+        target: &mut Target<'_>,
+        options: &DeleteOptions,
+        chosen: impl Fn(&Object) -> bool,
+    ) -> Result<Vec<Object>, Status> {
+        let prefix = self.list_prefix(target.kind, target.namespace);
+        let snapshot = self.store.snapshot();
+        let mut deleted = Vec::new();
+        for entry in snapshot.range(&prefix, None) {
+            let object = feed::object(target.kind, &entry);
+            if !chosen(&object) {
+                continue;
+            }
+            let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
+            let mut one = Target {
+                user: target.user,
+                kind: target.kind,
+                namespace: &namespace,
+                name: &name,
+                sub: target.sub,
+                options: target.options,
+                warnings: Vec::new(),
+            };
+            match self.delete(&mut one, options).await {
+                Ok(_) => deleted.push(object),
+                Err(status) if status.is_not_found() => {}
+                Err(status) => return Err(status),
+            }
+        }
+        Ok(deleted)
+    }
+}
+
+fn plan(target: &Target<'_>, old: &Value, options: &DeleteOptions) -> Result<Step, Status> {
+    let mut new = old.clone();
+    let asked = options.grace_period_seconds;
+    let supports_grace = behavior::grace_period(target.kind, old, asked);
+    let deleting = old["metadata"].get("deletionTimestamp").is_some();
+    let running_grace = old["metadata"]["deletionGracePeriodSeconds"].as_i64();
+    let mut grace = None;
+    if deleting {
+        if behavior::is_held(target.kind, old) {
+            return Err(target.conflict(behavior::HELD));
+        }
+        match (running_grace, asked, supports_grace) {
+            // Only a shorter grace period is taken.
+            (Some(running), Some(shorter), _) if shorter < running => {
+                let shorter = shorter.max(0);
+                let since = old["metadata"]["deletionTimestamp"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
+                let start = since.and_then(|at| at.checked_sub(SignedDuration::from_secs(running)).ok());
+                let at = start.unwrap_or_else(now).checked_add(SignedDuration::from_secs(shorter));
+                mark(&mut new, at.unwrap_or_else(|_| now()), shorter)?;
+                grace = Some(shorter);
+            }
+            (Some(running), _, _) if running > 0 => return Ok(Step::Leave),
+            _ => {}
+        }
+    } else if let Some(seconds) = supports_grace {
+        let at = now().checked_add(SignedDuration::from_secs(seconds)).unwrap_or_else(|_| now());
+        if seconds > 0 {
+            mark(&mut new, at, seconds)?;
+        }
+        grace = Some(seconds);
+    }
+    let finalizers = finalizers_for(&new, options);
+    let pending = !finalizers.is_empty() || behavior::is_held(target.kind, &new);
+    let metadata = meta::metadata(&mut new)?;
+    if finalizers.is_empty() {
+        metadata.remove("finalizers");
+    } else {
+        metadata.insert("finalizers".into(), Value::from(finalizers));
+    }
+    if grace.unwrap_or(0) == 0 {
+        if !pending {
+            return Ok(Step::Remove);
+        }
+        if !deleting {
+            mark(&mut new, now(), 0)?;
+            behavior::begin_deletion(target.kind, &mut new);
+        } else if new == *old {
+            return Ok(Step::Leave);
+        }
+    }
+    Ok(Step::Mark(new))
+}
+
+fn mark(value: &mut Value, at: Timestamp, grace_seconds: i64) -> Result<(), Status> {
+    let metadata = meta::metadata(value)?;
+    metadata.insert("deletionTimestamp".into(), Value::from(format_time(at)));
+    metadata.insert("deletionGracePeriodSeconds".into(), Value::from(grace_seconds));
+    if let Some(generation) = metadata.get("generation").and_then(Value::as_i64) {
+        metadata.insert("generation".into(), Value::from(generation + 1));
+    }
+    Ok(())
+}
+
+/// deletionFinalizersForGarbageCollection
+fn finalizers_for(value: &Value, options: &DeleteOptions) -> Vec<String> {
+    let existing = value["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let existing: Vec<String> = existing.map(str::to_owned).collect();
+    let Some(propagation) = options.propagation.as_deref() else { return existing };
+    let mut finalizers: Vec<String> =
+        existing.into_iter().filter(|finalizer| finalizer != ORPHAN && finalizer != FOREGROUND).collect();
+    match propagation {
+        "Orphan" => finalizers.push(ORPHAN.into()),
+        "Foreground" => finalizers.push(FOREGROUND.into()),
+        _ => {}
+    }
+    finalizers
+}

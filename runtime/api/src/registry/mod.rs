@@ -1,0 +1,153 @@
+//! Storage of every kind in one path: get, list, create, update, patch, delete. What differs between kinds is in
+//! the field table (defaults, validation, strategies), in `behavior` and in `admission`; nothing here names a kind.
+//!
+//! A write goes: decode (prune, complain) -> metadata -> mutate (defaults, admission) -> strategy -> validate ->
+//! admission's last word -> one store transaction. Stored Docs hold neither apiVersion, kind nor resourceVersion.
+mod create;
+mod delete;
+mod meta;
+mod patch;
+mod update;
+
+use crate::{Sub, feed, http::User, server::Api};
+use mote_schema::{Doc, Kind, Object, Status};
+use mote_store::{Error, Key, Precondition, Transaction, Write};
+use serde_json::Value;
+use std::sync::Arc;
+
+pub(crate) use delete::Deleted;
+pub(crate) use meta::{format_time, now, random};
+
+/// `fieldValidation`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    pub dry_run: bool,
+    pub validation: FieldValidation,
+}
+
+/// What one write is aimed at, and by whom.
+pub struct Target<'a> {
+    pub user: &'a User,
+    pub kind: &'a Arc<Kind>,
+    pub namespace: &'a str,
+    /// "" for a create.
+    pub name: &'a str,
+    pub sub: Sub,
+    pub options: Options,
+    /// Shown to the client as Warning headers.
+    pub warnings: Vec<String>,
+}
+
+impl Target<'_> {
+    pub(crate) fn key(&self, name: &str) -> Key {
+        self.kind.key(self.namespace, name).into()
+    }
+
+    pub(crate) fn not_found(&self) -> Status {
+        Status::not_found(&self.kind.group, &self.kind.plural, self.name)
+    }
+
+    pub(crate) fn conflict(&self, detail: &str) -> Status {
+        Status::conflict(&self.kind.group, &self.kind.plural, self.name, detail)
+    }
+
+    /// Decodes what a client sent: types checked, unknown fields dropped and complained about as asked.
+    pub(crate) fn decode(&mut self, value: &mut Value, mut complaints: Vec<String>) -> Result<(), Status> {
+        let refuse = |kind: &Kind, text: &str| {
+            let (name, version) = (&kind.kind, &kind.version);
+            Status::bad_request(format!("{name} in version {version:?} cannot be handled as a {name}: {text}"))
+        };
+        let unknown = mote_schema::prune::clean(self.kind, value).map_err(|text| refuse(self.kind, &text))?;
+        complaints.extend(unknown);
+        match self.options.validation {
+            FieldValidation::Strict if !complaints.is_empty() => {
+                Err(refuse(self.kind, &format!("strict decoding error: {}", complaints.join(", "))))
+            }
+            FieldValidation::Warn => {
+                self.warnings.append(&mut complaints);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Why an optimistic write did not take.
+const MODIFIED: &str =
+    "the object has been modified; please apply your changes to the latest version and try again";
+
+/// Tries of an update without a resourceVersion before it is given up (upstream's GuaranteedUpdate goes on until
+/// the deadline; a single writer cannot lose this often unless the others never stop).
+const MAX_TRIES: usize = 64;
+
+impl Api {
+    pub(crate) fn get(&self, kind: &Arc<Kind>, namespace: &str, name: &str) -> Result<Object, Status> {
+        let entry = self.store.snapshot().get(&kind.key(namespace, name));
+        entry
+            .map(|entry| feed::object(kind, &entry))
+            .ok_or_else(|| Status::not_found(&kind.group, &kind.plural, name))
+    }
+
+    /// The key prefix of all objects of a kind, or of those in one namespace.
+    pub(crate) fn list_prefix(&self, kind: &Kind, namespace: &str) -> String {
+        if kind.namespaced && !namespace.is_empty() {
+            format!("{}{namespace}/", kind.prefix)
+        } else {
+            kind.prefix.to_string()
+        }
+    }
+
+    /// Encodes for storage.
+    pub(crate) fn encode(mut value: Value) -> Result<Doc, Status> {
+        if let Some(root) = value.as_object_mut() {
+            root.remove("apiVersion");
+            root.remove("kind");
+            if let Some(metadata) = root.get_mut("metadata").and_then(Value::as_object_mut) {
+                metadata.remove("resourceVersion");
+                metadata.remove("selfLink");
+            }
+        }
+        Doc::encode(&value).map_err(|error| Status::bad_request(format!("object cannot be stored: {error:?}")))
+    }
+
+    /// Commits one object's new bytes together with what must go with them.
+    async fn put(
+        &self,
+        target: &Target<'_>,
+        key: Key,
+        condition: Precondition,
+        doc: Doc,
+        also_delete: Vec<String>,
+    ) -> Result<Object, Error> {
+        let mut writes = vec![Write::Put(key.clone(), doc.bytes().clone())];
+        writes.extend(also_delete.into_iter().map(|key| Write::Delete(key.into())));
+        let class = crate::server::write_class(target.kind, target.sub);
+        let transaction = Transaction { class, preconditions: vec![(key, condition)], writes };
+        let revision = self.store.commit(transaction).await?;
+        Ok(Object { kind: target.kind.clone(), doc, revision })
+    }
+}
+
+/// A store's refusal that is nobody's conflict.
+pub(crate) fn storage_error(error: Error) -> Status {
+    match error {
+        // 507 is what upstream's clients understand as "not now, and not because of you".
+        Error::Full => Status::new(507, "InsufficientStorage", "the disk is full: nothing can be stored until space is freed"),
+        Error::ReadOnly => Status::new(503, "ServiceUnavailable", "the data directory is read-only"),
+        Error::Closed => {
+            let mut status = Status::new(503, "ServiceUnavailable", "the server is shutting down");
+            status.retry_after_seconds = Some(1);
+            status
+        }
+        Error::Storage { doing, message } => Status::internal(format!("{doing}: {message}")),
+        other => Status::internal(format!("{other:?}")),
+    }
+}

@@ -1,0 +1,91 @@
+//! The REST surface: one router for every kind. It decides which of read, watch, write or subresource
+//! answers a request that the front has authenticated and authorized; the rest is the registry's.
+mod documents;
+mod list;
+mod media;
+mod options;
+mod pods;
+mod reviews;
+mod watch;
+mod write;
+
+pub(crate) use options::delete_options;
+
+use crate::{
+    driver::BoxFuture,
+    http::{Handler, Request, Response},
+    server::Api,
+};
+use mote_schema::{Kind, Status};
+use std::sync::Arc;
+
+pub struct Rest {
+    api: Arc<Api>,
+}
+
+impl Rest {
+    pub fn new(api: Arc<Api>) -> Rest {
+        Rest { api }
+    }
+
+    async fn answer(&self, request: Request) -> Result<Response, Status> {
+        if !request.info.is_resource {
+            return Ok(self.api.document(&request));
+        }
+        let info = &request.info;
+        let catalog = self.api.catalog();
+        let kind = catalog.by_resource(&info.group, &info.version, &info.resource).cloned().ok_or_else(unknown)?;
+        let cluster_path = info.namespace.is_empty() || kind.plural == "namespaces" && kind.group.is_empty();
+        if !kind.namespaced && !cluster_path {
+            return Err(unknown());
+        }
+        if kind.namespaced && info.namespace.is_empty() && !matches!(info.verb.as_str(), "list" | "watch") && !kind.virtual_kind {
+            return Err(Status::method_not_supported(&kind.group, &kind.plural, &info.verb));
+        }
+        if kind.virtual_kind {
+            return reviews::answer(&self.api, &kind, request).await;
+        }
+        match info.subresource.as_str() {
+            "" | "status" | "finalize" | "approval" | "ephemeralcontainers" | "resize" => {
+                self.plain(kind, request).await
+            }
+            "scale" => write::scale(&self.api, &kind, request).await,
+            "log" | "exec" | "attach" | "portforward" if is_pods(&kind) => pods::answer(&self.api, &kind, request).await,
+            "binding" | "eviction" | "token" if info.verb == "create" => {
+                write::create_sub(&self.api, &kind, request).await
+            }
+            _ => Err(unknown()),
+        }
+    }
+
+    async fn plain(&self, kind: Arc<Kind>, request: Request) -> Result<Response, Status> {
+        let sub = write::sub_of(&kind, &request.info.subresource)?;
+        let main = sub == crate::Sub::Main;
+        match request.info.verb.as_str() {
+            "get" => list::get(&self.api, &kind, &request),
+            "list" if main => list::list(&self.api, &kind, &request),
+            "watch" if main => watch::watch(&self.api, &kind, &request),
+            "create" if main => write::create(&self.api, &kind, request).await,
+            "update" => write::update(&self.api, &kind, sub, request).await,
+            "patch" => write::patch(&self.api, &kind, sub, request).await,
+            "delete" if main => write::delete(&self.api, &kind, request).await,
+            "deletecollection" if main => write::delete_collection(&self.api, &kind, request).await,
+            verb => Err(Status::method_not_supported(&kind.group, &kind.plural, verb)),
+        }
+    }
+}
+
+fn is_pods(kind: &Kind) -> bool {
+    kind.group.is_empty() && kind.plural == "pods"
+}
+
+/// What client-go itself says of a path that nobody serves.
+pub(crate) fn unknown() -> Status {
+    Status::new(404, "NotFound", "the server could not find the requested resource")
+}
+
+impl Handler for Rest {
+    fn handle(&self, request: Request) -> BoxFuture<'_, Response> {
+        Box::pin(async move { self.answer(request).await.unwrap_or_else(|status| Response::error(&status)) })
+    }
+}

@@ -1,0 +1,143 @@
+//! Pods' log, exec, attach and port-forward: resolved here, answered by the pod's kubelet, tunnelled to the runtime.
+use crate::{
+    Object,
+    http::{Query, Request, Response},
+    pods::{LogOptions, StreamRequest},
+    server::Api,
+};
+use mote_schema::{Cause, Kind, Status};
+use serde_json::Value;
+use std::sync::Arc;
+
+pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
+    let pod = api.get(kind, &request.info.namespace, &request.info.name)?;
+    let node = pod.root().at("spec.nodeName").str();
+    let backend = api.pods().ok_or_else(|| {
+        Status::internal(format!("no kubelet of this process answers for node {node:?}"))
+    })?;
+    let sub = request.info.subresource.as_str();
+    if !matches!((sub, request.info.verb.as_str()), ("log", "get") | ("exec" | "attach" | "portforward", "get" | "create")) {
+        return Err(Status::method_not_supported("", &format!("pods/{sub}"), &request.info.verb));
+    }
+    if node.is_empty() {
+        return if sub == "log" {
+            Ok(Response::text(200, ""))
+        } else {
+            Err(Status::bad_request(format!("pod {} does not have a host assigned", pod.name())))
+        };
+    }
+    let query = &request.query;
+    let stream = match sub {
+        "log" => {
+            let options = log_options(&pod, query)?;
+            let stream = backend.logs(pod, options).await?;
+            return Ok(Response::stream(200, "text/plain", stream));
+        }
+        "exec" => {
+            let command: Vec<String> = query.get_all("command").map(str::to_owned).collect();
+            if command.is_empty() {
+                return Err(Status::bad_request("you must specify at least one command for the container"));
+            }
+            let (stdin, stdout, stderr, tty) = streams(query)?;
+            StreamRequest::Exec { container: container(&pod, query)?, command, stdin, stdout, stderr, tty }
+        }
+        "attach" => {
+            let (stdin, stdout, stderr, tty) = streams(query)?;
+            StreamRequest::Attach { container: container(&pod, query)?, stdin, stdout, stderr, tty }
+        }
+        _ => {
+            let ports = query.get_all("ports").flat_map(|ports| ports.split(','));
+            let ports = ports.map(|port| port.trim().parse::<u16>().map_err(|_| {
+                Status::bad_request(format!("unable to parse {port:?} as a port"))
+            }));
+            StreamRequest::PortForward { ports: ports.collect::<Result<_, _>>()? }
+        }
+    };
+    if request.upgrade.is_none() {
+        return Err(Status::bad_request("Upgrade request required"));
+    }
+    let url = backend.stream_url(pod, stream).await?;
+    Ok(crate::stream::tunnel(&api.executor, request, &url).await)
+}
+
+fn streams(query: &Query) -> Result<(bool, bool, bool, bool), Status> {
+    let (stdin, stdout, tty) = (query.bool("stdin"), query.bool("stdout"), query.bool("tty"));
+    // A terminal has one output.
+    let stderr = query.bool("stderr") && !tty;
+    if !(stdin || stdout || stderr) {
+        return Err(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
+    }
+    Ok((stdin, stdout, stderr, tty))
+}
+
+fn names(pod: &Object, field: &str) -> Vec<String> {
+    pod.root().get("spec").get(field).items().map(|container| container.get("name").str().to_owned()).collect()
+}
+
+/// The container asked for, or the only one (podtemplate's registry/core/pod, `LogLocation` and friends).
+fn container(pod: &Object, query: &Query) -> Result<String, Status> {
+    let containers = names(pod, "containers");
+    let init = names(pod, "initContainers");
+    let ephemeral = names(pod, "ephemeralContainers");
+    let name = query.get("container").unwrap_or("");
+    if !name.is_empty() {
+        let known = containers.iter().chain(&init).chain(&ephemeral).any(|other| other == name);
+        let refused = || Status::bad_request(format!("container {name} is not valid for pod {}", pod.name()));
+        return if known { Ok(name.to_owned()) } else { Err(refused()) };
+    }
+    if let [only] = containers.as_slice() {
+        return Ok(only.clone());
+    }
+    let mut message = format!(
+        "a container name must be specified for pod {}, choose one of: [{}]",
+        pod.name(),
+        containers.join(" ")
+    );
+    if !init.is_empty() {
+        message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+    }
+    if !ephemeral.is_empty() {
+        message.push_str(&format!(" or one of the ephemeral containers: [{}]", ephemeral.join(" ")));
+    }
+    Err(Status::bad_request(message))
+}
+
+/// PodLogOptions (pkg/apis/core/validation ValidatePodLogOptions).
+fn log_options(pod: &Object, query: &Query) -> Result<LogOptions, Status> {
+    let mut causes = Vec::new();
+    let mut number = |field: &str, least: i64| -> Result<Option<i64>, Status> {
+        let Some(text) = query.get(field).filter(|text| !text.is_empty()) else { return Ok(None) };
+        let value = text.parse::<i64>().map_err(|_| {
+            Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+        })?;
+        if value < least {
+            causes.push(Cause::invalid(field, &Value::from(value), &format!("must be greater than or equal to {least}")));
+        }
+        Ok(Some(value))
+    };
+    let tail_lines = number("tailLines", 0)?;
+    let limit_bytes = number("limitBytes", 1)?;
+    let since_seconds = number("sinceSeconds", 1)?;
+    let since_time = query.get("sinceTime").filter(|text| !text.is_empty()).map(str::to_owned);
+    if since_time.is_some() && since_seconds.is_some() {
+        causes.push(Cause::forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+    }
+    let stream = query.get("stream").filter(|text| !text.is_empty()).map(str::to_owned);
+    if let Some(name) = stream.as_deref().filter(|name| !matches!(*name, "All" | "Stdout" | "Stderr")) {
+        causes.push(Cause::not_supported("stream", &Value::from(name), &["All", "Stderr", "Stdout"]));
+    }
+    if !causes.is_empty() {
+        return Err(Status::invalid("", "PodLogOptions", pod.name(), causes));
+    }
+    Ok(LogOptions {
+        container: container(pod, query)?,
+        follow: query.bool("follow"),
+        previous: query.bool("previous"),
+        since_seconds,
+        since_time,
+        timestamps: query.bool("timestamps"),
+        tail_lines,
+        limit_bytes,
+        stream,
+    })
+}

@@ -1,0 +1,41 @@
+//! Kinds that are asked, not stored: access and token reviews, and the old top-level Binding.
+use super::{media, unknown};
+use crate::{
+    Sub, auth, behavior,
+    http::{Request, Response},
+    registry::{Options, Target},
+    server::Api,
+};
+use http::header::ACCEPT;
+use mote_schema::{Kind, Status};
+use std::sync::Arc;
+
+pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
+    let form = media::negotiate(request.header(ACCEPT))?;
+    if request.info.verb != "create" {
+        return Err(Status::method_not_supported(&kind.group, &kind.plural, &request.info.verb));
+    }
+    let (mut body, complaints) = media::parse(&request)?;
+    let mut target = Target {
+        user: &request.user,
+        kind,
+        namespace: &request.info.namespace,
+        name: "",
+        sub: Sub::Main,
+        options: Options::default(),
+        warnings: Vec::new(),
+    };
+    let namespace = target.namespace;
+    if kind.group.is_empty() && kind.plural == "bindings" {
+        let name = body["metadata"]["name"].as_str().unwrap_or("").to_owned();
+        let catalog = api.catalog();
+        let pods = catalog.by_resource("", "v1", "pods").ok_or_else(unknown)?;
+        let mut pod = Target { kind: pods, name: &name, ..target };
+        return media::document(201, &behavior::create_sub(api, &mut pod, "binding", body).await?, form);
+    }
+    target.decode(&mut body, complaints)?;
+    let mut answer = auth::reviews::answer(api, &request.user, kind, namespace, body)?;
+    answer["kind"] = kind.kind.to_string().into();
+    answer["apiVersion"] = kind.api_version().into();
+    media::document(201, &answer, form)
+}

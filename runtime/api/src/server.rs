@@ -1,0 +1,133 @@
+//! The API server without its sockets: the state every request shares. HTTP handlers and in-process clients are
+//! two doors to the same rooms.
+use crate::{
+    Client, Object,
+    auth::Authenticator,
+    feed::{self, Feed},
+    http::User,
+    pods::PodBackend,
+    rbac::{Attributes, Authorizer},
+};
+use async_executor::Executor;
+use mote_schema::{Catalog, Kind, Status};
+use mote_store::{Class, Store};
+use std::{
+    net::Ipv4Addr,
+    ops::RangeInclusive,
+    sync::{Arc, OnceLock, RwLock},
+};
+
+/// What the configuration and the board profile decide.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub service_cidr: (Ipv4Addr, u8),
+    pub node_port_range: RangeInclusive<u16>,
+    pub advertise_address: Ipv4Addr,
+    pub port: u16,
+    /// Events kept in memory at most; the oldest go first.
+    pub max_events: usize,
+}
+
+pub struct Api {
+    pub(crate) store: Arc<Store>,
+    pub(crate) executor: Arc<Executor<'static>>,
+    pub(crate) settings: Settings,
+    pub(crate) feed: Feed,
+    pub(crate) events: crate::events::Recorder,
+    /// Held from reading what is allocated until the allocation is committed (cluster addresses, node ports).
+    pub(crate) allocation: async_lock::Mutex<()>,
+    catalog: RwLock<Arc<Catalog>>,
+    pods: OnceLock<Arc<dyn PodBackend>>,
+    security: OnceLock<Security>,
+}
+
+/// Who a caller is, and what they may do.
+pub(crate) struct Security {
+    pub authenticator: Arc<Authenticator>,
+    pub authorizer: Arc<Authorizer>,
+}
+
+impl Api {
+    pub fn new(store: Arc<Store>, executor: Arc<Executor<'static>>, settings: Settings) -> Arc<Api> {
+        Arc::new(Api {
+            events: crate::events::Recorder::new(settings.max_events),
+            store,
+            executor,
+            settings,
+            feed: Feed::new(),
+            allocation: async_lock::Mutex::new(()),
+            catalog: RwLock::new(Arc::new(Catalog::builtin())),
+            pods: OnceLock::new(),
+            security: OnceLock::new(),
+        })
+    }
+
+    /// The server's own identity, as upstream's loopback client.
+    pub fn client(self: &Arc<Self>) -> Client {
+        Client::new(self.clone(), Arc::new(User::new("system:apiserver", &["system:masters", "system:authenticated"])))
+    }
+
+    /// Set once, before the first request.
+    pub fn secure(&self, authenticator: Arc<Authenticator>, authorizer: Arc<Authorizer>) {
+        if self.security.set(Security { authenticator, authorizer }).is_err() {
+            tracing::warn!("authentication is already set up; the second set is ignored");
+        }
+    }
+
+    pub(crate) fn security(&self) -> Result<&Security, Status> {
+        self.security.get().ok_or_else(|| Status::internal("authentication is not set up yet"))
+    }
+
+    pub(crate) fn authorize(&self, user: &User, asked: &Attributes<'_>) -> Result<(), Status> {
+        self.security()?.authorizer.authorize(user, asked)
+    }
+
+    /// One object, for the server's own checks.
+    pub fn lookup(&self, group: &str, version: &str, plural: &str, namespace: &str, name: &str) -> Option<Object> {
+        let catalog = self.catalog();
+        self.get(catalog.by_resource(group, version, plural)?, namespace, name).ok()
+    }
+
+    /// Every object of a kind, for the server's own indexes.
+    pub fn list_all(&self, group: &str, version: &str, plural: &str) -> Vec<Object> {
+        let catalog = self.catalog();
+        let Some(kind) = catalog.by_resource(group, version, plural) else { return Vec::new() };
+        self.store.snapshot().range(&kind.prefix, None).map(|entry| feed::object(kind, &entry)).collect()
+    }
+
+    /// The kubelet of this process answers for pods from now on.
+    pub fn set_pods(&self, backend: Arc<dyn PodBackend>) {
+        if self.pods.set(backend).is_err() {
+            tracing::warn!("a pod back end is already set; the second one is ignored");
+        }
+    }
+
+    pub(crate) fn pods(&self) -> Option<&Arc<dyn PodBackend>> {
+        self.pods.get()
+    }
+
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// Which kind a store key belongs to: "pods/ns/name" or "apps/deployments/ns/name". Where several versions of
+    /// one kind share a prefix, the first in the catalog answers.
+    pub(crate) fn kind_of_key(&self, key: &str) -> Option<Arc<Kind>> {
+        let first = key.find('/')? + 1;
+        let second = key[first..].find('/').map(|at| first + at + 1);
+        let catalog = self.catalog();
+        let by_prefix = |prefix: &str| catalog.kinds.iter().find(|k| k.prefix == prefix && !k.virtual_kind).cloned();
+        by_prefix(&key[..first]).or_else(|| by_prefix(&key[..second?]))
+    }
+}
+
+/// The write class of every kind and part, in one place. What a client creates is durable; status can be made
+/// again by whoever reported it; heartbeats and Events are worth no flash at all.
+pub(crate) fn write_class(kind: &Kind, sub: crate::Sub) -> Class {
+    match (kind.group.as_ref(), kind.plural.as_ref(), sub) {
+        ("coordination.k8s.io", "leases", _) | ("" | "events.k8s.io", "events", _) => Class::Volatile,
+        ("", "nodes", crate::Sub::Status) => Class::Volatile,
+        (_, _, crate::Sub::Status) => Class::Lazy,
+        _ => Class::Durable,
+    }
+}
