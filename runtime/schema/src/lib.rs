@@ -6,9 +6,11 @@ mod builtin;
 pub mod doc;
 pub mod kind;
 pub mod object;
+pub mod quantity;
 pub mod selector;
 pub mod status;
 pub mod table;
+pub mod validate;
 
 pub use doc::{Doc, Ref};
 pub use kind::{Catalog, Kind};

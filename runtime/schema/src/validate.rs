@@ -1,0 +1,504 @@
+//! Formats of names and values: each check returns what is wrong, in the words clients know
+//! (apimachinery/pkg/util/validation and pkg/api/validate/content). An empty list means valid.
+//!
+//! Which field has which format is not here.
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+pub const DNS1123_LABEL_MAX: usize = 63;
+pub const DNS1123_SUBDOMAIN_MAX: usize = 253;
+const LABEL_MAX: usize = 63;
+
+const DNS1123_LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
+const DNS1123_SUBDOMAIN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+const LABEL_KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
+
+/// "{what} (e.g. 'a',  or 'b', regex used for validation is '{regex}')": the odd commas are upstream's.
+fn regex_error(what: &str, regex: &str, examples: &[&str]) -> String {
+    let examples: Vec<String> = examples.iter().map(|example| format!("'{example}', ")).collect();
+    let open = if examples.is_empty() { "(" } else { "(e.g. " };
+    format!("{what} {open}{}regex used for validation is '{regex}')", examples.join(" or "))
+}
+
+fn too_long(value: &str, max: usize, unit: &str) -> Option<String> {
+    (value.len() > max).then(|| format!("must be no more than {max} {unit}"))
+}
+
+fn list(messages: impl IntoIterator<Item = Option<String>>) -> Vec<String> {
+    messages.into_iter().flatten().collect()
+}
+
+/// Not empty, of `inner` bytes only, with `edge` bytes at both ends.
+fn is_bounded(value: &str, edge: impl Fn(u8) -> bool, inner: impl Fn(u8) -> bool) -> bool {
+    let bytes = value.as_bytes();
+    let (Some(&first), Some(&last)) = (bytes.first(), bytes.last()) else { return false };
+    edge(first) && edge(last) && bytes.iter().all(|&b| inner(b))
+}
+
+fn lower(b: u8) -> bool {
+    b.is_ascii_lowercase() || b.is_ascii_digit()
+}
+
+fn is_dns1123_label(value: &str) -> bool {
+    is_bounded(value, lower, |b| lower(b) || b == b'-')
+}
+
+fn is_dns1123_subdomain(value: &str) -> bool {
+    value.split('.').all(is_dns1123_label)
+}
+
+/// Names of Namespaces, containers, volumes.
+pub fn dns1123_label(value: &str) -> Vec<String> {
+    let form = if is_dns1123_label(value) {
+        None
+    } else if is_dns1123_subdomain(value) {
+        Some("must not contain dots".into())
+    } else {
+        Some(regex_error(
+            "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character",
+            DNS1123_LABEL,
+            &["my-name", "123-abc"],
+        ))
+    };
+    list([too_long(value, DNS1123_LABEL_MAX, "characters"), form])
+}
+
+/// Names of most objects.
+pub fn dns1123_subdomain(value: &str) -> Vec<String> {
+    subdomain(value, "characters")
+}
+
+fn subdomain(value: &str, unit: &str) -> Vec<String> {
+    let form = (!is_dns1123_subdomain(value)).then(|| {
+        regex_error(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
+            DNS1123_SUBDOMAIN,
+            &["example.com"],
+        )
+    });
+    list([too_long(value, DNS1123_SUBDOMAIN_MAX, unit), form])
+}
+
+/// "*.example.com"
+pub fn wildcard_dns1123_subdomain(value: &str) -> Vec<String> {
+    let form = (!value.strip_prefix("*.").is_some_and(is_dns1123_subdomain)).then(|| {
+        regex_error(
+            "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character",
+            &format!(r"\*\.{DNS1123_SUBDOMAIN}"),
+            &["*.example.com"],
+        )
+    });
+    list([too_long(value, DNS1123_SUBDOMAIN_MAX, "characters"), form])
+}
+
+/// Names of Services.
+pub fn dns1035_label(value: &str) -> Vec<String> {
+    let valid = is_dns1123_label(value) && value.starts_with(|c: char| c.is_ascii_lowercase());
+    let form = (!valid).then(|| {
+        regex_error(
+            "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character",
+            "[a-z]([-a-z0-9]*[a-z0-9])?",
+            &["my-name", "abc-123"],
+        )
+    });
+    list([too_long(value, DNS1123_LABEL_MAX, "characters"), form])
+}
+
+/// What a generateName is checked as: something will follow its last dash.
+pub fn mask_trailing_dash(prefix: &str) -> String {
+    match prefix.strip_suffix('-') {
+        // Upstream drops the character before the dash as well.
+        Some(rest) if !rest.is_empty() => {
+            let mut chars = rest.chars();
+            chars.next_back();
+            format!("{}a", chars.as_str())
+        }
+        _ => prefix.into(),
+    }
+}
+
+fn is_label_text(value: &str) -> bool {
+    is_bounded(value, |b| b.is_ascii_alphanumeric(), |b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
+const LABEL_KEY_RULE: &str =
+    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+const LABEL_KEY_EXAMPLES: [&str; 3] = ["MyName", "my.name", "123-abc"];
+
+/// Label and annotation keys, resource names, taint keys: "[prefix/]name".
+pub fn qualified_name(value: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    let name = match value.split('/').collect::<Vec<_>>()[..] {
+        [name] => name,
+        [prefix, name] => {
+            if prefix.is_empty() {
+                errors.push("prefix part must be non-empty".into());
+            }
+            let checked = if prefix.is_empty() { Vec::new() } else { subdomain(prefix, "bytes") };
+            errors.extend(checked.into_iter().map(|message| format!("prefix part {message}")));
+            name
+        }
+        _ => {
+            let form = regex_error(LABEL_KEY_RULE, LABEL_KEY, &LABEL_KEY_EXAMPLES);
+            return vec![format!(
+                "a valid label key {form} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
+        }
+    };
+    if name.is_empty() {
+        errors.push("name part must be non-empty".into());
+    }
+    errors.extend(too_long(name, LABEL_MAX, "bytes").map(|message| format!("name part {message}")));
+    if !is_label_text(name) {
+        errors.push(format!("name part {}", regex_error(LABEL_KEY_RULE, LABEL_KEY, &LABEL_KEY_EXAMPLES)));
+    }
+    errors
+}
+
+pub fn label_value(value: &str) -> Vec<String> {
+    let form = (!value.is_empty() && !is_label_text(value)).then(|| {
+        regex_error(
+            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character",
+            &format!("({LABEL_KEY})?"),
+            &["MyValue", "my_value", "12345"],
+        )
+    });
+    list([too_long(value, LABEL_MAX, "bytes"), form])
+}
+
+/// Environment variable names: since 1.34 any printable ASCII but "=".
+pub fn env_var_name(value: &str) -> Vec<String> {
+    let empty = value.is_empty().then(|| "environment variable name must be non-empty".into());
+    let form = (!value.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'=')).then(|| {
+        "a valid environment variable name must consist only of printable ASCII characters other than '='".into()
+    });
+    list([empty, form])
+}
+
+/// "my_name", as in prefixes of envFrom before they were relaxed.
+pub fn c_identifier(value: &str) -> Vec<String> {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let valid = value.bytes().all(word) && value.bytes().next().is_some_and(|b| !b.is_ascii_digit());
+    let form = (!valid).then(|| {
+        regex_error(
+            "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_'",
+            "[A-Za-z_][A-Za-z0-9_]*",
+            &["my_name", "MY_NAME", "MyName"],
+        )
+    });
+    list([form])
+}
+
+/// Keys of ConfigMaps and Secrets.
+pub fn config_map_key(value: &str) -> Vec<String> {
+    let valid = !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    let form = (!valid).then(|| {
+        regex_error(
+            "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
+            "[-._a-zA-Z0-9]+",
+            &["key.name", "KEY_NAME", "key-name"],
+        )
+    });
+    let dots = match value {
+        "." => Some("must not be '.'".into()),
+        ".." => Some("must not be '..'".into()),
+        _ if value.starts_with("..") => Some("must not start with '..'".into()),
+        _ => None,
+    };
+    list([too_long(value, DNS1123_SUBDOMAIN_MAX, "characters"), form, dots])
+}
+
+pub fn in_range(value: i64, min: i64, max: i64) -> Vec<String> {
+    list([(!(min..=max).contains(&value)).then(|| format!("must be between {min} and {max}, inclusive"))])
+}
+
+pub fn port_number(value: i64) -> Vec<String> {
+    in_range(value, 1, 65535)
+}
+
+pub fn user_id(value: i64) -> Vec<String> {
+    in_range(value, 0, i32::MAX.into())
+}
+
+pub fn group_id(value: i64) -> Vec<String> {
+    user_id(value)
+}
+
+pub fn non_negative(value: i64) -> Vec<String> {
+    list([(value < 0).then(|| "must be greater than or equal to 0".into())])
+}
+
+/// An IANA service name, in lower case.
+pub fn port_name(value: &str) -> Vec<String> {
+    let charset = !value.is_empty() && value.bytes().all(|b| lower(b) || b == b'-');
+    list([
+        too_long(value, 15, "characters"),
+        (!charset).then(|| "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into()),
+        (!value.bytes().any(|b| b.is_ascii_lowercase())).then(|| "must contain at least one letter (a-z)".into()),
+        value.contains("--").then(|| "must not contain consecutive hyphens".into()),
+        (value.starts_with('-') || value.ends_with('-')).then(|| "must not begin or end with a hyphen".into()),
+    ])
+}
+
+/// "50%"
+pub fn percent(value: &str) -> Vec<String> {
+    let digits = value.strip_suffix('%').unwrap_or_default();
+    let form = (digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit())).then(|| {
+        regex_error(
+            "a valid percent string must be a numeric string followed by an ending '%'",
+            "[0-9]+%",
+            &["1%", "93%"],
+        )
+    });
+    list([form])
+}
+
+pub fn http_header_name(value: &str) -> Vec<String> {
+    let valid = !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let form = (!valid).then(|| {
+        regex_error(
+            "a valid HTTP header must consist of alphanumeric characters or '-'",
+            "[-A-Za-z0-9]+",
+            &["X-Header-Name"],
+        )
+    });
+    list([form])
+}
+
+/// Names that only have to be one segment of a URL (RBAC objects).
+pub fn path_segment_name(value: &str) -> Vec<String> {
+    if value == "." || value == ".." {
+        return vec![format!("may not be '{value}'")];
+    }
+    path_segment_prefix(value)
+}
+
+pub fn path_segment_prefix(value: &str) -> Vec<String> {
+    list(["/", "%"].map(|part| value.contains(part).then(|| format!("may not contain '{part}'"))))
+}
+
+/// A path inside a volume or an image: relative, and never up.
+pub fn local_descending_path(value: &str) -> Vec<String> {
+    let absolute = value.starts_with('/').then(|| "must be a relative path".into());
+    let mut errors = list([absolute]);
+    errors.extend(path_no_backsteps(value));
+    errors
+}
+
+pub fn path_no_backsteps(value: &str) -> Vec<String> {
+    list([value.split('/').any(|part| part == "..").then(|| "must not contain '..'".into())])
+}
+
+pub fn absolute_path(value: &str) -> Vec<String> {
+    list([(!value.starts_with('/')).then(|| "must be an absolute path".into())])
+}
+
+/// An address as upstream reads it in old fields: IPv4 octets may have zeros in front.
+fn sloppy_ip(value: &str) -> Option<IpAddr> {
+    if value.contains(':') {
+        return value.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+    }
+    let mut octets = [0; 4];
+    let mut parts = value.split('.');
+    for octet in &mut octets {
+        *octet = decimal(parts.next()?, 255)? as u8;
+    }
+    parts.next().is_none().then(|| IpAddr::V4(Ipv4Addr::from(octets)))
+}
+
+fn decimal(text: &str, max: u32) -> Option<u32> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten().filter(|value| *value <= max)
+}
+
+fn is_mapped(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
+}
+
+/// An address in a field that was always checked loosely; since 1.36 without odd zeros and mappings.
+pub fn ip_legacy(value: &str) -> Vec<String> {
+    let Some(address) = sloppy_ip(value) else {
+        return vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()];
+    };
+    list([
+        value.parse::<IpAddr>().is_err().then(|| "must not have leading 0s".into()),
+        is_mapped(address).then(|| "must not be an IPv4-mapped IPv6 address".into()),
+    ])
+}
+
+/// An address in the one way it should be written.
+pub fn ip(value: &str) -> Vec<String> {
+    let errors = ip_legacy(value);
+    match value.parse::<IpAddr>() {
+        Ok(address) if errors.is_empty() => canonical(value, &address.to_string()),
+        _ => errors,
+    }
+}
+
+fn canonical(value: &str, canonical: &str) -> Vec<String> {
+    list([(value != canonical).then(|| format!("must be in canonical form (\"{canonical}\")"))])
+}
+
+/// The address, the prefix length, and the address without the bits behind it.
+fn split_cidr(value: &str) -> Option<(IpAddr, u32, IpAddr)> {
+    let (address, len) = value.split_once('/')?;
+    let address = sloppy_ip(address)?;
+    let (len, masked) = match address {
+        IpAddr::V4(v4) => {
+            let len = decimal(len, 32)?;
+            (len, (u32::from(v4) & u32::MAX.checked_shl(32 - len).unwrap_or(0)).to_be_bytes().into())
+        }
+        IpAddr::V6(v6) => {
+            let len = decimal(len, 128)?;
+            (len, (u128::from(v6) & u128::MAX.checked_shl(128 - len).unwrap_or(0)).to_be_bytes().into())
+        }
+    };
+    Some((address, len, masked))
+}
+
+/// "10.9.8.0/24", in a field that was always checked loosely.
+pub fn cidr_legacy(value: &str) -> Vec<String> {
+    let Some((address, len, masked)) = split_cidr(value) else {
+        return vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".into()];
+    };
+    let strict = value.split_once('/').is_some_and(|(a, l)| a.parse::<IpAddr>().is_ok() && l == len.to_string());
+    list([if !strict {
+        Some("must not have leading 0s in IP or prefix length".into())
+    } else if is_mapped(address) {
+        Some("must not have an IPv4-mapped IPv6 address".into())
+    } else {
+        (address != masked).then(|| "must not have bits set beyond the prefix length".into())
+    }])
+}
+
+/// "10.9.8.0/24" in the one way it should be written.
+pub fn cidr(value: &str) -> Vec<String> {
+    let errors = cidr_legacy(value);
+    match split_cidr(value) {
+        Some((_, len, masked)) if errors.is_empty() => canonical(value, &format!("{masked}/{len}")),
+        _ => errors,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(validate: fn(&str) -> Vec<String>, cases: &[(&str, &[&str])]) {
+        for (value, beginnings) in cases {
+            let errors = validate(value);
+            assert_eq!(errors.len(), beginnings.len(), "{value}: {errors:?}");
+            for (error, beginning) in errors.iter().zip(*beginnings) {
+                assert!(error.starts_with(beginning), "{value}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn names() {
+        assert_eq!(
+            dns1123_label("A"),
+            [
+                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+            ]
+        );
+        let long = "a".repeat(64);
+        check(
+            dns1123_label,
+            &[
+                ("a", &[]),
+                ("1-a", &[]),
+                ("", &["a lowercase RFC 1123 label"]),
+                ("-a", &["a lowercase"]),
+                ("a.b", &["must not contain dots"]),
+                (&long, &["must be no more than 63 characters"]),
+            ],
+        );
+        check(
+            dns1123_subdomain,
+            &[("a.b-c.1", &[]), ("a..b", &["a lowercase RFC 1123 subdomain"]), ("a.", &["a low"])],
+        );
+        check(dns1035_label, &[("a1", &[]), ("1a", &["a DNS-1035 label"])]);
+        check(wildcard_dns1123_subdomain, &[("*.a.b", &[]), ("*", &["a wildcard"]), ("a.b", &["a wildcard"])]);
+        check(
+            qualified_name,
+            &[
+                ("a", &[]),
+                ("example.com/A_b.c", &[]),
+                ("/a", &["prefix part must be non-empty"]),
+                ("A/a", &["prefix part a lowercase"]),
+                ("a/", &["name part must be non-empty", "name part must consist"]),
+                ("a/b/c", &["a valid label key must consist"]),
+                (&long, &["name part must be no more than 63 bytes"]),
+            ],
+        );
+        check(label_value, &[("", &[]), ("a", &[]), ("-", &["a valid label must be an empty"])]);
+        check(
+            path_segment_name,
+            &[
+                ("system:x", &[]),
+                ("..", &["may not be '..'"]),
+                ("a/b%", &["may not contain '/'", "may not contain '%'"]),
+            ],
+        );
+        check(
+            config_map_key,
+            &[
+                ("a.b", &[]),
+                ("..", &["must not be '..'"]),
+                ("..a", &["must not start"]),
+                ("a b", &["a valid config key"]),
+            ],
+        );
+        check(
+            env_var_name,
+            &[
+                ("a b-1", &[]),
+                ("", &["environment variable name must be non-empty"]),
+                ("a=b", &["a valid env"]),
+                ("é", &["a valid env"]),
+            ],
+        );
+        check(
+            port_name,
+            &[
+                ("http-2", &[]),
+                ("8", &["must contain at least one letter"]),
+                ("a--", &["must not contain consecutive", "must not begin or end"]),
+                ("A", &["must contain only", "must contain at"]),
+            ],
+        );
+        check(percent, &[("10%", &[]), ("%", &["a valid percent"]), ("10", &["a valid percent"])]);
+        assert_eq!(mask_trailing_dash("web-"), "wea");
+        assert_eq!(mask_trailing_dash("-"), "-");
+    }
+
+    #[test]
+    fn addresses() {
+        check(
+            ip,
+            &[
+                ("10.9.8.7", &[]),
+                ("2001:db8::ffff", &[]),
+                ("2001:DB8::ffff", &["must be in canonical form (\"2001:db8::ffff\")"]),
+                ("010.9.8.7", &["must not have leading 0s"]),
+                ("::ffff:1.2.3.4", &["must not be an IPv4-mapped"]),
+                ("1.2.3", &["must be a valid IP address"]),
+                ("1.2.3.256", &["must be a valid IP address"]),
+                ("fe80::1%eth0", &["must be a valid IP address"]),
+            ],
+        );
+        check(ip_legacy, &[("2001:DB8::ffff", &[])]);
+        check(
+            cidr,
+            &[
+                ("10.0.0.0/8", &[]),
+                ("0.0.0.0/0", &[]),
+                ("::/0", &[]),
+                ("10.0.0.1/8", &["must not have bits set"]),
+                ("10.0.0.0/08", &["must not have leading 0s in IP or prefix"]),
+                ("10.0.0.0/33", &["must be a valid CIDR"]),
+                ("2001:DB8::/64", &["must be in canonical form (\"2001:db8::/64\")"]),
+            ],
+        );
+    }
+}
