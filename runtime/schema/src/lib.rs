@@ -6,6 +6,8 @@ mod builtin;
 pub mod doc;
 pub mod kind;
 pub mod object;
+pub mod patch;
+pub mod placement;
 pub mod quantity;
 pub mod selector;
 pub mod status;
