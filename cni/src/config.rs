@@ -20,7 +20,8 @@ pub struct Config {
     #[serde(default)]
     pub cni_version: String,
     pub name: String,
-    pub bridge: String,
+    /// Carries the gateway's address.
+    pub link: String,
     #[serde(rename = "podCIDR")]
     pub pod_cidr: Cidr,
     #[serde(rename = "clusterCIDR")]
@@ -113,8 +114,8 @@ impl Config {
         if !is_name(&self.name) {
             return wrong(format!("network name {:?} has characters that the specification forbids", self.name));
         }
-        if !is_link_name(&self.bridge) {
-            return wrong(format!("bridge: {:?} cannot be a link's name", self.bridge));
+        if !is_link_name(&self.link) {
+            return wrong(format!("link: {:?} cannot be a link's name", self.link));
         }
         if self.pod_cidr.last() < 3 {
             return wrong(format!("podCIDR: {} has no room for a gateway and a pod", self.pod_cidr));
@@ -135,8 +136,13 @@ impl Config {
         Ok(())
     }
 
-    pub fn gateway(&self) -> IpAddr {
-        self.pod_cidr.nth(1).unwrap_or(self.pod_cidr.ip)
+    pub fn network(&self) -> crate::Network {
+        crate::Network {
+            link: self.link.clone(),
+            pod_cidr: self.pod_cidr,
+            cluster_cidr: self.cluster_cidr,
+            mtu: self.mtu,
+        }
     }
 }
 
@@ -230,7 +236,7 @@ mod tests {
                 }
             }
         };
-        let whole = r#""name":"mote","bridge":"mote0","podCIDR":"10.42.0.0/24","clusterCIDR":"10.42.0.0/16""#;
+        let whole = r#""name":"mote","link":"mote0","podCIDR":"10.42.0.0/24","clusterCIDR":"10.42.0.0/16""#;
         check(&format!(r#"{{"cniVersion":"1.0.0",{whole}}}"#), None);
         check(&format!(r#"{{"cniVersion":"1.1.0",{whole},"runtimeConfig":{{}}}}"#), None);
         check("rubbish", Some((code::DECODING_FAILURE, "stdin")));
@@ -238,7 +244,7 @@ mod tests {
         check("[]", Some((code::DECODING_FAILURE, "stdin")));
         check(r#"{"cniVersion":"9.0.0"}"#, Some((code::INCOMPATIBLE_VERSION, "plugin supports 0.3.0")));
         check(&format!("{{{whole}}}"), Some((code::INCOMPATIBLE_VERSION, "0.1.0")));
-        check(r#"{"cniVersion":"1.0.0","name":"mote"}"#, Some((code::INVALID_CONFIG, "bridge")));
+        check(r#"{"cniVersion":"1.0.0","name":"mote"}"#, Some((code::INVALID_CONFIG, "link")));
         let cases = [
             ("10.42.0.0/24", "10.42.0.0/99", "address range"),
             ("10.42.0.0/24", "10.42.0.0/31", "no room"),

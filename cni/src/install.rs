@@ -1,8 +1,8 @@
 //! Putting the plugin and its configuration where the container runtime looks for them.
 //!
 //! Files appear whole and only when they differ from what is there: a restart writes nothing to flash.
-use crate::bridge::Network;
 use crate::error::{Error, Result};
+use crate::gateway::Network;
 use serde_json::json;
 use std::fs;
 use std::io::ErrorKind;
@@ -26,7 +26,7 @@ fn conflist(network: &Network, data_dir: &Path) -> Vec<u8> {
         "name": "mote",
         "plugins": [{
             "type": PLUGIN,
-            "bridge": network.bridge,
+            "link": network.link,
             "podCIDR": network.pod_cidr,
             "clusterCIDR": network.cluster_cidr,
             "mtu": network.mtu,
@@ -102,7 +102,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("mote-install-{}", std::process::id()));
         let (plugins, configs) = (dir.join("bin"), dir.join("net.d"));
         let network = Network {
-            bridge: "mote0".to_owned(),
+            link: "mote0".to_owned(),
             pod_cidr: "10.42.0.0/24".parse().unwrap(),
             cluster_cidr: "10.42.0.0/16".parse().unwrap(),
             mtu: 0,

@@ -3,12 +3,12 @@
 //! Everything a call made is found again by names and files alone (the link's name follows from the attachment, the
 //! reservation lists the host ports), so DEL and GC need neither the pod's namespace nor an earlier result, and may
 //! be repeated.
-use crate::bridge::{self, Network, mac_of};
 use crate::config::{Config, Request, STDIN_LIMIT_BYTES, SUPPORTED_VERSIONS, version};
 use crate::error::{Error, Result, code};
+use crate::gateway::{self, LINK_PREFIX, mac_of, set_sysctl};
 use crate::ipam::{Pool, Reservation};
 use crate::netlink::address::{Address, Route};
-use crate::netlink::link::{Link, Veth};
+use crate::netlink::link::Veth;
 use crate::netlink::{Protocol, Socket};
 use crate::netns::Namespace;
 use crate::{Cidr, ports};
@@ -68,29 +68,20 @@ fn call(variable: &dyn Fn(&str) -> Option<String>, stdin: &[u8]) -> Result<Optio
     }
 }
 
-fn network(config: &Config) -> Network {
-    Network {
-        bridge: config.bridge.clone(),
-        pod_cidr: config.pod_cidr,
-        cluster_cidr: config.cluster_cidr,
-        mtu: config.mtu,
-    }
-}
-
-/// The host's end of a pod's link: "veth" and eight digits that follow from the attachment (FNV-1a).
+/// The host's end of a pod's link: our prefix and digits that follow from the attachment (FNV-1a).
 pub fn host_link_name(network: &str, container_id: &str, ifname: &str) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in [network, container_id, ifname].join("/").bytes() {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
-    format!("veth{:08x}", (hash >> 32) as u32 ^ hash as u32)
+    format!("{LINK_PREFIX}{:011x}", hash >> 20)
 }
 
 fn add(request: &Request, config: &Config) -> Result<Value> {
     let namespace = Namespace::open(&request.netns)?;
-    let network = network(config);
+    let network = config.network();
     let mut socket = Socket::open(Protocol::Route)?;
-    let bridge = bridge::ensure(&mut socket, &network)?;
+    let mtu = gateway::ensure(&mut socket, &network)?.mtu;
     ports::ensure(&network, false)?;
     let host_ports = &config.runtime_config.port_mappings;
     let ip = Pool::lock(&config.data_dir, &config.name)?.reserve(
@@ -100,8 +91,8 @@ fn add(request: &Request, config: &Config) -> Result<Value> {
         host_ports,
     )?;
     let name = host_link_name(&config.name, &request.container_id, &request.ifname);
-    let end = PodEnd { ifname: &request.ifname, host: &name, ip, gateway: config.gateway() };
-    let attached = attach(&mut socket, &namespace, &bridge, &end).and_then(|()| ports::open(ip, host_ports));
+    let end = PodEnd { ifname: &request.ifname, host: &name, ip, gateway: network.gateway(), mtu };
+    let attached = attach(&mut socket, &namespace, &end).and_then(|()| ports::open(ip, host_ports));
     if let Err(error) = attached {
         // Undone by what it is known by; the first error is the one to tell.
         let _ = socket.delete_link(&name);
@@ -109,20 +100,17 @@ fn add(request: &Request, config: &Config) -> Result<Value> {
         let _ = Pool::lock(&config.data_dir, &config.name).and_then(|pool| pool.release(ip));
         return Err(error);
     }
-    let host = socket.link(&name)?;
-    let pod_mac = mac_of(ip).iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":");
     let mut interfaces = json!([
-        {"name": config.bridge, "mac": bridge.mac_text()},
-        {"name": name, "mac": host.mac_text()},
-        {"name": request.ifname, "mac": pod_mac, "sandbox": request.netns},
+        {"name": name, "mac": mac_text(network.gateway())},
+        {"name": request.ifname, "mac": mac_text(ip), "sandbox": request.netns},
     ]);
-    let mut address = json!({"interface": 2, "address": Cidr::host(ip).to_string(), "gateway": config.gateway()});
+    let mut address = json!({"interface": 1, "address": Cidr::host(ip).to_string(), "gateway": network.gateway()});
     match config.cni_version.as_str() {
         "0.3.0" | "0.3.1" | "0.4.0" => address["version"] = if ip.is_ipv4() { "4" } else { "6" }.into(),
         "1.0.0" => {}
         _ => {
             for interface in interfaces.as_array_mut().into_iter().flatten() {
-                interface["mtu"] = bridge.mtu.into();
+                interface["mtu"] = mtu.into();
             }
         }
     }
@@ -130,7 +118,7 @@ fn add(request: &Request, config: &Config) -> Result<Value> {
         "cniVersion": config.cni_version,
         "interfaces": interfaces,
         "ips": [address],
-        "routes": [{"dst": default_route(ip), "gw": config.gateway()}],
+        "routes": [{"dst": default_route(ip), "gw": network.gateway()}],
         "dns": {},
     }))
 }
@@ -145,26 +133,22 @@ struct PodEnd<'a> {
     host: &'a str,
     ip: IpAddr,
     gateway: IpAddr,
+    mtu: u32,
 }
 
-fn attach(socket: &mut Socket, namespace: &Namespace, bridge: &Link, end: &PodEnd<'_>) -> Result<()> {
-    let &PodEnd { ifname, host, ip, gateway } = end;
+fn attach(socket: &mut Socket, namespace: &Namespace, end: &PodEnd<'_>) -> Result<()> {
+    let &PodEnd { ifname, host, ip, gateway, mtu } = end;
     // A link left by a plugin that was killed between its making and its reservation's.
     if socket.link(host).is_ok() {
         socket.delete_link(host)?;
     }
-    let peer_mac = mac_of(ip);
-    socket.create_veth(&Veth {
-        name: host,
-        peer: ifname,
-        peer_namespace: namespace.fd(),
-        peer_mac,
-        master: bridge.index,
-        mtu: bridge.mtu,
-    })?;
-    let port = socket.link(host)?;
-    // Kernels before 4.18 do not know it; pods are then merely not kept from each other's frames.
-    let _ = socket.set_isolated(port.index);
+    let (mac, peer_mac) = (mac_of(gateway), mac_of(ip));
+    socket.create_veth(&Veth { name: host, peer: ifname, peer_namespace: namespace.fd(), mac, peer_mac, mtu })?;
+    // Without redirects, which would tell a pod that speaks to itself through the host not to. With route_localnet
+    // a host port answers on 127.0.0.1 too; `ports` drops what pods send there.
+    for (key, value) in [("send_redirects", "0"), ("route_localnet", "1")] {
+        set_sysctl(&format!("net/ipv4/conf/{host}/{key}"), value)?;
+    }
     namespace.run(|| {
         let mut socket = Socket::open(Protocol::Route)?;
         let loopback = socket.link("lo")?;
@@ -174,20 +158,23 @@ fn attach(socket: &mut Socket, namespace: &Namespace, bridge: &Link, end: &PodEn
         let link = socket.link(ifname)?.index;
         socket.add_address(&Address { link, ip, prefix: Cidr::host(ip).prefix })?;
         socket.set_up(link)?;
+        let to = |destination, gateway| Route { destination, gateway, link, source: Some(ip), mtu: 0 };
         let direct = Cidr::host(gateway);
-        let route = Route { destination: None, gateway: None, link, source: None, mtu: 0 };
-        socket.add_route(&Route {
-            destination: Some((direct.ip, direct.prefix)),
-            source: Some(ip),
-            ..route.clone()
-        })?;
-        socket.add_route(&Route { gateway: Some(gateway), ..route })?;
-        // Saves the first packet a question.
-        socket.add_neighbour(link, gateway, &mac_of(gateway))?;
-        Ok(())
+        socket.add_route(&to(Some((direct.ip, direct.prefix)), None))?;
+        socket.add_route(&to(None, Some(gateway)))?;
+        // Both ends know each other from the start: the first packet needs no question.
+        Ok(socket.add_neighbour(link, gateway, &mac)?)
     })?;
-    socket.add_neighbour(bridge.index, ip, &peer_mac)?;
-    Ok(())
+    let (link, pod) = (socket.link(host)?.index, Cidr::host(ip));
+    // The gateway's address here too: it is what masquerading over this link then takes.
+    socket.add_address(&Address { link, ip: gateway, prefix: Cidr::host(gateway).prefix })?;
+    let destination = Some((pod.ip, pod.prefix));
+    socket.add_route(&Route { destination, gateway: None, link, source: Some(gateway), mtu: 0 })?;
+    Ok(socket.add_neighbour(link, ip, &peer_mac)?)
+}
+
+fn mac_text(ip: IpAddr) -> String {
+    mac_of(ip).iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":")
 }
 
 fn check(request: &Request, config: &Config) -> Result<()> {
@@ -207,11 +194,12 @@ fn check(request: &Request, config: &Config) -> Result<()> {
     }
     let name = host_link_name(&config.name, &request.container_id, &request.ifname);
     let mut socket = Socket::open(Protocol::Route)?;
-    let (bridge, host) = (socket.link(&config.bridge)?, socket.link(&name)?);
-    if host.master != bridge.index || !host.up {
-        return failed(format!("link {name} is not an active port of {}", config.bridge));
+    let (ip, gateway) = (ours.ip, config.network().gateway());
+    let host = socket.link(&name)?;
+    let leads_there = |r: &Route| r.link == host.index && r.destination == Some((ip, Cidr::host(ip).prefix));
+    if !host.up || !socket.routes()?.iter().any(leads_there) {
+        return failed(format!("the host has no route to {ip} over {name}"));
     }
-    let (ip, gateway) = (ours.ip, config.gateway());
     Namespace::open(&request.netns)?.run(|| {
         let mut socket = Socket::open(Protocol::Route)?;
         let link = socket.link(&request.ifname)?;
@@ -271,8 +259,8 @@ fn status(config: &Config) -> Result<()> {
     let unavailable = |e: Error| Error::new(code::PLUGIN_NOT_AVAILABLE, e.to_string());
     Pool::lock(&config.data_dir, &config.name).map_err(unavailable)?;
     let mut socket = Socket::open(Protocol::Route).map_err(|e| unavailable(e.into()))?;
-    bridge::ensure(&mut socket, &network(config)).map_err(unavailable)?;
-    ports::ensure(&network(config), false).map_err(unavailable)
+    gateway::ensure(&mut socket, &config.network()).map_err(unavailable)?;
+    ports::ensure(&config.network(), false).map_err(unavailable)
 }
 
 #[cfg(test)]
@@ -291,7 +279,7 @@ mod tests {
         let add = [("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", "c"), ("CNI_NETNS", "/x"), ("CNI_IFNAME", "eth0")];
         let config = |version: &str| {
             format!(
-                r#"{{"cniVersion":"{version}","name":"n","bridge":"b0","podCIDR":"10.1.0.0/24","clusterCIDR":"10.1.0.0/16"}}"#
+                r#"{{"cniVersion":"{version}","name":"n","link":"b0","podCIDR":"10.1.0.0/24","clusterCIDR":"10.1.0.0/16"}}"#
             )
         };
         check(&[], "", "1.1.0", code::INVALID_ENVIRONMENT, "CNI_COMMAND");

@@ -1,9 +1,9 @@
 //! The pod network's packet rules, in a table of their own: masquerading of what leaves the cluster network, and host
 //! ports. The rules never change; host ports are elements of two maps, so a pod costs one transaction of a few
 //! messages however many pods there are.
-use crate::bridge::Network;
 use crate::config::{PortMapping, host_ip, protocol_number};
 use crate::error::Result;
+use crate::gateway::{LINK_PREFIX, Network};
 use crate::netlink::address::octets;
 use crate::netlink::expr::{
     CT_STATUS_DNAT, Compare, Data, FIB_LOCAL, FibOf, Header, Meta, R0, R1, R2, R4, R5, Rule, Track, Verdict,
@@ -49,20 +49,13 @@ const DESTINATION_OFFSET: u32 = 16;
 /// A pod rarely has more; the rest of the flows end by their own timeout.
 const FLOWS_LIMIT: usize = 4096;
 
-fn link_name(name: &str) -> [u8; 16] {
-    let mut padded = [0; 16];
-    let bytes = name.as_bytes();
-    let len = bytes.len().min(15);
-    padded[..len].copy_from_slice(&bytes[..len]);
-    padded
-}
-
 fn address_at(rule: Rule, offset: u32, compare: Compare, network: &[u8], mask: &[u8]) -> Rule {
     rule.payload(Header::Network, offset, 4, R0).bitwise(R0, mask, &[0; 4]).compare(compare, R0, network)
 }
 
 fn rules(network: &Network) -> Vec<(&'static str, Rule)> {
-    let bridge = link_name(&network.bridge);
+    // Comparing fewer bytes than a name has compares its beginning.
+    let ours = LINK_PREFIX.as_bytes();
     let cidr = |rule, offset, compare, cidr: &crate::Cidr| {
         address_at(rule, offset, compare, &cidr.network_octets(), &cidr.mask_octets())
     };
@@ -71,7 +64,7 @@ fn rules(network: &Network) -> Vec<(&'static str, Rule)> {
         RAW.name,
         // What route_localnet would otherwise open to pods.
         address_at(
-            Rule::new().meta(Meta::InputName, R0).compare(Compare::Equal, R0, &bridge),
+            Rule::new().meta(Meta::InputName, R0).compare(Compare::Equal, R0, ours),
             DESTINATION_OFFSET,
             Compare::Equal,
             &[127, 0, 0, 0],
@@ -102,7 +95,7 @@ fn rules(network: &Network) -> Vec<(&'static str, Rule)> {
         .is_in(HAIRPIN.name, R0)
         .masquerade();
     let from_localhost = address_at(
-        Rule::new().meta(Meta::OutputName, R0).compare(Compare::Equal, R0, &bridge),
+        Rule::new().meta(Meta::OutputName, R0).compare(Compare::Equal, R0, ours),
         SOURCE_OFFSET,
         Compare::Equal,
         &[127, 0, 0, 0],

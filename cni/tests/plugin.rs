@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 
 fn config(dir: &Path, version: &str) -> Value {
     json!({
-        "cniVersion": version, "name": "mote", "type": "mote-cni", "bridge": "mote0", "dataDir": dir,
+        "cniVersion": version, "name": "mote", "type": "mote-cni", "link": "mote0", "dataDir": dir,
         "podCIDR": "10.42.0.0/24", "clusterCIDR": "10.42.0.0/16",
     })
 }
@@ -59,8 +59,8 @@ fn run(dir: &Path) {
     let added = call("ADD", "a", &a.path, &plain).unwrap();
     assert_eq!(address(&added), "10.42.0.2");
     assert_eq!(added["ips"][0]["gateway"], "10.42.0.1");
-    assert_eq!(added["interfaces"][2], json!({"name": "eth0", "mac": "0a:58:0a:2a:00:02", "sandbox": a.path}));
-    assert_eq!(added["interfaces"][0]["name"], "mote0");
+    assert_eq!(added["interfaces"][1], json!({"name": "eth0", "mac": "0a:58:0a:2a:00:02", "sandbox": a.path}));
+    assert_eq!(added["interfaces"][0]["name"], mote_cni::host_link_name("mote", "a", "eth0"));
     assert_eq!(call("ADD", "a", &a.path, &plain).unwrap_err()["code"], 102);
 
     // An older caller, and host ports of three sorts.
@@ -96,7 +96,7 @@ fn run(dir: &Path) {
     let taken = call("ADD", "c", &c.path, &ported).unwrap_err();
     assert!(taken["msg"].as_str().unwrap().contains("opening host ports of 10.42.0.4"), "{taken}");
     assert_eq!(std::fs::exists(dir.join("mote/10.42.0.4")).unwrap(), false);
-    assert!(world_links().iter().all(|l| *l != mote_cni::host_link_name("mote", "c", "eth0")));
+    assert!(!our_links().contains(&mote_cni::host_link_name("mote", "c", "eth0")));
 
     // CHECK believes only what it sees.
     let mut checked = plain.clone();
@@ -119,15 +119,18 @@ fn run(dir: &Path) {
         assert_eq!(std::fs::exists(dir.join("mote/10.42.0.2")).unwrap(), false);
     }
     let latest = call("ADD", "c", &c.path, &config(dir, "1.1.0")).unwrap();
-    assert_eq!(latest["interfaces"][2]["mtu"], 1500);
+    assert_eq!(latest["interfaces"][1]["mtu"], 1500);
     assert_eq!(call("DEL", "c", &c.path, &plain), Ok(Value::Null));
-    assert_eq!(world_links(), ["lo", "uplink", "up0", "mote0"]);
+    assert_eq!(our_links(), ["mote0"]);
+
+    // And nothing is left when the node is taken down.
+    mote_cni::gateway::remove().unwrap();
+    assert_eq!((mote_cni::ports::remove(), mote_cni::ports::remove()), (Ok(true), Ok(false)));
+    assert_eq!(our_links(), [""; 0]);
 }
 
-fn world_links() -> Vec<String> {
+fn our_links() -> Vec<String> {
     use mote_cni::netlink::{Protocol, Socket};
-    let mut names: Vec<String> =
-        Socket::open(Protocol::Route).unwrap().links().unwrap().into_iter().map(|l| l.name).collect();
-    names.retain(|n| ["lo", "uplink", "up0", "mote0"].contains(&n.as_str()) || n.starts_with("veth"));
-    names
+    let links = Socket::open(Protocol::Route).unwrap().links().unwrap();
+    links.into_iter().map(|l| l.name).filter(|n| n.starts_with("mote")).collect()
 }

@@ -119,14 +119,11 @@ pub fn outside(routed: Option<(IpAddr, u8)>) -> Place {
     let namespace = Namespace::open(&place.path).unwrap();
     let (host, away): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
     let mut socket = Socket::open(Protocol::Route).unwrap();
-    socket.create_bridge("uplink", [2, 0, 0, 0, 0, 1], 1500).unwrap();
-    let master = socket.link("uplink").unwrap().index;
-    let peer_mac = [2, 0, 0, 0, 0, 2];
-    let veth = Veth { name: "up0", peer: "net0", peer_namespace: namespace.fd(), peer_mac, master, mtu: 1500 };
+    let (mac, peer_mac) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    let veth = Veth { name: "uplink", peer: "net0", peer_namespace: namespace.fd(), mac, peer_mac, mtu: 1500 };
     socket.create_veth(&veth).unwrap();
-    socket.add_address(&Address { link: master, ip: host, prefix: 24 }).unwrap();
-    let default = Route { destination: None, gateway: Some(away), link: master, source: None, mtu: 0 };
-    socket.add_route(&default).unwrap();
+    let link = socket.link("uplink").unwrap().index;
+    socket.add_address(&Address { link, ip: host, prefix: 24 }).unwrap();
     place.run(move || {
         let mut socket = Socket::open(Protocol::Route).unwrap();
         let link = socket.link("net0").unwrap().index;
@@ -137,5 +134,7 @@ pub fn outside(routed: Option<(IpAddr, u8)>) -> Place {
             socket.add_route(&route).unwrap();
         }
     });
+    let default = Route { destination: None, gateway: Some(away), link, source: None, mtu: 0 };
+    socket.add_route(&default).unwrap();
     place
 }
