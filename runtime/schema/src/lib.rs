@@ -3,11 +3,14 @@
 //! SEAM: names and signatures here are fixed; bodies are being written.
 
 mod builtin;
+pub mod defaults;
 pub mod doc;
 pub mod kind;
 pub mod object;
-pub mod patch;
 pub mod placement;
+mod parse;
+pub mod patch;
+pub mod prune;
 pub mod quantity;
 pub mod selector;
 pub mod status;

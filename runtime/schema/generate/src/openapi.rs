@@ -54,7 +54,7 @@ fn read_type(text: &str) -> Result<Option<(String, Type)>, String> {
         let mut field = read_field(ty)?;
         field.rust = rust.into();
         // The package makes every kind's metadata plain; upstream requires none of it.
-        if *json == "metadata" && field.object.ends_with(".ObjectMeta") {
+        if *json == "metadata" && field.object.ends_with("::ObjectMeta") {
             field.required = false;
             field.presence = Some("Always");
         }

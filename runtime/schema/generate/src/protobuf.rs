@@ -27,7 +27,7 @@ pub fn read(root: &Path, model: &mut Model) -> Result<(), String> {
             packages.insert(package.into(), fs::read_to_string(path).map(|t| read_messages(&t)).unwrap_or_default());
         }
         let Some(messages) = packages.get(package) else { continue };
-        let Some(message) = messages.get(name) else { continue };
+        let Some(message) = messages.get(&bare(name)) else { continue };
         for (json, field) in &mut found.fields {
             if let Some((member, inline)) = find(messages, message, &bare(json)) {
                 field.number = member.number;
@@ -47,10 +47,11 @@ fn find<'a>(messages: &'a HashMap<String, Message>, message: &'a Message, json: 
     // An embedded message is a member named after its own type.
     let embedded = message.fields.iter().filter(|m| bare(&m.name) == bare(&m.message) || m.name == "handler");
     embedded
-        .filter_map(|m| Some((messages.get(&m.message)?, m.number)))
+        .filter_map(|m| Some((messages.get(&bare(&m.message))?, m.number)))
         .find_map(|(inner, number)| inner.fields.iter().find(|m| bare(&m.name) == json).map(|member| (member, number)))
 }
 
+/// By bare name: prost writes NfsVolumeSource for NFSVolumeSource.
 fn read_messages(text: &str) -> HashMap<String, Message> {
     let mut messages = HashMap::new();
     let mut current: Option<(String, Message)> = None;
@@ -62,10 +63,10 @@ fn read_messages(text: &str) -> HashMap<String, Message> {
             current = Some((name.into(), Message::default()));
             member = Member::default();
             if raw.ends_with("{}") {
-                messages.extend(current.take());
+                messages.extend(current.take().map(|(name, m)| (bare(&name), m)));
             }
         } else if raw == "}" {
-            messages.extend(current.take());
+            messages.extend(current.take().map(|(name, m)| (bare(&name), m)));
         } else if let Some(doc) = line.strip_prefix("///") {
             let doc = doc.trim();
             if doc.starts_with('+') {
