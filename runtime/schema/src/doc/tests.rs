@@ -216,3 +216,87 @@ fn edits_touch_only_what_they_name() {
     );
     assert_eq!(doc.edit(&[]).unwrap(), doc);
 }
+
+/// Wyrand, so that a seed is a failure again.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0xa076_1d64_78bd_642f);
+        let wide = u128::from(self.0) * u128::from(self.0 ^ 0xe703_7ed1_a0b4_28db);
+        (wide >> 64 ^ wide) as u64
+    }
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+    fn text(&mut self) -> String {
+        let alphabet =
+            ["a", "Z", "0", "-", ".", "\"", "\\", "<", "\n", "\u{1}", "é", "\u{2028}", "👍", "name", "f:spec"];
+        let len = [0, 1, 3, 8, 40][self.below(5)];
+        (0..len).map(|_| alphabet[self.below(alphabet.len())]).collect()
+    }
+    fn key(&mut self) -> String {
+        let name = names::name(self.below(name_count() + 20) as u16);
+        match (name, self.below(4)) {
+            (Some(name), 0) => format!("f:{name}"),
+            (Some(name), 1 | 2) => name.into(),
+            _ => self.text(),
+        }
+    }
+    fn tree(&mut self, depth: usize) -> Value {
+        match self.below(if depth == 0 { 8 } else { 11 }) {
+            0 => Value::Null,
+            1 => json!(self.next() % 2 == 0),
+            2 => json!(self.below(40)),
+            3 => json!(self.next() as i64 >> self.below(64)),
+            4 => json!(self.next()),
+            5 => json!(f64::from_bits(self.next())),
+            6 | 7 => json!(self.text()),
+            8 => (0..self.below(6)).map(|_| self.tree(depth - 1)).collect(),
+            _ => (0..self.below(12)).map(|_| (self.key(), self.tree(depth - 1))).collect(),
+        }
+    }
+}
+
+#[test]
+fn whatever_the_bytes_nothing_panics() {
+    let mut random = Random(7);
+    for case in 0..10_000 {
+        let value = random.tree(4);
+        let doc = Doc::encode(&value).unwrap();
+        assert_eq!(doc.root().to_value(), value, "case {case}");
+        assert_eq!(Doc::from_bytes(doc.bytes().clone()).as_ref(), Ok(&doc), "case {case}");
+        assert_eq!(Doc::from_json(serde_json::to_string(&value).unwrap().as_bytes()).as_ref(), Ok(&doc), "case {case}");
+        // A whole float is written without a point, as in Go, and reads as an integer.
+        let read = Doc::from_json(json(&doc).as_bytes()).unwrap();
+        assert_eq!(json(&read), json(&doc), "case {case}");
+        for _ in 0..10 {
+            let mut bytes = doc.bytes().to_vec();
+            for _ in 0..=random.below(3) {
+                let at = random.below(bytes.len());
+                match random.below(4) {
+                    0 => bytes[at] = random.next() as u8,
+                    1 => bytes[at] ^= 1 << random.below(8),
+                    2 => bytes.truncate(at.max(1)),
+                    _ => bytes.insert(at, random.next() as u8),
+                }
+            }
+            let damaged = Doc::trusted(bytes.clone().into());
+            let tree = damaged.root().to_value();
+            let text = {
+                let mut out = Vec::new();
+                damaged.write_json(&mut out);
+                out
+            };
+            damaged.root().at("metadata.name").str();
+            let _ = damaged.edit(&[Edit::set(&["metadata", "name"], "x")]);
+            if Doc::from_bytes(bytes.into()).is_ok() {
+                let read = Doc::from_json(&text).expect("what was checked is written as JSON");
+                assert_eq!(
+                    json(&Doc::encode(&tree).unwrap()).len(),
+                    json(&Doc::encode(&read.root().to_value()).unwrap()).len()
+                );
+            }
+        }
+    }
+}
