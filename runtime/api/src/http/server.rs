@@ -1,0 +1,425 @@
+//! The listener and its connections: TLS, protocol choice, every limit on a connection, and an orderly stop.
+//! What happens to one request is in `front`. Invariant: a connection holds a slot as long as its socket is open,
+//! also when it was upgraded to a tunnel.
+use super::{front::Front, listen};
+use crate::{auth, error::Error, http::User};
+use async_executor::Executor;
+use async_io::{Async, Timer};
+use event_listener::{Event, EventListener};
+use futures_lite::{FutureExt, future};
+use futures_rustls::{TlsAcceptor, server::TlsStream};
+use hyper::rt::ReadBufCursor;
+use smol_hyper::rt::{FuturesIo, SmolExecutor, SmolTimer};
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+/// Bounds of the server; they come from the board profile. The defaults fit a board with 2 GB.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// None: all addresses, IPv6 and IPv4 on one socket where the kernel has IPv6.
+    pub address: Option<IpAddr>,
+    /// 0 lets the kernel choose.
+    pub port: u16,
+    /// More are accepted and closed at once.
+    pub max_connections: usize,
+    /// Requests at a time on one HTTP/2 connection (upstream's default).
+    pub max_streams: u32,
+    /// Short requests at a time; more are told to retry (429).
+    pub max_requests_inflight: usize,
+    pub max_mutating_requests_inflight: usize,
+    pub handshake_timeout: Duration,
+    /// HTTP/1.1: from a connection's last answer, or its start, to the end of the next request's headers.
+    pub header_timeout: Duration,
+    /// HTTP/2: without a request.
+    pub idle_timeout: Duration,
+    pub request_timeout: Duration,
+    /// Compress large answers for clients that ask for it (never on loopback).
+    pub gzip: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            address: None,
+            port: 6443,
+            max_connections: 512,
+            max_streams: 100,
+            max_requests_inflight: 100,
+            max_mutating_requests_inflight: 50,
+            handshake_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(90),
+            request_timeout: Duration::from_secs(60),
+            gzip: true,
+        }
+    }
+}
+
+/// Request headers of one request, in bytes (Go's default is 1 MiB; tokens and cookies fit in far less).
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
+/// HTTP/2 flow control: what one client may send ahead of its reader, per stream and per connection.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+/// HTTP/2: what waits in memory for a slow reader, per stream.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// HTTP/1.1: read buffer, which also bounds the headers.
+const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
+/// From the call to stop until connections are cut.
+const STOP_GRACE: Duration = Duration::from_millis(1500);
+
+/// Tells every connection and stream that the server stops.
+#[derive(Default)]
+pub struct Stop {
+    stopped: AtomicBool,
+    event: Event,
+}
+
+impl Stop {
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+    /// Resolves when, or as soon as, the server stops.
+    pub fn listen(&self) -> EventListener {
+        let listener = self.event.listen();
+        if self.is_stopped() {
+            self.event.notify(usize::MAX);
+        }
+        listener
+    }
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.event.notify(usize::MAX);
+    }
+}
+
+pub(super) struct Shared {
+    pub config: Config,
+    pub front: Front,
+    pub stop: Stop,
+    executor: Arc<Executor<'static>>,
+    tls: TlsAcceptor,
+    open: AtomicUsize,
+    closed: Event,
+}
+
+/// A running server. Dropping it leaves it running; `stop` ends it.
+pub struct Server {
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+}
+
+/// Binds and starts to accept; when this returns, clients can connect.
+pub fn serve(
+    config: Config,
+    tls: Arc<rustls::ServerConfig>,
+    front: Front,
+    executor: Arc<Executor<'static>>,
+) -> Result<Server, Error> {
+    let listeners = listen::listen(config.address, config.port)?;
+    let addresses = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
+    let shared = Arc::new(Shared {
+        config,
+        front,
+        stop: Stop::default(),
+        executor: executor.clone(),
+        tls: TlsAcceptor::from(tls),
+        open: AtomicUsize::new(0),
+        closed: Event::new(),
+    });
+    for listener in listeners {
+        let listener = Async::new(listener)
+            .map_err(|source| Error::Listen { address: format!("port {}", shared.config.port), source })?;
+        executor.spawn(accept(shared.clone(), listener)).detach();
+    }
+    Ok(Server { shared, addresses })
+}
+
+impl Server {
+    /// Where it listens (one address; two when IPv6 and IPv4 need a socket each).
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+    /// Sockets open now.
+    pub fn connections(&self) -> usize {
+        self.shared.open.load(Ordering::Relaxed)
+    }
+    /// Closes the listener, ends streams, lets running requests finish (HTTP/2 clients get GOAWAY) and resolves when
+    /// all connections are closed, or cut after 1.5 s.
+    pub async fn stop(&self) {
+        self.shared.stop.stop();
+        let all_closed = async {
+            loop {
+                let closed = self.shared.closed.listen();
+                if self.connections() == 0 {
+                    return;
+                }
+                closed.await;
+            }
+        };
+        let deadline = async {
+            Timer::after(STOP_GRACE + Duration::from_millis(100)).await;
+        };
+        all_closed.or(deadline).await;
+    }
+}
+
+async fn accept(shared: Arc<Shared>, listener: Async<TcpListener>) {
+    let mut stopped = pin!(shared.stop.listen());
+    let mut refusing = false;
+    loop {
+        let next = async { Some(listener.accept().await) };
+        let stop = async {
+            stopped.as_mut().await;
+            None
+        };
+        match stop.or(next).await {
+            None => return,
+            Some(Ok((stream, peer))) => {
+                let slot = Slot::take(&shared);
+                if let Some(slot) = slot {
+                    refusing = false;
+                    let connection = connection(shared.clone(), stream, peer, slot);
+                    shared.executor.spawn(connection).detach();
+                } else if !refusing {
+                    refusing = true;
+                    tracing::warn!(limit = shared.config.max_connections, %peer, "too many connections: closing new ones");
+                }
+            }
+            // One that a peer reset before it was accepted.
+            Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            // Out of descriptors or memory: the backlog holds the others until some are closed.
+            Some(Err(error)) => {
+                tracing::warn!(%error, "cannot accept connections");
+                Timer::after(Duration::from_millis(250)).await;
+            }
+        }
+    }
+}
+
+/// A place among `max_connections`, given back when the socket is closed.
+struct Slot(Arc<Shared>);
+
+impl Slot {
+    fn take(shared: &Arc<Shared>) -> Option<Slot> {
+        let limit = shared.config.max_connections;
+        shared
+            .open
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < limit).then_some(open + 1))
+            .ok()
+            .map(|_| Slot(shared.clone()))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+        self.0.closed.notify(usize::MAX);
+    }
+}
+
+/// What is known about a connection while its requests are answered.
+pub(super) struct Connection {
+    pub peer: SocketAddr,
+    /// From the client certificate.
+    pub user: Option<Arc<User>>,
+    pub is_http2: bool,
+    busy: AtomicUsize,
+    idle_since: Mutex<Instant>,
+    /// A request ended, or the connection shall take no more.
+    changed: Event,
+    close: AtomicBool,
+}
+
+/// Keeps its connection from being idle.
+pub(super) struct Busy(Arc<Connection>);
+
+impl Connection {
+    pub fn busy(self: &Arc<Self>) -> Busy {
+        self.busy.fetch_add(1, Ordering::AcqRel);
+        Busy(self.clone())
+    }
+    /// Takes no more requests (GOAWAY) once the running ones are answered.
+    pub fn close_after_this(&self) {
+        self.close.store(true, Ordering::Release);
+        self.changed.notify(usize::MAX);
+    }
+    /// Resolves when the connection was idle for too long, or shall be closed.
+    async fn ended(&self, idle_timeout: Duration) {
+        loop {
+            let changed = self.changed.listen();
+            if self.close.load(Ordering::Acquire) {
+                return;
+            }
+            if self.busy.load(Ordering::Acquire) > 0 {
+                changed.await;
+                continue;
+            }
+            let since = self.idle_since.lock().map_or_else(|e| *e.into_inner(), |t| *t);
+            let left = idle_timeout.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            let timer = async {
+                Timer::after(left).await;
+            };
+            changed.or(timer).await;
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if self.0.busy.fetch_sub(1, Ordering::AcqRel) == 1 {
+            if let Ok(mut since) = self.0.idle_since.lock() {
+                *since = Instant::now();
+            }
+            self.0.changed.notify(usize::MAX);
+        }
+    }
+}
+
+async fn connection(shared: Arc<Shared>, stream: Async<TcpStream>, peer: SocketAddr, slot: Slot) {
+    listen::tune(stream.get_ref());
+    let handshake = async { shared.tls.accept(stream).await.map_err(Some) };
+    let deadline = async {
+        Timer::after(shared.config.handshake_timeout).await;
+        Err(None)
+    };
+    let tls = match handshake.or(deadline).await {
+        Ok(tls) => tls,
+        Err(error) => {
+            let error = error.map_or_else(|| "timed out".into(), |e: io::Error| e.to_string());
+            tracing::debug!(%peer, error, "TLS handshake");
+            return;
+        }
+    };
+    let (_, session) = tls.get_ref();
+    let user = session.peer_certificates().and_then(|chain| chain.first()).and_then(|c| auth::x509::user(c));
+    let is_http2 = session.alpn_protocol() == Some(b"h2");
+    let state = Arc::new(Connection {
+        peer,
+        user: user.map(Arc::new),
+        is_http2,
+        busy: AtomicUsize::new(0),
+        idle_since: Mutex::new(Instant::now()),
+        changed: Event::new(),
+        close: AtomicBool::new(false),
+    });
+    let io = Io { inner: FuturesIo::new(tls), _slot: slot };
+    let service = {
+        let (shared, state) = (shared.clone(), state.clone());
+        hyper::service::service_fn(move |request| super::front::answer(shared.clone(), state.clone(), request))
+    };
+    let result = if is_http2 {
+        let connection = hyper::server::conn::http2::Builder::new(SmolExecutor::new(shared.executor.clone()))
+            .timer(SmolTimer::new())
+            .max_concurrent_streams(shared.config.max_streams)
+            .max_header_list_size(MAX_HEADER_BYTES)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
+            .serve_connection(io, service);
+        drive(&shared, &state, connection).await
+    } else {
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(SmolTimer::new())
+            .header_read_timeout(shared.config.header_timeout)
+            .max_buf_size(HTTP1_BUFFER_BYTES)
+            .serve_connection(io, service)
+            .with_upgrades();
+        drive(&shared, &state, connection).await
+    };
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "connection");
+    }
+}
+
+/// Both of hyper's connection types.
+trait Graceful: Future<Output = hyper::Result<()>> {
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<I, S, E> Graceful for hyper::server::conn::http2::Connection<I, S, E>
+where
+    Self: Future<Output = hyper::Result<()>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = super::body::Outgoing>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, super::body::Outgoing>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S> Graceful for hyper::server::conn::http1::UpgradeableConnection<I, S>
+where
+    Self: Future<Output = hyper::Result<()>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = super::body::Outgoing>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Runs a connection until it ends by itself, is idle too long, or the server stops.
+async fn drive(shared: &Shared, state: &Connection, connection: impl Graceful + Send) -> hyper::Result<()> {
+    let mut connection: Pin<&mut (dyn Graceful + Send)> = pin!(connection);
+    let stopped = async {
+        shared.stop.listen().await;
+        None
+    };
+    let ended = async {
+        state.ended(shared.config.idle_timeout).await;
+        None
+    };
+    let first = async { Some(connection.as_mut().await) }.or(stopped).or(ended).await;
+    if let Some(result) = first {
+        return result;
+    }
+    connection.as_mut().finish();
+    let cut = async {
+        if !shared.stop.is_stopped() {
+            shared.stop.listen().await;
+        }
+        Timer::after(STOP_GRACE).await;
+        Ok(())
+    };
+    future::or(connection, cut).await
+}
+
+/// The encrypted socket; holds the connection's slot wherever it goes.
+struct Io {
+    inner: FuturesIo<TlsStream<Async<TcpStream>>>,
+    _slot: Slot,
+}
+
+impl hyper::rt::Read for Io {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl hyper::rt::Write for Io {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
