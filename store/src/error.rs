@@ -1,0 +1,75 @@
+//! The crate's one error.
+use crate::{Entry, Key, Revision};
+use std::{fmt, io};
+
+#[derive(Clone, Debug)]
+pub enum Error {
+    /// A precondition did not hold; `found` is what the key holds now.
+    Precondition {
+        key: Key,
+        found: Option<Entry>,
+    },
+    /// The revision asked for is older than what is kept.
+    Compacted {
+        asked: Revision,
+        oldest: Revision,
+    },
+    /// The revision asked for has not been reached.
+    Future {
+        asked: Revision,
+        current: Revision,
+    },
+    /// The disk is full; reads go on.
+    Full,
+    /// The disk cannot be written; reads go on.
+    ReadOnly,
+    Closed,
+    Storage {
+        doing: &'static str,
+        message: String,
+    },
+}
+
+impl Error {
+    /// For what was not trying to write: a missing permission is not a read-only disk.
+    pub(crate) fn reading(doing: &'static str, error: &io::Error) -> Error {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Error::Storage { doing, message: error.to_string() },
+            _ => Error::io(doing, error),
+        }
+    }
+
+    pub(crate) fn io(doing: &'static str, error: &io::Error) -> Error {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => Error::Full,
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Error::ReadOnly,
+            _ => Error::Storage { doing, message: error.to_string() },
+        }
+    }
+
+    pub(crate) fn redb(doing: &'static str, error: impl Into<redb::Error>) -> Error {
+        match error.into() {
+            redb::Error::Io(error) => Error::io(doing, &error),
+            error => Error::Storage { doing, message: error.to_string() },
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Precondition { key, found: None } => write!(f, "{key}: absent, which the transaction ruled out"),
+            Error::Precondition { key, found: Some(entry) } => {
+                write!(f, "{key}: at revision {}, which the transaction ruled out", entry.modified)
+            }
+            Error::Compacted { asked, oldest } => write!(f, "revision {asked} is gone, the oldest kept is {oldest}"),
+            Error::Future { asked, current } => write!(f, "revision {asked} is not reached, the newest is {current}"),
+            Error::Full => f.write_str("the disk is full"),
+            Error::ReadOnly => f.write_str("the disk is read-only"),
+            Error::Closed => f.write_str("the store is closed"),
+            Error::Storage { doing, message } => write!(f, "{doing}: {message}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

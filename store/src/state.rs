@@ -1,0 +1,329 @@
+//! What the store knows, under one lock: the newest applied root, the newest visible one, and the transactions
+//! between the two. Pure bookkeeping: no I/O, no waiting; the writer thread brings the outcome of each flush.
+//!
+//! A transaction is checked and applied the moment it arrives, on top of everything before it. It then waits in
+//! `queue` until all that must be flushed at or before it is, and becomes visible. When a flush fails, the queue is
+//! taken back: those that the flush was for fail, the others are applied anew on the visible root.
+use crate::{
+    Class, Error, Event, Options, Revision, Snapshot, Transaction,
+    disk::{Loaded, Writes},
+    ring::Ring,
+    root::{Held, Root},
+};
+use async_channel::Sender;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+/// How many revisions one flush reserves: so many can be handed out before another write to disk is needed for the
+/// numbers alone, and at most so many are skipped by a crash.
+pub(crate) const RESERVE_BLOCK: Revision = 10_000;
+
+/// Roots that continued LISTs go on reading; older ones can still be rebuilt while their events are in the ring.
+const KEPT_ROOTS: usize = 16;
+
+/// A failed flush of lazy writes is tried again after `lazy_delay` times two to the number of failures, up to this.
+const RETRY_DOUBLINGS: u32 = 6;
+
+/// Plain counters, since the store was opened unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// The newest visible revision.
+    pub revision: Revision,
+    /// Live entries, and the bytes of their keys and values.
+    pub entries: usize,
+    pub live_bytes: usize,
+    /// Acknowledged commits by class.
+    pub volatile_commits: u64,
+    pub lazy_commits: u64,
+    pub durable_commits: u64,
+    /// Flushes that succeeded, and how long they took together.
+    pub flushes: u64,
+    pub flush_time: Duration,
+    pub failed_flushes: u64,
+    /// What went to the storage, whatever came of it.
+    pub written_bytes: u64,
+    pub syncs: u64,
+    /// Events in the watch ring, the bytes it keeps alive, and the watchers on it.
+    pub ring_events: usize,
+    pub ring_bytes: usize,
+    pub watchers: usize,
+    /// Keys with changes that are acknowledged and not yet on disk.
+    pub lazy_keys: usize,
+    /// Records found damaged at start.
+    pub damaged: usize,
+}
+
+pub(crate) struct State {
+    /// With everything applied, visible or not.
+    root: Root,
+    /// The highest revision handed out. Never goes back, also when transactions are taken back.
+    assigned: Revision,
+    pub visible: Snapshot,
+    queue: VecDeque<Pending>,
+    /// Acknowledged lazy writes that are not on disk.
+    dirty: Writes,
+    dirty_since: Option<Instant>,
+    failures: u32,
+    /// Revisions up to this one may be acknowledged; None when there is no disk.
+    reserved: Option<Revision>,
+    pub ring: Ring,
+    kept: VecDeque<(Instant, Snapshot)>,
+    waiting: BTreeMap<(Revision, u64), Waker>,
+    history: Duration,
+    lazy_delay: Duration,
+    pub closing: bool,
+    pub stats: Stats,
+}
+
+struct Pending {
+    transaction: Transaction,
+    revision: Revision,
+    events: Vec<Event>,
+    root: Root,
+    reply: Sender<Result<Revision, Error>>,
+}
+
+/// What one flush has to do.
+pub(crate) struct Batch {
+    pub writes: Writes,
+    pub reserve: Option<Revision>,
+    /// How many at the front of the queue it is for.
+    transactions: usize,
+    /// The lazy writes in it, in case it fails.
+    lazy: Writes,
+}
+
+/// When the writer has work.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    Now,
+    At(Instant),
+    None,
+}
+
+impl State {
+    pub fn new(options: &Options, loaded: Loaded, disk: bool) -> State {
+        let Loaded { root, reserved, damaged } = loaded;
+        let visible = Snapshot { root: root.clone(), revision: reserved };
+        let live_bytes = visible.range("", None).map(|entry| entry.key.len() + entry.value.len()).sum();
+        State {
+            root,
+            assigned: reserved,
+            visible,
+            queue: VecDeque::new(),
+            dirty: Writes::new(),
+            dirty_since: None,
+            failures: 0,
+            reserved: disk.then_some(reserved),
+            ring: Ring::new(options.watch_events, options.watch_bytes, reserved),
+            kept: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            history: options.history,
+            lazy_delay: options.lazy_delay,
+            closing: false,
+            stats: Stats { live_bytes, damaged: damaged.len(), ..Stats::default() },
+        }
+    }
+
+    /// Applies a transaction; `reply` gets its outcome as soon as that is known, which may be at once.
+    pub fn submit(&mut self, transaction: Transaction, reply: Sender<Result<Revision, Error>>, wake: &mut Vec<Waker>) {
+        if self.closing {
+            return send(&reply, Err(Error::Closed));
+        }
+        self.admit(transaction, reply);
+        self.settle(wake);
+    }
+
+    fn admit(&mut self, transaction: Transaction, reply: Sender<Result<Revision, Error>>) {
+        if let Some((key, found)) = self.root.violated(&transaction) {
+            return send(&reply, Err(Error::Precondition { key, found }));
+        }
+        self.assigned += 1;
+        let revision = self.assigned;
+        let events = self.root.apply(&transaction.writes, revision);
+        self.queue.push_back(Pending { transaction, revision, events, root: self.root.clone(), reply });
+    }
+
+    /// Whether a transaction cannot become visible without a flush: for its own sake or for its number's.
+    fn needs_flush(&self, pending: &Pending) -> bool {
+        let durable = pending.transaction.class == Class::Durable && !pending.events.is_empty();
+        self.reserved.is_some_and(|reserved| durable || pending.revision > reserved)
+    }
+
+    /// Publishes from the front of the queue what needs no flush.
+    fn settle(&mut self, wake: &mut Vec<Waker>) {
+        while let Some(pending) = self.queue.pop_front() {
+            if self.needs_flush(&pending) {
+                self.queue.push_front(pending);
+                return;
+            }
+            if self.reserved.is_some() && pending.transaction.class == Class::Lazy && !pending.events.is_empty() {
+                self.dirty.extend(changes(&pending.events));
+                self.dirty_since.get_or_insert_with(Instant::now);
+            }
+            self.publish(pending, wake);
+        }
+    }
+
+    fn publish(&mut self, pending: Pending, wake: &mut Vec<Waker>) {
+        let Pending { transaction, revision, events, root, reply } = pending;
+        self.visible = Snapshot { root, revision };
+        let size = |key: &str, value: &[u8]| key.len() + value.len();
+        for event in &events {
+            self.stats.live_bytes += event.new.as_ref().map_or(0, |new| size(&new.key, &new.value));
+            self.stats.live_bytes -= event.old.as_ref().map_or(0, |old| size(&old.key, &old.value));
+        }
+        match transaction.class {
+            Class::Volatile => self.stats.volatile_commits += 1,
+            Class::Lazy => self.stats.lazy_commits += 1,
+            Class::Durable => self.stats.durable_commits += 1,
+        }
+        self.ring.push(events, wake);
+        let later = self.waiting.split_off(&(revision + 1, 0));
+        wake.extend(std::mem::replace(&mut self.waiting, later).into_values());
+        self.forget_old_roots();
+        send(&reply, Ok(revision));
+    }
+
+    pub fn work(&self) -> Work {
+        // What is in front of the queue needs a flush, or it would not be there.
+        if !self.queue.is_empty() {
+            return Work::Now;
+        }
+        match self.dirty_since {
+            Some(since) => Work::At(since + self.lazy_delay * 2u32.pow(self.failures.min(RETRY_DOUBLINGS))),
+            None => Work::None,
+        }
+    }
+
+    /// Everything that is not on disk: the acknowledged lazy writes and the whole queue.
+    pub fn take_batch(&mut self) -> Batch {
+        let lazy = std::mem::take(&mut self.dirty);
+        self.dirty_since = None;
+        let mut writes = lazy.clone();
+        for pending in self.queue.iter().filter(|pending| pending.transaction.class != Class::Volatile) {
+            writes.extend(changes(&pending.events));
+        }
+        let reserve = self.reserved.filter(|reserved| self.assigned + RESERVE_BLOCK / 2 > *reserved);
+        let reserve = reserve.map(|_| self.assigned + RESERVE_BLOCK);
+        Batch { writes, reserve, transactions: self.queue.len(), lazy }
+    }
+
+    pub fn flushed(&mut self, batch: Batch, took: Duration, wake: &mut Vec<Waker>) {
+        self.stats.flushes += 1;
+        self.stats.flush_time += took;
+        self.failures = 0;
+        self.reserved = self.reserved.max(batch.reserve);
+        for pending in self.queue.drain(..batch.transactions).collect::<Vec<_>>() {
+            self.publish(pending, wake);
+        }
+        self.settle(wake);
+    }
+
+    pub fn flush_failed(&mut self, batch: Batch, error: &Error, wake: &mut Vec<Waker>) {
+        self.stats.failed_flushes += 1;
+        self.failures += 1;
+        // A lazy write that came meanwhile is newer than the one that was not flushed.
+        for (key, held) in batch.lazy {
+            self.dirty.entry(key).or_insert(held);
+        }
+        if !self.dirty.is_empty() {
+            self.dirty_since = Some(Instant::now());
+        }
+        self.root = self.visible.root.clone();
+        for (place, pending) in std::mem::take(&mut self.queue).into_iter().enumerate() {
+            if place < batch.transactions && self.needs_flush(&pending) {
+                send(&pending.reply, Err(error.clone()));
+            } else {
+                self.admit(pending.transaction, pending.reply);
+            }
+        }
+        self.settle(wake);
+    }
+
+    /// No commit succeeds after this; who waits is told.
+    pub fn close(&mut self, wake: &mut Vec<Waker>) {
+        self.closing = true;
+        self.queue.clear();
+        self.ring.wake_all(wake);
+    }
+
+    pub fn has_unflushed(&self) -> bool {
+        !self.queue.is_empty() || !self.dirty.is_empty()
+    }
+
+    pub fn snapshot_at(&mut self, revision: Revision) -> Result<Snapshot, Error> {
+        if revision > self.visible.revision {
+            return Err(Error::Future { asked: revision, current: self.visible.revision });
+        }
+        if revision == self.visible.revision {
+            return Ok(self.visible.clone());
+        }
+        self.forget_old_roots();
+        let kept = self.kept.iter().position(|(_, snapshot)| snapshot.revision == revision);
+        let snapshot = match kept.and_then(|place| self.kept.remove(place)) {
+            Some((_, snapshot)) => snapshot,
+            None if revision >= self.ring.floor() => self.rebuild(revision),
+            None => return Err(Error::Compacted { asked: revision, oldest: self.ring.floor() }),
+        };
+        if self.kept.len() == KEPT_ROOTS {
+            self.kept.pop_front();
+        }
+        self.kept.push_back((Instant::now(), snapshot.clone()));
+        Ok(snapshot)
+    }
+
+    /// The visible root with later events taken back: keeping the events keeps every root since.
+    fn rebuild(&self, revision: Revision) -> Snapshot {
+        let mut root = self.visible.root.clone();
+        for event in self.ring.back_to(revision) {
+            root.undo(event);
+        }
+        Snapshot { root, revision }
+    }
+
+    /// A root stays for `history` after it was last asked for; the least recently asked one is in front.
+    fn forget_old_roots(&mut self) {
+        if self.kept.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while self.kept.pop_front_if(|(asked, _)| now.duration_since(*asked) > self.history).is_some() {}
+    }
+
+    pub fn wait(&mut self, revision: Revision, id: u64, waker: &Waker) -> bool {
+        let reached = self.visible.revision >= revision;
+        if !reached {
+            self.waiting.insert((revision, id), waker.clone());
+        }
+        reached
+    }
+
+    pub fn stop_waiting(&mut self, revision: Revision, id: u64) {
+        self.waiting.remove(&(revision, id));
+    }
+
+    pub fn stats(&self) -> Stats {
+        Stats {
+            revision: self.visible.revision,
+            entries: self.visible.root.len(),
+            ring_events: self.ring.len(),
+            ring_bytes: self.ring.bytes(),
+            watchers: self.ring.watchers(),
+            lazy_keys: self.dirty.len(),
+            ..self.stats
+        }
+    }
+}
+
+fn changes(events: &[Event]) -> impl Iterator<Item = (crate::Key, Option<Held>)> {
+    events.iter().map(|event| (event.key().clone(), event.new.as_ref().map(Held::from)))
+}
+
+/// Nobody listens when the caller gave up waiting: the transaction happens all the same.
+fn send(reply: &Sender<Result<Revision, Error>>, result: Result<Revision, Error>) {
+    let _ = reply.try_send(result);
+}

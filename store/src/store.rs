@@ -1,0 +1,172 @@
+//! The store's handle: what its users call.
+use crate::{
+    Directory, Error, Revision, Snapshot, Stats, Storage, Transaction, Watcher,
+    disk::{Counters, Disk, Loaded},
+    root::Root,
+    state::State,
+    watch::Wait,
+    writer::{self, End, Shared},
+};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+/// redb descends by recursion over small trees.
+const WRITER_STACK_BYTES: usize = 1024 * 1024;
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory of the database file; `None` keeps everything in memory.
+    pub dir: Option<PathBuf>,
+    /// redb's page cache. The store itself holds everything in memory, so a few hundred kilobytes do.
+    pub cache_bytes: usize,
+    pub watch_events: usize,
+    pub watch_bytes: usize,
+    /// How long an old root stays readable (continued LISTs).
+    pub history: Duration,
+    pub lazy_delay: Duration,
+}
+
+/// Dropping it without `close` is a crash as far as lazy writes go; what is durable stays.
+pub struct Store {
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    end: Arc<Mutex<End>>,
+    writer: Mutex<Option<JoinHandle<Result<(), Error>>>>,
+    damaged: Vec<String>,
+    next_wait: AtomicU64,
+}
+
+impl Store {
+    /// Reads the database whole. It writes only to create one or to repair one that was not closed.
+    pub fn open(options: Options) -> Result<Store, Error> {
+        let storage = match &options.dir {
+            Some(dir) => Some(Directory::new(dir).map_err(|e| Error::reading("opening the data directory", &e))?),
+            None => None,
+        };
+        Store::start(&options, storage.map(|directory| Arc::new(directory) as Arc<dyn Storage>))
+    }
+
+    /// The same over another place for the bytes; `options.dir` is not looked at.
+    pub fn open_in(options: Options, storage: Arc<dyn Storage>) -> Result<Store, Error> {
+        Store::start(&options, Some(storage))
+    }
+
+    fn start(options: &Options, storage: Option<Arc<dyn Storage>>) -> Result<Store, Error> {
+        let counters = Arc::new(Counters::default());
+        let (disk, loaded) = match storage {
+            Some(storage) => {
+                let (disk, loaded) = Disk::open(storage, options.cache_bytes, counters.clone())?;
+                (Some(disk), loaded)
+            }
+            None => (None, Loaded { root: Root::default(), reserved: 1, damaged: Vec::new() }),
+        };
+        for key in &loaded.damaged {
+            tracing::error!(key, "a record is damaged and left out");
+        }
+        let damaged = loaded.damaged.clone();
+        let shared = Arc::new(Shared::new(State::new(options, loaded, disk.is_some())));
+        let end = Arc::new(Mutex::new(End::Abandon));
+        let writer = match disk {
+            Some(disk) => {
+                let (shared, end) = (shared.clone(), end.clone());
+                let thread = std::thread::Builder::new().name("mote-store".into()).stack_size(WRITER_STACK_BYTES);
+                let thread = thread.spawn(move || writer::run(&shared, disk, &end));
+                Some(thread.map_err(|e| Error::io("starting the writer", &e))?)
+            }
+            None => None,
+        };
+        Ok(Store { shared, counters, end, writer: Mutex::new(writer), damaged, next_wait: AtomicU64::new(0) })
+    }
+
+    /// Newest visible revision.
+    pub fn revision(&self) -> Revision {
+        self.shared.lock().visible.revision
+    }
+
+    /// The newest visible state; cheap.
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.lock().visible.clone()
+    }
+
+    /// The state exactly at `revision`, if still kept: as long as its later events are in the watch ring, and for
+    /// `Options::history` after it was last asked for.
+    pub fn snapshot_at(&self, revision: Revision) -> Result<Snapshot, Error> {
+        self.shared.lock().snapshot_at(revision)
+    }
+
+    /// All preconditions hold and all writes happen at one new revision, or nothing does. Returns that revision.
+    /// Resolves once the class' promise holds and the revision is visible. Preconditions are checked against the
+    /// newest state, visible or not. Dropping the future does not take the transaction back.
+    ///
+    /// After an error of the storage the transaction is not visible and never will be, unless a crash follows before
+    /// the next flush: then it may be found done.
+    pub async fn commit(&self, transaction: Transaction) -> Result<Revision, Error> {
+        let (reply, outcome) = async_channel::bounded(1);
+        self.shared.change(|state, wake| state.submit(transaction, reply, wake));
+        outcome.recv().await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Events after `from` for keys that start with `prefix`.
+    pub fn watch(&self, prefix: &str, from: Revision) -> Result<Watcher, Error> {
+        let mut state = self.shared.lock();
+        let (oldest, current) = (state.ring.floor(), state.visible.revision);
+        if from > current {
+            return Err(Error::Future { asked: from, current });
+        }
+        if from < oldest {
+            return Err(Error::Compacted { asked: from, oldest });
+        }
+        Ok(Watcher::new(self.shared.clone(), state.ring.subscribe(prefix, from)))
+    }
+
+    /// Resolves when the visible revision is at least `revision`.
+    pub async fn wait_for(&self, revision: Revision) {
+        let id = self.next_wait.fetch_add(1, Ordering::Relaxed);
+        Wait { shared: &self.shared, revision, id }.await;
+    }
+
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.shared.lock().stats();
+        stats.written_bytes = self.counters.bytes.load(Ordering::Relaxed);
+        stats.syncs = self.counters.syncs.load(Ordering::Relaxed);
+        stats
+    }
+
+    /// Keys whose records were damaged when the store was opened, and are missing since.
+    pub fn damaged(&self) -> &[String] {
+        &self.damaged
+    }
+
+    /// Flushes what is lazy; later commits fail with `Closed`. Reads go on. Blocks until the disk is done.
+    pub fn close(&self) -> Result<(), Error> {
+        self.stop(End::Flush)
+    }
+
+    fn stop(&self, end: End) -> Result<(), Error> {
+        let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            self.shared.change(|state, wake| state.close(wake));
+            return Ok(());
+        };
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = end;
+        self.shared.change(|state, wake| match end {
+            End::Flush => state.closing = true,
+            End::Abandon => state.close(wake),
+        });
+        let result = writer.join().unwrap_or(Err(Error::Closed));
+        self.shared.change(|state, wake| state.close(wake));
+        result
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let _ = self.stop(End::Abandon);
+    }
+}

@@ -1,0 +1,5 @@
+//! The store from outside.
+mod crash;
+mod durability;
+mod semantics;
+mod support;
