@@ -4,17 +4,21 @@
 
 mod builtin;
 pub mod defaults;
+pub mod check;
 pub mod doc;
 pub mod kind;
 pub mod object;
 pub mod placement;
 mod parse;
 pub mod patch;
+pub mod prepare;
 pub mod prune;
 pub mod quantity;
 pub mod selector;
 pub mod status;
+pub mod strategic;
 pub mod table;
+mod yaml;
 pub mod validate;
 
 pub use doc::{Doc, Ref};

@@ -201,6 +201,12 @@ fn key_text(value: Value) -> Result<String, String> {
     }
 }
 
+/// A plain scalar that stays a string; what other readers take for a time is quoted too.
+pub(crate) fn is_string(text: &str) -> bool {
+    let dated = text.len() >= 8 && text.bytes().take(5).filter(u8::is_ascii_digit).count() == 4 && text.contains('-');
+    !dated && !matches!(text, "y" | "Y" | "n" | "N" | "<<") && scalar(text, ScalarStyle::Plain, None).is_ok_and(|v| v.is_string())
+}
+
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, String> {
     let core = tag.filter(|t| t.is_yaml_core_schema()).map(|t| t.suffix.as_str());
     match core {

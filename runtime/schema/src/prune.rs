@@ -5,7 +5,10 @@
 //!
 //! Errors are worded as sigs.k8s.io/json and the UnmarshalJSON methods of apimachinery word them. What cannot be matched: upstream
 //! reports the first mistake in the order of the text, this reports the first in the order of names.
-pub use crate::parse::{parse_json, parse_yaml};
+pub use crate::{
+    parse::{parse_json, parse_yaml},
+    yaml::to_yaml,
+};
 use crate::{
     Kind,
     quantity::Quantity,

@@ -194,6 +194,7 @@ fn flags(field: &Field) -> u8 {
         | u8::from(field.patch_retain_keys) << 2
         | u8::from(field.atomic) << 3
         | presence << 4
+        | u8::from(field.patch_replace) << 6
 }
 
 fn or_dash(text: &str) -> &str {

@@ -49,6 +49,7 @@ pub struct Field {
     pub merge_key: String,
     pub patch_merge: bool,
     pub patch_retain_keys: bool,
+    pub patch_replace: bool,
     pub atomic: bool,
     /// JSON text.
     pub default: String,

@@ -107,6 +107,7 @@ fn apply(field: &mut Field, markers: &[String]) {
             ("+patchStrategy", strategies) => {
                 field.patch_merge = strategies.split(',').any(|s| s == "merge");
                 field.patch_retain_keys = strategies.split(',').any(|s| s == "retainKeys");
+                field.patch_replace = strategies == "replace";
             }
             ("+structType" | "+mapType", "atomic") => field.atomic = true,
             // `ref(Name)` points at a Go constant; the overlay says those.

@@ -21,7 +21,7 @@ const fn t(package: u16, name: u16, first: u16, count: u16) -> Type {
     Type { package, name, first, count }
 }
 
-/// `flags`: 1 required, 2 merge, 4 retainKeys, 8 atomic, 16 pointer, 32 always.
+/// `flags`: 1 required, 2 merge, 4 retainKeys, 8 atomic, 16 pointer, 32 always, 64 replace.
 #[allow(clippy::too_many_arguments, reason = "a row of the generated table")]
 const fn f(
     name: u16,
@@ -43,8 +43,9 @@ const fn f(
         required: flags & 1 != 0,
         patch_merge: flags & 2 != 0,
         patch_retain_keys: flags & 4 != 0,
+        patch_replace: flags & 64 != 0,
         atomic: flags & 8 != 0,
-        presence: match flags >> 4 {
+        presence: match flags >> 4 & 3 {
             0 => Presence::Omit,
             1 => Presence::Pointer,
             _ => Presence::Always,

@@ -2611,7 +2611,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     // io.k8s.api.policy.v1.PodDisruptionBudgetSpec
     f(163, IntOrString, One, None, 16, 3, 0, 0),
     f(629, IntOrString, One, None, 16, 1, 0, 0),
-    f(104, Object(487), One, None, 16, 2, 0, 0),
+    f(104, Object(487), One, None, 80, 2, 0, 0),
     f(838, String, One, None, 16, 4, 0, 156),
     // io.k8s.api.policy.v1.PodDisruptionBudgetStatus
     f(59, Object(484), List, Some(Keyed), 2, 7, 0, 20),

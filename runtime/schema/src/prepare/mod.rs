@@ -1,0 +1,224 @@
+//! What a write may touch: upstream's strategies (pkg/registry/*/*/strategy.go, PrepareForCreate and PrepareForUpdate). A create and
+//! an update of the object itself leave the status alone, a subresource's update leaves all else alone, and
+//! metadata.generation counts changes of what the user asks for.
+//!
+//! Both functions take cleaned and defaulted trees. uid, timestamps, resourceVersion and managedFields are the API
+//! server's; a Job's selector needs the uid, so it is set before this runs.
+mod pod;
+mod service;
+
+use crate::{
+    Kind, defaults, prune,
+    table::{Presence, Shape},
+};
+pub use pod::qos_class;
+use serde_json::{Map, Value, json};
+
+type Members = Map<String, Value>;
+
+/// Parts of an object that raise metadata.generation when they change; "spec" for all others.
+const GENERATION_PARTS: [(&str, &[&str]); 5] = [
+    ("MutatingWebhookConfiguration", &["webhooks"]),
+    ("ValidatingWebhookConfiguration", &["webhooks"]),
+    ("PodTemplate", &["template"]),
+    ("EndpointSlice", &["endpoints", "ports", "addressType"]),
+    ("PriorityClass", &[]),
+];
+
+/// Kinds whose status updates keep the old object's whole metadata (metav1.ResetObjectMetaForStatus).
+const STATUS_KEEPS_METADATA: [&str; 4] =
+    ["ValidatingAdmissionPolicy", "ServiceCIDR", "ResourceClaim", "VolumeAttachment"];
+
+/// The part of metadata that ResetObjectMetaForStatus puts back.
+const RESET_FOR_STATUS: [&str; 5] = ["deletionGracePeriodSeconds", "labels", "annotations", "finalizers", "ownerReferences"];
+
+pub fn create(kind: &Kind, value: &mut Value) {
+    let Some(map) = value.as_object_mut() else { return };
+    if kind.has_generation {
+        set_generation(map, 1);
+    }
+    // A node registers itself, status and all; custom kinds drop theirs like the others.
+    if kind.has_status && kind.kind != "Node" {
+        reset_status(kind, map);
+    }
+    if kind.own_table.is_some() {
+        return;
+    }
+    match (&*kind.group, &*kind.kind) {
+        ("", "Pod") => pod::create(map),
+        ("", "Namespace") => namespace(map),
+        ("", "Service") => service::create(map),
+        ("batch", "Job") => job(map),
+        _ => {}
+    }
+}
+
+/// `sub` is "" for the object itself, else the subresource's name.
+pub fn update(kind: &Kind, sub: &str, old: &Value, new: &mut Value) {
+    let Some(map) = new.as_object_mut() else { return };
+    match sub {
+        "" => {
+            if kind.has_status {
+                keep(map, old, "status");
+            }
+            if kind.own_table.is_none() {
+                update_main(kind, old, map);
+            }
+        }
+        "status" => status(kind, old, map),
+        "finalize" => {
+            let finalizers = map.get("spec").and_then(|s| s.get("finalizers")).cloned();
+            replace_all_but(map, old, &["metadata"]);
+            set_in(map, "spec", "finalizers", finalizers);
+        }
+        "approval" => {
+            let conditions = map.get("status").and_then(|s| s.get("conditions")).cloned();
+            replace_all_but(map, old, &["metadata"]);
+            set_in(map, "status", "conditions", conditions);
+        }
+        "ephemeralcontainers" => {
+            let containers = map.get("spec").and_then(|s| s.get("ephemeralContainers")).cloned();
+            replace_all_but(map, old, &["metadata"]);
+            set_in(map, "spec", "ephemeralContainers", containers);
+            reset_metadata(map, old);
+        }
+        "resize" => pod::resize(old, map),
+        // What others read and write as another kind (scale) has been folded into the object by its caller.
+        _ => keep(map, old, "status"),
+    }
+    if kind.has_generation {
+        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
+        let raised = sub != "status" && asks_for_more(kind, old, map);
+        set_generation(map, generation + i64::from(raised));
+    }
+}
+
+fn update_main(kind: &Kind, old: &Value, map: &mut Members) {
+    match (&*kind.group, &*kind.kind) {
+        // Only /finalize takes finalizers off a namespace.
+        ("", "Namespace") => {
+            let finalizers = old.get("spec").and_then(|s| s.get("finalizers")).cloned();
+            set_in(map, "spec", "finalizers", finalizers);
+        }
+        ("", "Service") => service::update(old, map),
+        _ => {}
+    }
+}
+
+fn asks_for_more(kind: &Kind, old: &Value, new: &Members) -> bool {
+    let changed = |part: &str| old.get(part) != new.get(part);
+    let parts = GENERATION_PARTS.iter().find(|(k, _)| *k == kind.kind).map_or(&["spec"][..], |(_, parts)| parts);
+    // A Deployment's annotations go into its replica sets.
+    let annotations = kind.kind == "Deployment"
+        && old["metadata"].get("annotations") != new.get("metadata").and_then(|m| m.get("annotations"));
+    annotations || parts.iter().any(|p| changed(p))
+        // A custom kind counts every field but metadata and status.
+        || kind.own_table.is_some() && new.keys().any(|k| k != "metadata" && k != "status" && changed(k))
+}
+
+fn status(kind: &Kind, old: &Value, map: &mut Members) {
+    replace_all_but(map, old, &["metadata", "status"]);
+    let custom = kind.own_table.is_some();
+    if custom || STATUS_KEEPS_METADATA.contains(&&*kind.kind) {
+        reset_metadata(map, old);
+    }
+    match (&*kind.group, &*kind.kind) {
+        ("", "Pod") => pod::status(old, map),
+        ("apps", "Deployment") => set_in(map, "metadata", "labels", old["metadata"].get("labels").cloned()),
+        _ => {}
+    }
+}
+
+/// All but `except` is the old object's.
+fn replace_all_but(map: &mut Members, old: &Value, except: &[&str]) {
+    map.retain(|name, _| except.contains(&name.as_str()));
+    for (name, value) in old.as_object().into_iter().flatten() {
+        if !except.contains(&name.as_str()) {
+            map.insert(name.clone(), value.clone());
+        }
+    }
+}
+
+fn reset_metadata(map: &mut Members, old: &Value) {
+    for field in RESET_FOR_STATUS {
+        set_in(map, "metadata", field, old["metadata"].get(field).cloned());
+    }
+}
+
+fn keep(map: &mut Members, old: &Value, part: &str) {
+    match old.get(part) {
+        Some(value) => map.insert(part.into(), value.clone()),
+        None => map.remove(part),
+    };
+}
+
+/// Sets or removes `part.field`.
+fn set_in(map: &mut Members, part: &str, field: &str, value: Option<Value>) {
+    match value {
+        Some(value) => {
+            if let Some(inner) = map.entry(part).or_insert_with(|| json!({})).as_object_mut() {
+                inner.insert(field.into(), value);
+            }
+        }
+        None => {
+            if let Some(inner) = map.get_mut(part).and_then(Value::as_object_mut) {
+                inner.remove(field);
+            }
+        }
+    }
+}
+
+fn set_generation(map: &mut Members, generation: i64) {
+    set_in(map, "metadata", "generation", (generation != 0).then(|| generation.into()));
+}
+
+/// An empty status as Go writes one: with its zeros and its defaults.
+fn reset_status(kind: &Kind, map: &mut Members) {
+    map.remove("status");
+    let table = kind.table();
+    let Some(field) = table.field(kind.root, "status") else { return };
+    if let (Shape::Object(id), Presence::Always) = (field.shape, field.presence) {
+        let mut status = Members::new();
+        // An empty tree has nothing to complain about.
+        if prune::clean_type(table, id, &mut status).is_ok() {
+            defaults::apply_type(table, id, &mut status);
+            map.insert("status".into(), Value::Object(status));
+        }
+    }
+}
+
+fn namespace(map: &mut Members) {
+    let Some(spec) = map.entry("spec").or_insert_with(|| json!({})).as_object_mut() else { return };
+    if let Some(list) = spec.entry("finalizers").or_insert_with(|| json!([])).as_array_mut()
+        && !list.iter().any(|f| f == "kubernetes")
+    {
+        list.push("kubernetes".into());
+    }
+}
+
+/// A Job selects its own pods by its uid, unless told otherwise.
+fn job(map: &mut Members) {
+    let field = |name: &str| map.get("metadata").and_then(|m| m.get(name)).cloned().unwrap_or_else(|| "".into());
+    let (name, uid) = (field("name"), field("uid"));
+    let Some(spec) = map.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    if spec.get("manualSelector") == Some(&Value::Bool(true)) {
+        return;
+    }
+    let template = defaults::object(spec, "template").and_then(|t| defaults::object(t, "metadata"));
+    if let Some(labels) = template.and_then(|m| defaults::object(m, "labels")) {
+        for (label, value) in [
+            ("job-name", &name),
+            ("batch.kubernetes.io/job-name", &name),
+            ("controller-uid", &uid),
+            ("batch.kubernetes.io/controller-uid", &uid),
+        ] {
+            labels.entry(label).or_insert_with(|| value.clone());
+        }
+    }
+    if let Some(labels) = defaults::object(spec, "selector").and_then(|s| defaults::object(s, "matchLabels")) {
+        labels.entry("batch.kubernetes.io/controller-uid").or_insert(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests;
