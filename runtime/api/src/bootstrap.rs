@@ -9,7 +9,11 @@ const NAMESPACES: &[&str] = &["kube-system", "kube-public", "kube-node-lease", "
 /// scheduling.SystemPriorityClasses
 const PRIORITY_CLASSES: &[(&str, i64, &str)] = &[
     ("system-node-critical", 2_000_001_000, "For pods that a node cannot do without; not for use outside kube-system."),
-    ("system-cluster-critical", 2_000_000_000, "For pods that the cluster cannot do without; they may move to another node."),
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "For pods that the cluster cannot do without; they may move to another node.",
+    ),
 ];
 
 pub async fn ensure(client: &Client) -> Result<(), Status> {

@@ -148,12 +148,7 @@ impl Client {
         Ok(self.api.store.snapshot().range(&prefix, None).map(|entry| feed::object(kind, &entry)).collect())
     }
     /// `object` has apiVersion and kind or not; metadata.generateName works.
-    pub async fn create_value(
-        &self,
-        kind: &Arc<Kind>,
-        namespace: &str,
-        object: serde_json::Value,
-    ) -> Result<Object> {
+    pub async fn create_value(&self, kind: &Arc<Kind>, namespace: &str, object: serde_json::Value) -> Result<Object> {
         self.allow("create", kind, namespace, "", "")?;
         self.api.create(&mut self.target(kind, namespace, "", Sub::Main), object).await
     }
@@ -164,24 +159,11 @@ impl Client {
         self.allow("update", kind, &namespace, &name, sub.name())?;
         self.api.update(&mut self.target(kind, &namespace, &name, sub), object).await
     }
-    pub async fn patch(
-        &self,
-        kind: &Arc<Kind>,
-        namespace: &str,
-        name: &str,
-        sub: Sub,
-        patch: Patch,
-    ) -> Result<Object> {
+    pub async fn patch(&self, kind: &Arc<Kind>, namespace: &str, name: &str, sub: Sub, patch: Patch) -> Result<Object> {
         self.allow("patch", kind, namespace, name, sub.name())?;
         self.api.patch(&mut self.target(kind, namespace, name, sub), &patch).await
     }
-    pub async fn delete(
-        &self,
-        kind: &Arc<Kind>,
-        namespace: &str,
-        name: &str,
-        options: DeleteOptions,
-    ) -> Result<()> {
+    pub async fn delete(&self, kind: &Arc<Kind>, namespace: &str, name: &str, options: DeleteOptions) -> Result<()> {
         self.allow("delete", kind, namespace, name, "")?;
         self.api.delete(&mut self.target(kind, namespace, name, Sub::Main), &options).await.map(drop)
     }

@@ -25,12 +25,15 @@ pub mod rbac;
 mod registry;
 mod rest;
 pub mod server;
+pub mod start;
 mod stream;
 pub mod tls;
 pub mod tokens;
 
 pub use client::{Change, Client, DeleteOptions, Patch, Sub};
 pub use error::Error;
+pub use http::KUBERNETES_VERSION;
 pub use mote_schema::{Catalog, Doc, Kind, Object, Ref, Status};
 pub use rest::Rest;
 pub use server::{Api, Settings};
+pub use start::{Config, Running, start};

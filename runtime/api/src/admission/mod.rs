@@ -51,11 +51,11 @@ pub(crate) async fn mutate(
 pub(crate) async fn validate(
     api: &Api,
     target: &mut Target<'_>,
-    _old: Option<&Value>,
+    old: Option<&Value>,
     new: Option<&Value>,
 ) -> Result<(), Status> {
     if let Some(new) = new {
-        rbac::check_escalation(api, target, new)?;
+        rbac::check_escalation(api, target, old, new)?;
     }
     Ok(())
 }

@@ -14,7 +14,8 @@ pub(super) fn resolve_priority(api: &Api, pod: &mut Value) -> Result<(), Status>
     let catalog = api.catalog();
     let Some(kind) = catalog.by_resource("scheduling.k8s.io", "v1", "priorityclasses") else { return Ok(()) };
     let named = pod["spec"]["priorityClassName"].as_str().unwrap_or("").to_owned();
-    let refuse = |detail: &str| Err(Status::forbidden("", "pods", pod["metadata"]["name"].as_str().unwrap_or(""), detail));
+    let refuse =
+        |detail: &str| Err(Status::forbidden("", "pods", pod["metadata"]["name"].as_str().unwrap_or(""), detail));
     let class = if named.is_empty() {
         let snapshot = api.store.snapshot();
         let classes = snapshot.range(&kind.prefix, None).map(|entry| feed::object(kind, &entry));

@@ -40,7 +40,8 @@ pub(super) fn mutate(api: &Api, target: &Target<'_>, pod: &mut Value) -> Result<
 fn account(api: &Api, target: &Target<'_>, name: &str, pod: &Value) -> Result<Object, Status> {
     let catalog = api.catalog();
     let missing = || {
-        let detail = format!("error looking up service account {}/{name}: serviceaccount {name:?} not found", target.namespace);
+        let detail =
+            format!("error looking up service account {}/{name}: serviceaccount {name:?} not found", target.namespace);
         Status::forbidden("", "pods", pod["metadata"]["name"].as_str().unwrap_or(""), &detail)
     };
     let kind = catalog.by_resource("", "v1", "serviceaccounts").ok_or_else(missing)?;

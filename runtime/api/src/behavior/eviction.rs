@@ -63,7 +63,11 @@ async fn take(api: &Api, target: &Target<'_>, budget: &Object, pod: &Object) -> 
     let pod_name = pod.name().to_owned();
     api.system_update(&mut place, |budget| {
         let refuse = |message: String, seconds: u32| {
-            let mut status = Status::new(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.");
+            let mut status = Status::new(
+                429,
+                "TooManyRequests",
+                "Cannot evict pod as it would violate the pod's disruption budget.",
+            );
             status.causes = vec![Cause { reason: "DisruptionBudget", message, field: String::new() }];
             status.retry_after_seconds = (seconds > 0).then_some(seconds);
             Err(status)
@@ -75,7 +79,10 @@ async fn take(api: &Api, target: &Target<'_>, budget: &Object, pod: &Object) -> 
         }
         if number("disruptionsAllowed") <= 0 {
             let (needs, has) = (number("desiredHealthy"), number("currentHealthy"));
-            return refuse(format!("The disruption budget {name} needs {needs} healthy pods and has {has} currently"), 0);
+            return refuse(
+                format!("The disruption budget {name} needs {needs} healthy pods and has {has} currently"),
+                0,
+            );
         }
         let left = number("disruptionsAllowed") - 1;
         budget["status"]["disruptionsAllowed"] = Value::from(left);

@@ -104,9 +104,7 @@ pub(crate) fn returns_deleted(kind: &Kind) -> bool {
 pub(crate) fn supports_field(kind: &Kind, path: &str) -> bool {
     path == "metadata.name"
         || path == "metadata.namespace" && kind.namespaced
-        || FIELD_LABELS
-            .iter()
-            .any(|(group, plural, paths)| is(kind, group, plural) && paths.contains(&path))
+        || FIELD_LABELS.iter().any(|(group, plural, paths)| is(kind, group, plural) && paths.contains(&path))
 }
 
 /// Takes what has to be unique across objects (addresses, ports). What is returned is held until the commit.
@@ -154,16 +152,23 @@ pub(crate) fn ends_with_update(kind: &Kind, new: &Value) -> bool {
 }
 
 /// POST to a subresource.
-pub(crate) async fn create_sub(
-    api: &Api,
-    target: &mut Target<'_>,
-    sub: &str,
-    body: Value,
-) -> Result<Value, Status> {
+pub(crate) async fn create_sub(api: &Api, target: &mut Target<'_>, sub: &str, body: Value) -> Result<Value, Status> {
     match (target.kind.group.as_ref(), target.kind.plural.as_ref(), sub) {
         ("", "pods", "binding") => pod::bind(api, target, body).await,
         ("", "pods", "eviction") => eviction::evict(api, target, body).await,
-        ("", "serviceaccounts", "token") => crate::tokens::create(api, target, body).await,
+        ("", "namespaces", "finalize") => {
+            let mut target = Target {
+                user: target.user,
+                kind: target.kind,
+                namespace: target.namespace,
+                name: target.name,
+                sub: crate::Sub::Finalize,
+                options: target.options,
+                warnings: Vec::new(),
+            };
+            Ok(api.update(&mut target, body).await?.to_value())
+        }
+        ("", "serviceaccounts", "token") => crate::tokens::create(api, target, body),
         _ => Err(Status::new(404, "NotFound", "the server could not find the requested resource")),
     }
 }

@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn grace_periods() {
-        let running = json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 5}, "status": {"phase": "Running"}});
+        let running =
+            json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 5}, "status": {"phase": "Running"}});
         let pending = json!({"spec": {"terminationGracePeriodSeconds": 5}});
         let ended = json!({"spec": {"nodeName": "n"}, "status": {"phase": "Failed"}});
         let plain = json!({"spec": {"nodeName": "n"}});

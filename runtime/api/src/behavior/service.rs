@@ -3,11 +3,7 @@
 use super::super::{feed, registry::Target, server::Api};
 use mote_schema::{Cause, Status};
 use serde_json::{Map, Value, json};
-use std::{
-    collections::HashSet,
-    net::Ipv4Addr,
-    ops::RangeInclusive,
-};
+use std::{collections::HashSet, net::Ipv4Addr, ops::RangeInclusive};
 
 /// Fields that mean something only for some types; what a type change leaves behind is dropped
 /// (registry/core/service/strategy.go, dropTypeDependentFields).
@@ -163,7 +159,9 @@ fn cluster_address(cidr: (Ipv4Addr, u8), taken: &Taken, spec: &mut Value, causes
             if let Ok(address) = given.parse::<Ipv4Addr>() {
                 let offset = u32::from(address).wrapping_sub(base);
                 if offset == 0 || offset >= size.saturating_sub(1) {
-                    return refuse(format!("failed to allocate IP {given}: the provided IP ({given}) is not in the valid range. The range of valid IPs is {range}"));
+                    return refuse(format!(
+                        "failed to allocate IP {given}: the provided IP ({given}) is not in the valid range. The range of valid IPs is {range}"
+                    ));
                 }
                 if taken.addresses.contains(&address) {
                     return refuse(format!("failed to allocate IP {given}: provided IP is already allocated"));
@@ -297,8 +295,16 @@ mod tests {
         assert_eq!(headless["clusterIPs"], json!(["None"]));
 
         for (given, taken, expected) in [
-            ("10.43.0.9", vec!["10.43.0.9"], "spec.clusterIPs: Invalid value: [\"10.43.0.9\"]: failed to allocate IP 10.43.0.9: provided IP is already allocated"),
-            ("192.168.0.1", vec![], "spec.clusterIPs: Invalid value: [\"192.168.0.1\"]: failed to allocate IP 192.168.0.1: the provided IP (192.168.0.1) is not in the valid range. The range of valid IPs is 10.43.0.0/16"),
+            (
+                "10.43.0.9",
+                vec!["10.43.0.9"],
+                "spec.clusterIPs: Invalid value: [\"10.43.0.9\"]: failed to allocate IP 10.43.0.9: provided IP is already allocated",
+            ),
+            (
+                "192.168.0.1",
+                vec![],
+                "spec.clusterIPs: Invalid value: [\"192.168.0.1\"]: failed to allocate IP 192.168.0.1: the provided IP (192.168.0.1) is not in the valid range. The range of valid IPs is 10.43.0.0/16",
+            ),
         ] {
             assert_eq!(addresses(&mut json!({"clusterIP": given}), &taken), [expected]);
         }
@@ -317,6 +323,9 @@ mod tests {
 
         let mut spec = json!({"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP", "nodePort": 80}]});
         node_ports(&range, Taken::default(), &mut spec, &mut causes);
-        assert_eq!(causes[0].message, "Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-30002");
+        assert_eq!(
+            causes[0].message,
+            "Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-30002"
+        );
     }
 }

@@ -8,6 +8,8 @@ mod listen;
 mod paths;
 pub mod request;
 mod server;
+#[cfg(test)]
+mod tests;
 
 pub use front::{Front, MAX_BODY_BYTES};
 pub use info::{parse as request_info, parse_duration};

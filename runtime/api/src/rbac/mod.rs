@@ -11,6 +11,8 @@ pub use bootstrap::{Aggregation, ensure_policy};
 pub use escalation::check_write;
 pub use review::{review, user_info};
 pub use rule::Rule;
+#[cfg(test)]
+pub(crate) use tests::object as object_for_tests;
 
 use crate::{
     Client, Kind, Object, auth,

@@ -26,7 +26,8 @@ impl Api {
         if !matches!(meta::text(metadata, "resourceVersion"), "" | "0") {
             return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
         }
-        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "managedFields"] {
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "managedFields"]
+        {
             metadata.remove(field);
         }
         let base = match meta::text(metadata, "name") {
@@ -45,7 +46,8 @@ impl Api {
                 Err(status) if status.is_already_exists() && !base.is_empty() && attempt < NAME_TRIES => continue,
                 Err(status) if status.is_already_exists() && !base.is_empty() => {
                     let mut status = status;
-                    status.message = format!("{}, the server was not able to generate a unique name for the object", status.message);
+                    status.message =
+                        format!("{}, the server was not able to generate a unique name for the object", status.message);
                     status.retry_after_seconds = Some(1);
                     return Err(status);
                 }
@@ -76,9 +78,7 @@ impl Api {
         }
         let gone = if target.kind.prefix == "events/" { self.events.admit(&key) } else { Vec::new() };
         self.put(target, key, Precondition::Absent, doc, gone).await.map_err(|error| match error {
-            Error::Precondition { .. } => {
-                Status::already_exists(&target.kind.group, &target.kind.plural, &name)
-            }
+            Error::Precondition { .. } => Status::already_exists(&target.kind.group, &target.kind.plural, &name),
             other => storage_error(other),
         })
     }

@@ -46,7 +46,7 @@ impl Api {
                 Step::Remove => {
                     let class = crate::server::write_class(target.kind, crate::Sub::Main);
                     let (preconditions, writes) = (vec![(key.clone(), condition)], vec![Write::Delete(key)]);
-                    let done = self.store.commit(Transaction { class, preconditions, writes }).await;
+                    let done = self.commit(target.kind, Transaction { class, preconditions, writes }).await;
                     done.map(|revision| Deleted::Gone(Object { revision, ..current.clone() }))
                 }
                 Step::Mark(value) => {
@@ -63,7 +63,12 @@ impl Api {
         Err(target.conflict(MODIFIED))
     }
 
-    fn check_preconditions(&self, target: &Target<'_>, current: &Object, options: &DeleteOptions) -> Result<(), Status> {
+    fn check_preconditions(
+        &self,
+        target: &Target<'_>,
+        current: &Object,
+        options: &DeleteOptions,
+    ) -> Result<(), Status> {
         if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != current.uid()) {
             return Err(target.conflict(&format!(
                 "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
@@ -129,7 +134,8 @@ fn plan(target: &Target<'_>, old: &Value, options: &DeleteOptions) -> Result<Ste
             // Only a shorter grace period is taken.
             (Some(running), Some(shorter), _) if shorter < running => {
                 let shorter = shorter.max(0);
-                let since = old["metadata"]["deletionTimestamp"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
+                let since =
+                    old["metadata"]["deletionTimestamp"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
                 let start = since.and_then(|at| at.checked_sub(SignedDuration::from_secs(running)).ok());
                 let at = start.unwrap_or_else(now).checked_add(SignedDuration::from_secs(shorter));
                 mark(&mut new, at.unwrap_or_else(|_| now()), shorter)?;

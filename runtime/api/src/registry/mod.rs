@@ -81,8 +81,7 @@ impl Target<'_> {
 }
 
 /// Why an optimistic write did not take.
-const MODIFIED: &str =
-    "the object has been modified; please apply your changes to the latest version and try again";
+const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
 
 /// Tries of an update without a resourceVersion before it is given up (upstream's GuaranteedUpdate goes on until
 /// the deadline; a single writer cannot lose this often unless the others never stop).
@@ -91,9 +90,7 @@ const MAX_TRIES: usize = 64;
 impl Api {
     pub(crate) fn get(&self, kind: &Arc<Kind>, namespace: &str, name: &str) -> Result<Object, Status> {
         let entry = self.store.snapshot().get(&kind.key(namespace, name));
-        entry
-            .map(|entry| feed::object(kind, &entry))
-            .ok_or_else(|| Status::not_found(&kind.group, &kind.plural, name))
+        entry.map(|entry| feed::object(kind, &entry)).ok_or_else(|| Status::not_found(&kind.group, &kind.plural, name))
     }
 
     /// The key prefix of all objects of a kind, or of those in one namespace.
@@ -131,8 +128,19 @@ impl Api {
         writes.extend(also_delete.into_iter().map(|key| Write::Delete(key.into())));
         let class = crate::server::write_class(target.kind, target.sub);
         let transaction = Transaction { class, preconditions: vec![(key, condition)], writes };
-        let revision = self.store.commit(transaction).await?;
+        let revision = self.commit(target.kind, transaction).await?;
         Ok(Object { kind: target.kind.clone(), doc, revision })
+    }
+
+    /// Every write of the API goes through here. Who may do what is decided anew as soon as a role has changed.
+    async fn commit(&self, kind: &Kind, transaction: Transaction) -> Result<u64, Error> {
+        let revision = self.store.commit(transaction).await?;
+        if kind.group == crate::rbac::GROUP
+            && let Ok(security) = self.security()
+        {
+            security.authorizer.invalidate();
+        }
+        Ok(revision)
     }
 }
 
@@ -140,7 +148,9 @@ impl Api {
 pub(crate) fn storage_error(error: Error) -> Status {
     match error {
         // 507 is what upstream's clients understand as "not now, and not because of you".
-        Error::Full => Status::new(507, "InsufficientStorage", "the disk is full: nothing can be stored until space is freed"),
+        Error::Full => {
+            Status::new(507, "InsufficientStorage", "the disk is full: nothing can be stored until space is freed")
+        }
         Error::ReadOnly => Status::new(503, "ServiceUnavailable", "the data directory is read-only"),
         Error::Closed => {
             let mut status = Status::new(503, "ServiceUnavailable", "the server is shutting down");

@@ -28,7 +28,7 @@ impl Api {
             let before = old["metadata"]["resourceVersion"].clone();
             match change {
                 Patch::Json(ops) => patch::json(&mut new, ops)?,
-                Patch::Merge(value) => patch::merge(&mut new, value),
+                Patch::Merge(value) => patch::merge(&mut new, value)?,
                 Patch::Strategic(value) => {
                     strategic::apply(target.kind, &mut new, value).map_err(Status::bad_request)?;
                 }

@@ -121,7 +121,7 @@ impl Api {
         let result = if ends {
             let (preconditions, writes) = (vec![(key.clone(), condition)], vec![Write::Delete(key)]);
             let class = crate::server::write_class(target.kind, Sub::Main);
-            let committed = self.store.commit(Transaction { class, preconditions, writes }).await;
+            let committed = self.commit(target.kind, Transaction { class, preconditions, writes }).await;
             committed.map(|revision| Object { kind: target.kind.clone(), doc, revision })
         } else {
             self.put(target, key, condition, doc, Vec::new()).await

@@ -139,7 +139,9 @@ fn state(api: &Api, prefix: &str, options: &ListOptions) -> Result<(Snapshot, Op
         };
     }
     match (options.revision, options.revision_match) {
-        (Some(revision), matching) if matching == Match::Exact || matching == Match::Unset && options.limit > 0 && revision > 0 => {
+        (Some(revision), matching)
+            if matching == Match::Exact || matching == Match::Unset && options.limit > 0 && revision > 0 =>
+        {
             match api.store.snapshot_at(revision) {
                 Ok(snapshot) => Ok((snapshot, None)),
                 Err(Error::Future { current, .. }) => Err(too_large(revision, current)),

@@ -51,11 +51,7 @@ pub(crate) fn negotiate(accept: &str) -> Result<Form, Status> {
             return Ok(Form { shape, yaml });
         }
     }
-    Err(Status::new(
-        406,
-        "NotAcceptable",
-        format!("only the following media types are accepted: {JSON}, {YAML}"),
-    ))
+    Err(Status::new(406, "NotAcceptable", format!("only the following media types are accepted: {JSON}, {YAML}")))
 }
 
 /// One object in the form asked for.
@@ -99,7 +95,9 @@ pub(crate) fn parse(request: &Request) -> Result<(Value, Vec<String>), Status> {
             return Err(Status::new(
                 415,
                 "UnsupportedMediaType",
-                format!("the body of the request was in an unknown format - accepted media types include: {JSON}, {YAML}"),
+                format!(
+                    "the body of the request was in an unknown format - accepted media types include: {JSON}, {YAML}"
+                ),
             ));
         }
     };

@@ -39,7 +39,11 @@ impl Rest {
         if !kind.namespaced && !cluster_path {
             return Err(unknown());
         }
-        if kind.namespaced && info.namespace.is_empty() && !matches!(info.verb.as_str(), "list" | "watch") && !kind.virtual_kind {
+        if kind.namespaced
+            && info.namespace.is_empty()
+            && !matches!(info.verb.as_str(), "list" | "watch")
+            && !kind.virtual_kind
+        {
             return Err(Status::method_not_supported(&kind.group, &kind.plural, &info.verb));
         }
         if kind.virtual_kind {
@@ -50,7 +54,9 @@ impl Rest {
                 self.plain(kind, request).await
             }
             "scale" => write::scale(&self.api, &kind, request).await,
-            "log" | "exec" | "attach" | "portforward" if is_pods(&kind) => pods::answer(&self.api, &kind, request).await,
+            "log" | "exec" | "attach" | "portforward" if is_pods(&kind) => {
+                pods::answer(&self.api, &kind, request).await
+            }
             "binding" | "eviction" | "token" if info.verb == "create" => {
                 write::create_sub(&self.api, &kind, request).await
             }

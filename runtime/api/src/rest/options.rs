@@ -25,18 +25,14 @@ impl Filter {
     pub(crate) fn parse(query: &Query, kind: &Kind, name: &str) -> Result<Filter, Status> {
         let label = LabelSelector::parse(query.get("labelSelector").unwrap_or("")).map_err(Status::bad_request)?;
         let mut field = FieldSelector::parse(query.get("fieldSelector").unwrap_or("")).map_err(Status::bad_request)?;
-        for (path, value, negated) in &mut field.terms {
+        for (path, _, _) in &mut field.terms {
             if !behavior::supports_field(kind, path) {
                 return Err(Status::bad_request(format!("field label not supported: {path}")));
             }
             match path.as_str() {
                 "name" => *path = "metadata.name".into(),
                 "source" => *path = "source.component".into(),
-                // False is stored by leaving it out.
-                "spec.unschedulable" | "spec.hostNetwork" if value == "false" => {
-                    *value = "true".into();
-                    *negated = !*negated;
-                }
+                "status.successful" => *path = "status.succeeded".into(),
                 _ => {}
             }
         }
@@ -107,14 +103,26 @@ impl ListOptions {
                 return forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
             }
             if revision_match != Match::NotOlderThan {
-                return forbid("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+                return forbid(
+                    "resourceVersionMatch",
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                );
             }
         } else if watch && revision_match != Match::Unset {
-            return forbid("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+            return forbid(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            );
         } else if revision_match != Match::Unset && revision.is_none() {
-            return forbid("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided");
+            return forbid(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            );
         } else if revision_match == Match::Exact && revision == Some(0) {
-            return forbid("resourceVersionMatch", "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+            return forbid(
+                "resourceVersionMatch",
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+            );
         }
         let continue_token = query.get("continue").unwrap_or("").to_owned();
         if revision_match != Match::Unset && !continue_token.is_empty() {
@@ -126,9 +134,10 @@ impl ListOptions {
         let number = |field: &str| -> Result<Option<u64>, Status> {
             match query.get(field) {
                 None | Some("") => Ok(None),
-                Some(text) => text.parse().map(Some).map_err(|_| {
-                    Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-                }),
+                Some(text) => text
+                    .parse()
+                    .map(Some)
+                    .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))),
             }
         };
         Ok(ListOptions {
@@ -200,9 +209,10 @@ pub(crate) fn delete_request(request: &Request) -> Result<(DeleteOptions, bool),
         let text = |field: &str| request.query.get(field).filter(|value| !value.is_empty());
         let seconds = match text("gracePeriodSeconds") {
             None => None,
-            Some(text) => Some(text.parse::<i64>().map_err(|_| {
-                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-            })?),
+            Some(text) => Some(
+                text.parse::<i64>()
+                    .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))?,
+            ),
         };
         let options = DeleteOptions {
             grace_period_seconds: seconds,

@@ -12,11 +12,13 @@ use std::sync::Arc;
 pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     let pod = api.get(kind, &request.info.namespace, &request.info.name)?;
     let node = pod.root().at("spec.nodeName").str();
-    let backend = api.pods().ok_or_else(|| {
-        Status::internal(format!("no kubelet of this process answers for node {node:?}"))
-    })?;
+    let backend =
+        api.pods().ok_or_else(|| Status::internal(format!("no kubelet of this process answers for node {node:?}")))?;
     let sub = request.info.subresource.as_str();
-    if !matches!((sub, request.info.verb.as_str()), ("log", "get") | ("exec" | "attach" | "portforward", "get" | "create")) {
+    if !matches!(
+        (sub, request.info.verb.as_str()),
+        ("log", "get") | ("exec" | "attach" | "portforward", "get" | "create")
+    ) {
         return Err(Status::method_not_supported("", &format!("pods/{sub}"), &request.info.verb));
     }
     if node.is_empty() {
@@ -47,9 +49,11 @@ pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
         }
         _ => {
             let ports = query.get_all("ports").flat_map(|ports| ports.split(','));
-            let ports = ports.map(|port| port.trim().parse::<u16>().map_err(|_| {
-                Status::bad_request(format!("unable to parse {port:?} as a port"))
-            }));
+            let ports = ports.map(|port| {
+                port.trim()
+                    .parse::<u16>()
+                    .map_err(|_| Status::bad_request(format!("unable to parse {port:?} as a port")))
+            });
             StreamRequest::PortForward { ports: ports.collect::<Result<_, _>>()? }
         }
     };
@@ -88,11 +92,8 @@ fn container(pod: &Object, query: &Query) -> Result<String, Status> {
     if let [only] = containers.as_slice() {
         return Ok(only.clone());
     }
-    let mut message = format!(
-        "a container name must be specified for pod {}, choose one of: [{}]",
-        pod.name(),
-        containers.join(" ")
-    );
+    let mut message =
+        format!("a container name must be specified for pod {}, choose one of: [{}]", pod.name(), containers.join(" "));
     if !init.is_empty() {
         message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
     }
@@ -107,11 +108,15 @@ fn log_options(pod: &Object, query: &Query) -> Result<LogOptions, Status> {
     let mut causes = Vec::new();
     let mut number = |field: &str, least: i64| -> Result<Option<i64>, Status> {
         let Some(text) = query.get(field).filter(|text| !text.is_empty()) else { return Ok(None) };
-        let value = text.parse::<i64>().map_err(|_| {
-            Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-        })?;
+        let value = text
+            .parse::<i64>()
+            .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))?;
         if value < least {
-            causes.push(Cause::invalid(field, &Value::from(value), &format!("must be greater than or equal to {least}")));
+            causes.push(Cause::invalid(
+                field,
+                &Value::from(value),
+                &format!("must be greater than or equal to {least}"),
+            ));
         }
         Ok(Some(value))
     };

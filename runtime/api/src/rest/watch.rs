@@ -58,9 +58,10 @@ pub(crate) fn watch(api: &Arc<Api>, kind: &Arc<Kind>, request: &Request) -> Resu
     let prefix = api.list_prefix(kind, &request.info.namespace);
     let include = crate::print::Include::parse(request.query.get("includeObject").unwrap_or(""))?;
     let now = Instant::now();
-    let seconds = options.timeout_seconds.filter(|seconds| *seconds > 0).unwrap_or_else(|| {
-        MIN_TIMEOUT_SECONDS + u64::from(u16::from_le_bytes(random())) % MIN_TIMEOUT_SECONDS
-    });
+    let seconds = options
+        .timeout_seconds
+        .filter(|seconds| *seconds > 0)
+        .unwrap_or_else(|| MIN_TIMEOUT_SECONDS + u64::from(u16::from_le_bytes(random())) % MIN_TIMEOUT_SECONDS);
     let deadline = now.checked_add(Duration::from_secs(seconds)).unwrap_or(now + Duration::from_secs(3600));
     let wants_initial = match options.send_initial_events {
         Some(wanted) => wanted,

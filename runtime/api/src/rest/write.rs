@@ -5,8 +5,7 @@ use super::{
     unknown,
 };
 use crate::{
-    Patch, Sub,
-    behavior,
+    Patch, Sub, behavior,
     http::{Request, Response},
     registry::{Deleted, Target},
     server::Api,
@@ -144,7 +143,8 @@ pub(crate) async fn delete(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
             if !kind.group.is_empty() {
                 details["group"] = Value::from(kind.group.to_string());
             }
-            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+            let status =
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
             media::document(200, &status, form)
         }
     }
@@ -182,7 +182,7 @@ pub(crate) async fn scale(api: &Api, kind: &Arc<Kind>, request: Request) -> Resu
             let before = scale["metadata"]["resourceVersion"].clone();
             match parse_patch(&request)?.0 {
                 Patch::Json(operations) => mote_schema::patch::json(&mut scale, &operations)?,
-                Patch::Merge(change) | Patch::Strategic(change) => mote_schema::patch::merge(&mut scale, &change),
+                Patch::Merge(change) | Patch::Strategic(change) => mote_schema::patch::merge(&mut scale, &change)?,
             }
             if scale["metadata"]["resourceVersion"] == before {
                 scale["metadata"]["resourceVersion"] = Value::from("");

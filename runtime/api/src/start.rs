@@ -1,0 +1,76 @@
+//! From nothing to an API server that answers: certificates, identities, the listener, what a cluster starts with.
+use crate::{
+    Api, Client, Error, Rest, Settings,
+    auth::Authenticator,
+    bootstrap,
+    certs::{self, Certificates},
+    health::{Health, Scope},
+    http::{self, Front, Server},
+    metrics::Metrics,
+    rbac::{Authorizer, Policy},
+    tls,
+};
+use async_executor::Executor;
+use mote_store::Store;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+pub struct Config {
+    pub certificates: certs::Options,
+    pub http: http::Config,
+    pub settings: Settings,
+}
+
+/// A running API server.
+pub struct Running {
+    pub api: Arc<Api>,
+    pub server: Server,
+    pub certificates: Arc<Certificates>,
+    /// Other components add their checks and figures.
+    pub health: Arc<Health>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Running {
+    pub fn client(&self) -> Client {
+        self.api.client()
+    }
+}
+
+/// Listens as soon as it can; `/readyz` fails until the bootstrap objects are there, which is when this returns.
+pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: Config) -> Result<Running, Error> {
+    let issuer = format!("https://kubernetes.default.svc.{}", config.certificates.cluster_domain);
+    let options = config.certificates;
+    let certificates = Arc::new(blocking::unblock(move || Certificates::open(options)).await?);
+    executor.spawn(certificates.clone().keep_fresh()).detach();
+
+    let api = Api::new(store, executor.clone(), config.settings);
+    // The server lives as long as the process: its parts may hold each other.
+    let lookup = {
+        let api = api.clone();
+        Arc::new(move |plural: &str, namespace: &str, name: &str| api.lookup("", "v1", plural, namespace, name))
+    };
+    let authenticator = Arc::new(Authenticator::new(certificates.token_keys(), &issuer, lookup));
+    let client = api.client();
+    let authorizer = Arc::new(Authorizer::new({
+        let client = client.clone();
+        move || Policy::load(&client)
+    }));
+    api.secure(authenticator.clone(), authorizer.clone());
+
+    let health = Arc::new(Health::new());
+    let metrics = Arc::new(Metrics::new());
+    let bootstrapped = Arc::new(AtomicBool::new(false));
+    health.register("poststarthook/bootstrap", Scope::Ready, {
+        let bootstrapped = bootstrapped.clone();
+        move || if bootstrapped.load(Ordering::Acquire) { Ok(()) } else { Err("not finished".into()) }
+    });
+    let handler = Arc::new(Rest::new(api.clone()));
+    let front = Front::new(authenticator, authorizer, health.clone(), metrics.clone(), handler);
+    let server = http::serve(config.http, tls::server_config(&certificates)?, front, executor)?;
+    bootstrap::ensure(&client).await.map_err(|status| Error::Bootstrap { message: status.to_string() })?;
+    bootstrapped.store(true, Ordering::Release);
+    Ok(Running { api, server, certificates, health, metrics })
+}

@@ -1,0 +1,423 @@
+//! The REST surface without sockets: requests go to the router over a store in memory, answers are compared by
+//! code, reason and message as kube-apiserver gives them.
+use bytes::Bytes;
+use futures_lite::{StreamExt as _, future::block_on};
+use mote_api::{
+    Api, Rest, Settings,
+    http::{Body, Handler as _, Query, Request, Response, User, request_info},
+};
+use serde_json::{Value, json};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+struct Server {
+    api: Arc<Api>,
+    rest: Rest,
+    executor: Arc<async_executor::Executor<'static>>,
+}
+
+impl Server {
+    fn new() -> Server {
+        let store = mote_store::Store::open(mote_store::Options {
+            dir: None,
+            cache_bytes: 1 << 20,
+            watch_events: 1000,
+            watch_bytes: 1 << 20,
+            history: Duration::from_secs(300),
+            lazy_delay: Duration::from_millis(10),
+        })
+        .expect("a store in memory opens");
+        let executor = Arc::new(async_executor::Executor::new());
+        let settings = Settings {
+            service_cidr: (Ipv4Addr::new(10, 43, 0, 0), 16),
+            node_port_range: 30000..=32767,
+            advertise_address: Ipv4Addr::LOCALHOST,
+            port: 6443,
+            max_events: 100,
+        };
+        let api = Api::new(Arc::new(store), executor.clone(), settings);
+        let server = Server { rest: Rest::new(api.clone()), api, executor };
+        for name in ["default", "other"] {
+            server.ok("POST", "/api/v1/namespaces", json!({"metadata": {"name": name}}));
+            let account = json!({"metadata": {"name": "default"}});
+            server.ok("POST", &format!("/api/v1/namespaces/{name}/serviceaccounts"), account);
+        }
+        server
+    }
+
+    fn send(&self, method: &str, target: &str, media: &str, body: &[u8], accept: &str) -> Response {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let method: http::Method = method.parse().expect("a method");
+        let query = Query::parse(query);
+        let mut headers = http::HeaderMap::new();
+        for (name, value) in [(http::header::CONTENT_TYPE, media), (http::header::ACCEPT, accept)] {
+            if !value.is_empty() {
+                headers.insert(name, value.parse().expect("a header"));
+            }
+        }
+        let info = request_info(&method, path, &query).expect("a request that can be understood");
+        let request = Request {
+            method,
+            path: path.into(),
+            query,
+            headers,
+            body: Bytes::copy_from_slice(body),
+            user: Arc::new(User::new("tester", &["system:masters"])),
+            info,
+            peer: None,
+            upgrade: None,
+        };
+        block_on(self.executor.run(self.rest.handle(request)))
+    }
+
+    fn answer(&self, response: Response) -> (u16, Value) {
+        let mut bytes = Vec::new();
+        match response.body {
+            Body::Empty => {}
+            Body::Full(full) => bytes.extend_from_slice(&full),
+            Body::Stream(mut stream) => {
+                block_on(self.executor.run(async {
+                    while let Some(chunk) = stream.next().await {
+                        bytes.extend_from_slice(&chunk.expect("no stream breaks"));
+                    }
+                }));
+            }
+        }
+        (response.status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    fn json(&self, method: &str, target: &str, body: Value) -> (u16, Value) {
+        let media = match method {
+            "PATCH" if body.is_array() => "application/json-patch+json",
+            "PATCH" => "application/merge-patch+json",
+            _ => "application/json",
+        };
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let response = self.send(method, target, media, &body, "");
+        self.answer(response)
+    }
+
+    #[track_caller]
+    fn ok(&self, method: &str, target: &str, body: Value) -> Value {
+        let (code, value) = self.json(method, target, body);
+        assert!((200..300).contains(&code), "{method} {target}: {code} {value}");
+        value
+    }
+
+    /// `code reason: message`
+    #[track_caller]
+    fn refused(&self, method: &str, target: &str, body: Value, expected: &str) {
+        let (code, value) = self.json(method, target, body);
+        let got =
+            format!("{code} {}: {}", value["reason"].as_str().unwrap_or(""), value["message"].as_str().unwrap_or(""));
+        assert_eq!(got, expected, "{method} {target}");
+    }
+}
+
+fn config_map(name: &str, data: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
+}
+
+fn pod(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"nodeName": "node", "containers": [{"name": "c", "image": "registry.test/app:1"}]}})
+}
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+#[test]
+fn an_object_is_created_read_changed_and_deleted() {
+    let server = Server::new();
+    let made = server.ok("POST", MAPS, config_map("a", json!({"k": "1"})));
+    assert_eq!((&made["kind"], &made["apiVersion"]), (&json!("ConfigMap"), &json!("v1")));
+    assert_eq!(made["metadata"]["namespace"], "default");
+    assert_eq!(made["metadata"]["uid"].as_str().map(str::len), Some(36));
+    let read = server.ok("GET", &format!("{MAPS}/a"), Value::Null);
+    assert_eq!(read, made);
+
+    let mut changed = read.clone();
+    changed["data"]["k"] = json!("2");
+    let updated = server.ok("PUT", &format!("{MAPS}/a"), changed.clone());
+    assert_ne!(updated["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
+    assert_eq!(updated["metadata"]["uid"], made["metadata"]["uid"]);
+    // The same again changes nothing, not even the resourceVersion.
+    assert_eq!(server.ok("PUT", &format!("{MAPS}/a"), updated.clone()), updated);
+    server.refused(
+        "PUT",
+        &format!("{MAPS}/a"),
+        changed,
+        "409 Conflict: Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes to the latest version and try again",
+    );
+
+    let patched = server.ok("PATCH", &format!("{MAPS}/a"), json!({"data": {"k": null, "n": "3"}}));
+    assert_eq!(patched["data"], json!({"n": "3"}));
+    let patched = server.ok("PATCH", &format!("{MAPS}/a"), json!([{"op": "replace", "path": "/data/n", "value": "4"}]));
+    assert_eq!(patched["data"], json!({"n": "4"}));
+
+    let gone = server.ok("DELETE", &format!("{MAPS}/a"), Value::Null);
+    assert_eq!((&gone["status"], &gone["details"]["name"]), (&json!("Success"), &json!("a")));
+    server.refused("GET", &format!("{MAPS}/a"), Value::Null, "404 NotFound: configmaps \"a\" not found");
+}
+
+#[test]
+fn what_cannot_be_is_refused_as_upstream_refuses_it() {
+    let server = Server::new();
+    server.ok("POST", MAPS, config_map("a", json!({})));
+    let named = |name: &str| config_map(name, json!({}));
+    for (method, target, body, expected) in [
+        ("POST", MAPS, named("a"), "409 AlreadyExists: configmaps \"a\" already exists"),
+        (
+            "POST",
+            MAPS,
+            named("Not_A_Name"),
+            "422 Invalid: ConfigMap \"Not_A_Name\" is invalid: metadata.name: Invalid value: \"Not_A_Name\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+        ),
+        (
+            "POST",
+            MAPS,
+            json!({"metadata": {"name": "b", "namespace": "other"}}),
+            "400 BadRequest: the namespace of the provided object does not match the namespace sent on the request",
+        ),
+        ("POST", "/api/v1/namespaces/none/configmaps", named("b"), "404 NotFound: namespaces \"none\" not found"),
+        (
+            "POST",
+            MAPS,
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b"}, "data": {"k": 1}}),
+            "400 BadRequest: ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json: cannot unmarshal number into Go struct field ConfigMap.data of type string",
+        ),
+        (
+            "POST",
+            "/api/v1/namespaces/default/configmaps?fieldValidation=Strict",
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b"}, "bogus": 1}),
+            "400 BadRequest: ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: unknown field \"bogus\"",
+        ),
+        (
+            "GET",
+            "/api/v1/namespaces/default/bogus",
+            Value::Null,
+            "404 NotFound: the server could not find the requested resource",
+        ),
+        (
+            "GET",
+            "/api/v1/namespaces/default/configmaps/a/bogus",
+            Value::Null,
+            "404 NotFound: the server could not find the requested resource",
+        ),
+        (
+            "GET",
+            "/api/v1/namespaces/default/configmaps?fieldSelector=data.k%3Dv",
+            Value::Null,
+            "400 BadRequest: field label not supported: data.k",
+        ),
+        (
+            "GET",
+            "/api/v1/namespaces/default/configmaps?resourceVersion=abc",
+            Value::Null,
+            "422 Invalid: ConfigMap \"\" is invalid: resourceVersion: Invalid value: \"abc\": strconv.ParseUint: parsing \"abc\": invalid syntax",
+        ),
+        (
+            "DELETE",
+            "/api/v1/namespaces/default",
+            Value::Null,
+            "403 Forbidden: namespaces \"default\" is forbidden: this namespace may not be deleted",
+        ),
+        (
+            "PUT",
+            "/api/v1/namespaces/default/configmaps/a",
+            named("b"),
+            "400 BadRequest: the name of the object (b) does not match the name on the URL (a)",
+        ),
+    ] {
+        server.refused(method, target, body, expected);
+    }
+    let unknown_media = server.send("POST", MAPS, "text/plain", b"x", "");
+    assert_eq!(server.answer(unknown_media).0, 415);
+    let unacceptable = server.send("GET", MAPS, "", b"", "text/html");
+    assert_eq!(server.answer(unacceptable).0, 406);
+    let (code, _) = server.answer(server.send("POST", MAPS, "application/json", b"{\"metadata\": ", ""));
+    assert_eq!(code, 400);
+    let deep = [b"{\"a\":".repeat(20_000), b"1".to_vec(), b"}".repeat(20_000)].concat();
+    let (code, _) = server.answer(server.send("POST", MAPS, "application/json", &deep, ""));
+    assert_eq!(code, 400);
+}
+
+#[test]
+fn pages_show_one_moment_whatever_happens_between_them() {
+    let server = Server::new();
+    for at in 0..25 {
+        server.ok("POST", MAPS, config_map(&format!("m{at:02}"), json!({})));
+    }
+    let mut names = Vec::new();
+    let mut target = format!("{MAPS}?limit=10");
+    loop {
+        let page = server.ok("GET", &target, Value::Null);
+        names.extend(page["items"].as_array().into_iter().flatten().map(|item| item["metadata"]["name"].to_string()));
+        server.ok("POST", MAPS, config_map(&format!("later{}", names.len()), json!({})));
+        match page["metadata"]["continue"].as_str() {
+            Some(token) => target = format!("{MAPS}?limit=10&continue={token}"),
+            None => break,
+        }
+        assert!(page["metadata"]["remainingItemCount"].as_i64().is_some_and(|count| count > 0));
+    }
+    assert_eq!(names.len(), 25);
+    assert!(names.is_sorted());
+}
+
+#[test]
+fn selectors_choose() {
+    let server = Server::new();
+    for (name, labels) in [("a", json!({"app": "x"})), ("b", json!({"app": "y"})), ("c", json!({}))] {
+        server.ok("POST", MAPS, json!({"metadata": {"name": name, "labels": labels}}));
+    }
+    for (query, expected) in [
+        ("labelSelector=app%3Dx", vec!["a"]),
+        ("labelSelector=app", vec!["a", "b"]),
+        ("labelSelector=!app", vec!["c"]),
+        ("labelSelector=app+in+(x,y),app!%3Dy", vec!["a"]),
+        ("fieldSelector=metadata.name%3Db", vec!["b"]),
+        ("fieldSelector=metadata.name!%3Db&labelSelector=app", vec!["a"]),
+    ] {
+        let list = server.ok("GET", &format!("{MAPS}?{query}"), Value::Null);
+        let names: Vec<&str> =
+            list["items"].as_array().into_iter().flatten().filter_map(|i| i["metadata"]["name"].as_str()).collect();
+        assert_eq!(names, expected, "{query}");
+    }
+}
+
+/// Frames of a watch that has nothing more to say within its timeout.
+fn frames(server: &Server, target: &str) -> Vec<(String, String)> {
+    let response = server.send("GET", target, "", b"", "");
+    let mut bytes = Vec::new();
+    match response.body {
+        Body::Full(full) => bytes.extend_from_slice(&full),
+        Body::Stream(mut stream) => block_on(server.executor.run(async {
+            while let Some(Ok(chunk)) = stream.next().await {
+                bytes.extend_from_slice(&chunk);
+            }
+        })),
+        Body::Empty => {}
+    }
+    let text = String::from_utf8(bytes).expect("frames are text");
+    let frame = |line: &str| {
+        let frame: Value = serde_json::from_str(line).expect("a frame is JSON");
+        let object = &frame["object"];
+        let name = object["metadata"]["name"].as_str().or(object["reason"].as_str()).unwrap_or("").to_owned();
+        (frame["type"].as_str().unwrap_or("").to_owned(), name)
+    };
+    text.lines().map(frame).collect()
+}
+
+#[test]
+fn a_watch_shows_what_is_and_what_comes() {
+    let server = Server::new();
+    server.ok("POST", MAPS, config_map("a", json!({})));
+    let from = server.ok("GET", MAPS, Value::Null)["metadata"]["resourceVersion"].as_str().unwrap_or("").to_owned();
+    server.ok("PATCH", &format!("{MAPS}/a"), json!({"metadata": {"labels": {"app": "x"}}}));
+    server.ok("POST", MAPS, config_map("b", json!({})));
+    server.ok("PATCH", &format!("{MAPS}/a"), json!({"metadata": {"labels": {"app": "y"}}}));
+    server.ok("DELETE", &format!("{MAPS}/b"), Value::Null);
+    let pairs =
+        |list: &[(&str, &str)]| list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>();
+    for (query, expected) in [
+        (
+            format!("resourceVersion={from}"),
+            pairs(&[("MODIFIED", "a"), ("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "b")]),
+        ),
+        // An object enters and leaves the selection.
+        (format!("resourceVersion={from}&labelSelector=app%3Dx"), pairs(&[("ADDED", "a"), ("DELETED", "a")])),
+        ("resourceVersion=0".to_owned(), pairs(&[("ADDED", "a")])),
+        (
+            "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true".to_owned(),
+            pairs(&[("ADDED", "a"), ("BOOKMARK", ""), ("BOOKMARK", "")]),
+        ),
+        ("resourceVersion=99999999".to_owned(), pairs(&[("ERROR", "Timeout")])),
+    ] {
+        let target = format!("{MAPS}?watch=true&timeoutSeconds=1&{query}");
+        assert_eq!(frames(&server, &target), expected, "{query}");
+    }
+}
+
+#[test]
+fn pods_end_gracefully_and_finalizers_hold() {
+    let server = Server::new();
+    server.ok("POST", PODS, pod("p"));
+    let pending = server.ok("DELETE", &format!("{PODS}/p"), Value::Null);
+    assert_eq!(pending["metadata"]["deletionGracePeriodSeconds"], 30);
+    let shorter = server.ok("DELETE", &format!("{PODS}/p?gracePeriodSeconds=5"), Value::Null);
+    assert_eq!(shorter["metadata"]["deletionGracePeriodSeconds"], 5);
+    let uid = json!({"preconditions": {"uid": "other"}, "gracePeriodSeconds": 0});
+    assert_eq!(server.json("DELETE", &format!("{PODS}/p"), uid).0, 409);
+    server.ok("DELETE", &format!("{PODS}/p?gracePeriodSeconds=0"), Value::Null);
+    assert_eq!(server.json("GET", &format!("{PODS}/p"), Value::Null).0, 404);
+
+    let mut held = config_map("held", json!({}));
+    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    server.ok("POST", MAPS, held);
+    let marked = server.ok("DELETE", &format!("{MAPS}/held"), Value::Null);
+    assert!(marked["metadata"]["deletionTimestamp"].is_string());
+    server.ok("PATCH", &format!("{MAPS}/held"), json!({"metadata": {"finalizers": null}}));
+    assert_eq!(server.json("GET", &format!("{MAPS}/held"), Value::Null).0, 404);
+}
+
+#[test]
+fn status_and_spec_have_their_own_doors() {
+    let server = Server::new();
+    let target = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = json!({"metadata": {"name": "web"}, "spec": {"replicas": 2, "selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}},
+        "status": {"replicas": 9}});
+    let made = server.ok("POST", target, deployment);
+    assert_eq!((&made["status"], &made["metadata"]["generation"]), (&json!({}), &json!(1)));
+    assert_eq!(made["spec"]["strategy"]["type"], "RollingUpdate");
+    let change = json!({"spec": {"replicas": 7}, "status": {"replicas": 3}});
+    let status = server.ok("PATCH", &format!("{target}/web/status"), change);
+    assert_eq!((&status["spec"]["replicas"], &status["status"]["replicas"]), (&json!(2), &json!(3)));
+    assert_eq!(status["metadata"]["generation"], 1);
+    let scale = server.ok("GET", &format!("{target}/web/scale"), Value::Null);
+    assert_eq!((&scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!(2), &json!("a=b")));
+    server.ok("PATCH", &format!("{target}/web/scale"), json!({"spec": {"replicas": 4}}));
+    let web = server.ok("GET", &format!("{target}/web"), Value::Null);
+    assert_eq!((&web["spec"]["replicas"], &web["metadata"]["generation"]), (&json!(4), &json!(2)));
+    server.refused(
+        "PATCH",
+        &format!("{target}/web"),
+        json!({"spec": {"selector": {"matchLabels": {"a": "c"}}}}),
+        "422 Invalid: Deployment.apps \"web\" is invalid: [spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`, spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"c\"}}: field is immutable]",
+    );
+}
+
+#[test]
+fn services_get_addresses_and_ports() {
+    let server = Server::new();
+    let target = "/api/v1/namespaces/default/services";
+    let service = |name: &str, extra: Value| {
+        let mut object = json!({"metadata": {"name": name}, "spec": {"selector": {"a": "b"}, "ports": [{"port": 80}]}});
+        mote_schema::patch::merge(&mut object, &extra).expect("both are objects");
+        object
+    };
+    let one = server.ok("POST", target, service("one", json!({"spec": {"type": "NodePort"}})));
+    let address = one["spec"]["clusterIP"].as_str().unwrap_or("").to_owned();
+    assert!(address.starts_with("10.43."), "{one}");
+    let port = one["spec"]["ports"][0]["nodePort"].as_u64().unwrap_or(0);
+    assert!((30000..=32767).contains(&port), "{one}");
+    let taken = service("two", json!({"spec": {"clusterIP": address}}));
+    server.refused("POST", target, taken, &format!("422 Invalid: Service \"two\" is invalid: spec.clusterIPs: Invalid value: [\"{address}\"]: failed to allocate IP {address}: provided IP is already allocated"));
+    let headless = server.ok("POST", target, service("three", json!({"spec": {"clusterIP": "None"}})));
+    assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
+    // An update that leaves out what was allocated keeps it; another type loses its ports.
+    let again = service("one", json!({"spec": {"type": "ClusterIP"}}));
+    let again = server.ok("PUT", &format!("{target}/one"), again);
+    assert_eq!(again["spec"]["clusterIP"].as_str(), Some(address.as_str()));
+    assert!(again["spec"]["ports"][0].get("nodePort").is_none(), "{again}");
+}
+
+#[test]
+fn names_are_generated_and_dry_runs_leave_nothing() {
+    let server = Server::new();
+    let made = server.ok("POST", MAPS, json!({"metadata": {"generateName": "gen-"}}));
+    assert!(made["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("gen-") && name.len() == 9));
+    server.ok("POST", &format!("{MAPS}?dryRun=All"), config_map("dry", json!({})));
+    assert_eq!(server.json("GET", &format!("{MAPS}/dry"), Value::Null).0, 404);
+    let revision = server.api.list_all("", "v1", "configmaps").len();
+    assert_eq!(revision, 1);
+}
