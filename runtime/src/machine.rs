@@ -46,3 +46,14 @@ pub fn tame_allocator() {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 64 * 1024);
     }
 }
+
+/// As many descriptors as the system lets us have, within reason: connections, watches and sockets to the runtime.
+pub fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    const WANTED: u64 = 65_536;
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = Some(limit.maximum.unwrap_or(WANTED).min(WANTED));
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "raising the limit of open files");
+    }
+}

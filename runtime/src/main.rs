@@ -9,6 +9,7 @@ mod logging;
 mod machine;
 mod node;
 mod notify;
+mod parts;
 mod signals;
 
 use std::{ffi::OsStr, path::Path, process::ExitCode};

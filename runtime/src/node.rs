@@ -1,7 +1,205 @@
-//! The life of a node: what is started in which order, and how it stops.
-use crate::config::Config;
-use std::{path::Path, process::ExitCode};
+//! The life of a node: what is started in which order, what is told to whom, and how it stops.
+//!
+//! Order: the data directory's lock, the store, the API server with its certificates; then the parts that are its
+//! clients. A part that cannot start is logged and shows in /readyz; the API serves on. Only a node whose API
+//! cannot serve ends, with the reason.
+use crate::{
+    config::{Component, Config},
+    data_dir::{self, DataDir},
+    logging, machine,
+    notify::notify,
+    parts::{self, Place},
+    signals::Termination,
+};
+use async_executor::Executor;
+use async_io::{Timer, block_on};
+use futures_lite::{FutureExt, future};
+use mote_api::{Running, certs, http};
+use mote_boards::{Limits, Profile};
+use mote_store::Store;
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
-pub fn run(_config: Config, _data_dir: &Path) -> ExitCode {
-    ExitCode::FAILURE
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+
+/// From SIGTERM until connections are cut; the promise is two seconds to the end of the process.
+const STOP_LIMIT: Duration = Duration::from_millis(1200);
+
+#[derive(Debug)]
+enum Error {
+    DataDir(data_dir::Error),
+    Store(mote_store::Error),
+    Api(mote_api::Error),
+    Signals(std::io::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::DataDir(error) => write!(f, "{error}"),
+            Error::Store(error) => write!(f, "opening the store: {error}"),
+            Error::Api(error) => write!(f, "starting the API server: {error}"),
+            Error::Signals(error) => write!(f, "taking over SIGTERM and SIGINT: {error}"),
+        }
+    }
+}
+
+pub fn run(config: Config, data_dir: &Path) -> ExitCode {
+    logging::start(config.log_level);
+    machine::tame_allocator();
+    machine::raise_descriptor_limit();
+    match live(config, data_dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The one line that must be seen, whatever the log level.
+            eprintln!("mote: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn live(config: Config, data_dir: &Path) -> Result<(), Error> {
+    let started = Instant::now();
+    // Before any thread, which the store starts first.
+    let termination = Termination::block().map_err(Error::Signals)?;
+    let data_dir = DataDir::open(data_dir).map_err(Error::DataDir)?;
+    let board = machine::board(&config);
+    let place = Place::new(config, &board, data_dir.path.clone());
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        board = board.name,
+        node = place.node_name,
+        address = %place.node_ip,
+        data_dir = %place.data_dir.display(),
+        "starting"
+    );
+    let store = Arc::new(Store::open(store_options(&data_dir, &board.limits)).map_err(Error::Store)?);
+    for key in store.damaged() {
+        tracing::error!(key, "damaged on disk and left out");
+    }
+
+    let executor = Arc::new(Executor::new());
+    for _ in 1..place.config.threads.unwrap_or(board.limits.threads as usize) {
+        let executor = executor.clone();
+        // They end with the process.
+        thread::spawn(move || block_on(executor.run(future::pending::<()>())));
+    }
+    let outcome = block_on(executor.run(serve(store.clone(), executor.clone(), place, &board, termination, started)));
+    if let Err(error) = store.close() {
+        tracing::warn!(%error, "closing the store");
+    }
+    outcome
+}
+
+async fn serve(
+    store: Arc<Store>,
+    executor: Arc<Executor<'static>>,
+    place: Place,
+    board: &Profile,
+    termination: Termination,
+    started: Instant,
+) -> Result<(), Error> {
+    let config = api_config(&place, board);
+    let running = mote_api::start(store, executor, config).await.map_err(Error::Api)?;
+    tracing::info!(port = place.config.api_port, ms = elapsed_ms(started), "the API server serves");
+    let parts = parts::start(&running, &place, board).await;
+    if running.health.passes("readyz").await {
+        tracing::info!(ms = elapsed_ms(started), "ready");
+    } else {
+        tracing::warn!("not ready: see /readyz?verbose");
+    }
+    notify("READY=1");
+
+    if let Err(error) = termination.wait().await {
+        tracing::error!(%error, "waiting for signals");
+    }
+    notify("STOPPING=1");
+    tracing::info!("stopping; containers keep running");
+    parts.stop();
+    stop_serving(&running).await;
+    Ok(())
+}
+
+async fn stop_serving(running: &Running) {
+    let limit = async {
+        Timer::after(STOP_LIMIT).await;
+    };
+    running.server.stop().or(limit).await;
+}
+
+fn elapsed_ms(since: Instant) -> u64 {
+    since.elapsed().as_millis() as u64
+}
+
+fn store_options(data_dir: &DataDir, limits: &Limits) -> mote_store::Options {
+    mote_store::Options {
+        dir: Some(data_dir.path.clone()),
+        cache_bytes: limits.store_cache_kb as usize * 1024,
+        watch_events: limits.watch_events as usize,
+        watch_bytes: limits.watch_kb as usize * 1024,
+        history: Duration::from_secs(limits.history_seconds),
+        lazy_delay: Duration::from_millis(limits.lazy_delay_ms),
+    }
+}
+
+fn api_config(place: &Place, board: &Profile) -> mote_api::Config {
+    let Place { config, node_name, node_ip, .. } = place;
+    let limits = &board.limits;
+    let service = config.service_network;
+    let mut names = vec![node_name.clone(), format!("api.{}", config.base_domain)];
+    let mut addresses: Vec<IpAddr> = vec![
+        Ipv4Addr::LOCALHOST.into(),
+        (*node_ip).into(),
+        place.advertise_address().into(),
+        place.gateway().into(),
+        service.nth(1).into(),
+    ];
+    for name in &config.subject_alt_names {
+        match name.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => names.push(name.clone()),
+        }
+    }
+    mote_api::Config {
+        certificates: certs::Options {
+            dir: place.data_dir.clone(),
+            cluster_domain: CLUSTER_DOMAIN.to_owned(),
+            names,
+            addresses,
+            server: format!("https://127.0.0.1:{}", config.api_port),
+        },
+        http: http::Config {
+            port: config.api_port,
+            max_connections: limits.connections as usize,
+            max_requests_inflight: limits.requests_in_flight as usize,
+            max_mutating_requests_inflight: limits.requests_in_flight.div_ceil(2) as usize,
+            ..http::Config::default()
+        },
+        settings: mote_api::Settings {
+            service_cidr: (service.address, service.prefix),
+            node_port_range: config.node_port_range.clone(),
+            advertise_address: place.advertise_address(),
+            port: config.api_port,
+            max_events: limits.events as usize,
+        },
+    }
+}
+
+impl Place {
+    /// Where pods reach the API server through the `kubernetes` Service.
+    fn advertise_address(&self) -> Ipv4Addr {
+        self.config.advertise_address.unwrap_or(self.node_ip)
+    }
+
+    /// Whether this process has the part.
+    pub fn runs(&self, component: Component) -> bool {
+        self.config.runs(component)
+    }
 }
