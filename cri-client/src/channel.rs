@@ -17,7 +17,13 @@ use hyper::{
 };
 use prost::Message;
 use smol_hyper::rt::{FuturesIo, SmolExecutor};
-use std::{marker::PhantomData, os::unix::net::UnixStream, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    marker::PhantomData,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
@@ -26,7 +32,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 type Sender = SendRequest<Full<Bytes>>;
 
 pub(crate) struct Channel {
-    socket: PathBuf,
+    sockets: Vec<PathBuf>,
     executor: Arc<Executor<'static>>,
     sender: Mutex<Option<Sender>>,
 }
@@ -39,21 +45,24 @@ pub(crate) struct Method {
 }
 
 impl Channel {
-    pub fn new(socket: PathBuf, executor: Arc<Executor<'static>>) -> Channel {
-        Channel { socket, executor, sender: Mutex::new(None) }
+    pub fn new(sockets: Vec<PathBuf>, executor: Arc<Executor<'static>>) -> Channel {
+        Channel { sockets, executor, sender: Mutex::new(None) }
     }
 
-    pub fn socket(&self) -> &std::path::Path {
-        &self.socket
+    /// The first that exists, else the first: it is the one whose absence is reported.
+    pub fn socket(&self) -> &Path {
+        let found = self.sockets.iter().find(|s| s.exists()).or(self.sockets.first());
+        found.map_or(Path::new(""), PathBuf::as_path)
     }
 
     async fn dial(&self, doing: &'static str) -> Result<Sender, Error> {
+        let socket = self.socket();
         let failed = |what: String| Error::Unavailable {
             doing,
-            message: format!("connection error: dial unix {}: {what}", self.socket.display()),
+            message: format!("connection error: dial unix {}: {what}", socket.display()),
         };
         let connect = async {
-            let io = Async::<UnixStream>::connect(&self.socket).await.map_err(|e| failed(e.to_string()))?;
+            let io = Async::<UnixStream>::connect(socket).await.map_err(|e| failed(e.to_string()))?;
             http2::Builder::new(SmolExecutor::new(self.executor.clone()))
                 .initial_stream_window_size(STREAM_WINDOW_BYTES)
                 .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

@@ -8,7 +8,11 @@ use crate::{
 use async_executor::Executor;
 use bytes::Bytes;
 use prost::Message;
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Upstream's `runtime-request-timeout`.
 const STANDARD: Duration = Duration::from_secs(120);
@@ -86,11 +90,13 @@ calls! {
 }
 
 impl Runtime {
-    /// Does not dial: the first call does.
-    pub fn new(socket: &Path, executor: Arc<Executor<'static>>) -> Runtime {
-        Runtime { channel: Channel::new(socket.to_owned(), executor) }
+    /// The first of `sockets` that exists is used; asked again at every dial, so the runtime may appear later. Does
+    /// not dial: the first call does.
+    pub fn new(sockets: Vec<PathBuf>, executor: Arc<Executor<'static>>) -> Runtime {
+        Runtime { channel: Channel::new(sockets, executor) }
     }
 
+    /// The socket that would be dialled now.
     pub fn socket(&self) -> &Path {
         self.channel.socket()
     }

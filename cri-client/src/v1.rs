@@ -125,7 +125,7 @@ messages! {
         1 cgroup_driver: i32 [int32],
     }
     // Sandboxes.
-    DNSConfig {
+    DnsConfig {
         1 servers: Vec<String> [string, repeated],
         2 searches: Vec<String> [string, repeated],
         3 options: Vec<String> [string, repeated],
@@ -136,15 +136,15 @@ messages! {
         3 host_port: i32 [int32],
         4 host_ip: String [string],
     }
-    IDMapping {
+    IdMapping {
         1 host_id: u32 [uint32],
         2 container_id: u32 [uint32],
         3 length: u32 [uint32],
     }
     UserNamespace {
         1 mode: i32 [int32],
-        2 uids: Vec<IDMapping> [message, repeated],
-        3 gids: Vec<IDMapping> [message, repeated],
+        2 uids: Vec<IdMapping> [message, repeated],
+        3 gids: Vec<IdMapping> [message, repeated],
     }
     NamespaceOption {
         1 network: i32 [int32],
@@ -191,7 +191,7 @@ messages! {
         1 metadata: Option<PodSandboxMetadata> [message, optional],
         2 hostname: String [string],
         3 log_directory: String [string],
-        4 dns_config: Option<DNSConfig> [message, optional],
+        4 dns_config: Option<DnsConfig> [message, optional],
         5 port_mappings: Vec<PortMapping> [message, repeated],
         6 labels: Map [btree_map = "string, string"],
         7 annotations: Map [btree_map = "string, string"],
@@ -211,12 +211,12 @@ messages! {
         1 pod_sandbox_id: String [string],
         2 verbose: bool [bool],
     }
-    PodIP {
+    PodIp {
         1 ip: String [string],
     }
     PodSandboxNetworkStatus {
         1 ip: String [string],
-        2 additional_ips: Vec<PodIP> [message, repeated],
+        2 additional_ips: Vec<PodIp> [message, repeated],
     }
     PodSandboxStatus {
         1 id: String [string],
@@ -275,8 +275,8 @@ messages! {
         3 readonly: bool [bool],
         4 selinux_relabel: bool [bool],
         5 propagation: i32 [int32],
-        6 uid_mappings: Vec<IDMapping> [message, repeated],
-        7 gid_mappings: Vec<IDMapping> [message, repeated],
+        6 uid_mappings: Vec<IdMapping> [message, repeated],
+        7 gid_mappings: Vec<IdMapping> [message, repeated],
         8 recursive_read_only: bool [bool],
         9 image: Option<ImageSpec> [message, optional],
         10 image_sub_path: String [string],

@@ -1,0 +1,135 @@
+//! The pod conditions that a kubelet owns (upstream's pkg/kubelet/status/generate.go). Pure.
+use crate::{
+    pod::{Pod, is_sidecar},
+    status::time,
+};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodCondition, PodStatus};
+
+const OWNED: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+/// Init containers' statuses first.
+pub fn all_statuses(status: &PodStatus) -> Vec<&ContainerStatus> {
+    let init = status.init_container_statuses.iter().flatten();
+    init.chain(status.container_statuses.iter().flatten()).collect()
+}
+
+struct Verdict {
+    status: bool,
+    reason: &'static str,
+    message: String,
+}
+
+const TRUE: Verdict = Verdict { status: true, reason: "", message: String::new() };
+
+fn no(reason: &'static str, message: String) -> Verdict {
+    Verdict { status: false, reason, message }
+}
+
+/// Conditions of others are kept in place; the kubelet's follow in upstream's order.
+pub fn build(
+    pod: &Pod,
+    statuses: &[&ContainerStatus],
+    phase: &str,
+    sandbox_ready: bool,
+    now: Timestamp,
+) -> Vec<PodCondition> {
+    let old = pod.status.conditions.as_deref().unwrap_or_default();
+    let mut conditions: Vec<PodCondition> =
+        old.iter().filter(|c| !OWNED.contains(&c.type_.as_str())).cloned().collect();
+    let containers_ready = containers_ready(pod, statuses, phase);
+    let ready = ready(pod, &containers_ready, &conditions);
+    let sandbox = Verdict { status: sandbox_ready, ..TRUE };
+    for (type_, verdict) in [
+        (OWNED[0], sandbox),
+        (OWNED[1], initialized(pod, statuses, phase)),
+        (OWNED[2], ready),
+        (OWNED[3], containers_ready),
+        (OWNED[4], TRUE),
+    ] {
+        let status = if verdict.status { "True" } else { "False" };
+        let before = old.iter().find(|c| c.type_ == type_);
+        let since = before.filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
+        let text = |t: &str| Some(t.to_owned()).filter(|t| !t.is_empty());
+        conditions.push(PodCondition {
+            type_: type_.into(),
+            status: status.into(),
+            reason: text(verdict.reason),
+            message: text(&verdict.message),
+            observed_generation: pod.generation,
+            last_transition_time: Some(since.unwrap_or_else(|| time(now))),
+            last_probe_time: None,
+        });
+    }
+    conditions
+}
+
+/// As Go prints a slice of strings: `[a b]`.
+fn listed(what: &str, names: &[&str]) -> Option<String> {
+    (!names.is_empty()).then(|| format!("containers with {what} status: [{}]", names.join(" ")))
+}
+
+fn sort<'a>(
+    containers: impl Iterator<Item = &'a Container>,
+    statuses: &[&ContainerStatus],
+    good: impl Fn(&Container, &ContainerStatus) -> bool,
+) -> (Vec<&'a str>, Vec<&'a str>) {
+    let (mut unknown, mut bad) = (Vec::new(), Vec::new());
+    for container in containers {
+        match statuses.iter().find(|s| s.name == container.name) {
+            None => unknown.push(container.name.as_str()),
+            Some(status) if !good(container, status) => bad.push(container.name.as_str()),
+            Some(_) => {}
+        }
+    }
+    (unknown, bad)
+}
+
+fn containers_ready(pod: &Pod, statuses: &[&ContainerStatus], phase: &str) -> Verdict {
+    let sidecars = pod.init_containers().iter().filter(|c| is_sidecar(c));
+    let (unknown, unready) = sort(sidecars.chain(&pod.spec.containers), statuses, |_, s| s.ready);
+    match phase {
+        "Succeeded" if unknown.is_empty() => return no("PodCompleted", String::new()),
+        "Failed" => return no("PodFailed", String::new()),
+        _ => {}
+    }
+    let parts: Vec<String> = [listed("unknown", &unknown), listed("unready", &unready)].into_iter().flatten().collect();
+    if parts.is_empty() { TRUE } else { no("ContainersNotReady", parts.join(", ")) }
+}
+
+fn ready(pod: &Pod, containers_ready: &Verdict, others: &[PodCondition]) -> Verdict {
+    if !containers_ready.status {
+        return no(containers_ready.reason, containers_ready.message.clone());
+    }
+    let gates = pod.spec.readiness_gates.iter().flatten().filter_map(|gate| {
+        let name = &gate.condition_type;
+        match others.iter().find(|c| c.type_ == *name) {
+            None => Some(format!("corresponding condition of pod readiness gate {name:?} does not exist.")),
+            Some(c) if c.status != "True" => {
+                Some(format!("the status of pod readiness gate {name:?} is not \"True\", but {}", c.status))
+            }
+            Some(_) => None,
+        }
+    });
+    let parts: Vec<String> = gates.collect();
+    if parts.is_empty() { TRUE } else { no("ReadinessGatesNotReady", parts.join(", ")) }
+}
+
+fn initialized(pod: &Pod, statuses: &[&ContainerStatus], phase: &str) -> Verdict {
+    let good = |c: &Container, s: &ContainerStatus| if is_sidecar(c) { s.started == Some(true) } else { s.ready };
+    let (unknown, incomplete) = sort(pod.init_containers().iter(), statuses, good);
+    if phase == "Succeeded" && unknown.is_empty() {
+        return Verdict { reason: "PodCompleted", ..TRUE };
+    }
+    // Once a regular container has started, initialization is behind, whatever a sidecar does now.
+    let begun = pod.spec.containers.iter().any(|c| {
+        let status = statuses.iter().find(|s| s.name == c.name);
+        let ended =
+            |s: &Option<k8s_openapi::api::core::v1::ContainerState>| s.as_ref().is_some_and(|s| s.terminated.is_some());
+        let running = |s: &ContainerStatus| s.state.as_ref().is_some_and(|s| s.running.is_some());
+        status.is_some_and(|s| ended(&s.last_state) || ended(&s.state) || running(s) || s.started == Some(true))
+    });
+    let parts: Vec<String> =
+        [listed("unknown", &unknown), listed("incomplete", &incomplete)].into_iter().flatten().collect();
+    if begun || parts.is_empty() { TRUE } else { no("ContainersNotInitialized", parts.join(", ")) }
+}

@@ -1,0 +1,31 @@
+//! Pods for this crate's tests, from the JSON of their spec.
+use crate::pod::Pod;
+use k8s_openapi::api::core::v1::{PodSpec, PodStatus};
+use mote_schema::{Catalog, Doc, Kind, Object};
+use serde_json::{Value, json};
+use std::sync::{Arc, OnceLock};
+
+pub fn pod(spec: Value) -> Pod {
+    pod_with(spec, json!({}))
+}
+
+pub fn pod_with(spec: Value, status: Value) -> Pod {
+    let spec: PodSpec = serde_json::from_value(spec).unwrap();
+    let status: PodStatus = serde_json::from_value(status).unwrap();
+    static KIND: OnceLock<Arc<Kind>> = OnceLock::new();
+    let kind = KIND.get_or_init(|| Catalog::builtin().of::<k8s_openapi::api::core::v1::Pod>().clone());
+    Pod {
+        object: Object { kind: kind.clone(), doc: Doc::encode(&json!({})).unwrap(), revision: 1 },
+        namespace: "ns".into(),
+        name: "p".into(),
+        uid: "uid-1".into(),
+        generation: Some(1),
+        labels: Default::default(),
+        annotations: Default::default(),
+        deletion: None,
+        deletion_grace_seconds: None,
+        spec,
+        status,
+        ephemeral: Vec::new(),
+    }
+}

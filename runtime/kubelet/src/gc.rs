@@ -1,0 +1,118 @@
+//! What is removed: dead containers but the newest of each name (`logs --previous` wants it), old sandboxes, all of a
+//! pod that is gone, and directories that belong to no pod.
+use crate::{
+    Kubelet, container,
+    pod::Pod,
+    sandbox,
+    state::{PodState, State, lock},
+    volumes,
+};
+use mote_api::driver::Key;
+use mote_cri::{Error, v1};
+use std::collections::HashSet;
+
+async fn remove_container(kubelet: &Kubelet, key: &Key, name: &str, id: &str, log: &str) -> Result<(), Error> {
+    match kubelet.runtime.remove_container(v1::ContainerId { container_id: id.into() }).await {
+        Err(e) if !e.is_not_found() => return Err(e),
+        _ => {}
+    }
+    let link = container::link_path(kubelet, &key.namespace, &key.name, name, id);
+    let log = log.to_owned();
+    blocking::unblock(move || {
+        // Either may be gone already, with the pod's directory.
+        let _ = std::fs::remove_file(link);
+        if !log.is_empty() {
+            let _ = std::fs::remove_file(log);
+        }
+    })
+    .await;
+    Ok(())
+}
+
+async fn remove_sandbox(kubelet: &Kubelet, id: &str) -> Result<(), Error> {
+    // Stopped again even when not ready: only that frees its network for certain.
+    let request = || v1::PodSandboxId { pod_sandbox_id: id.into() };
+    for outcome in
+        [kubelet.runtime.stop_pod_sandbox(request()).await, kubelet.runtime.remove_pod_sandbox(request()).await]
+    {
+        match outcome {
+            Err(e) if !e.is_not_found() => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Keeps one dead container per name and the newest sandbox.
+pub async fn dead_containers(kubelet: &Kubelet, key: &Key, pod: &Pod, state: &PodState) -> Result<(), Error> {
+    let mut kept = HashSet::new();
+    for found in state.containers.iter().filter(|c| c.state == State::Exited) {
+        if kept.insert(found.name.as_str()) && pod.find(&found.name).is_some() {
+            continue;
+        }
+        remove_container(kubelet, key, &found.name, &found.id, &found.log_path).await?;
+    }
+    let used = |id: &str| state.containers.iter().any(|c| c.sandbox == id && c.state != State::Exited);
+    for old in state.sandboxes.iter().skip(1).filter(|s| !s.ready && !used(&s.id)) {
+        // Containers that are kept live in the runtime's records of their sandbox.
+        if !state.containers.iter().any(|c| c.sandbox == old.id && kept.contains(c.name.as_str())) {
+            remove_sandbox(kubelet, &old.id).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Everything of a pod that has stopped.
+pub async fn remove_pod(kubelet: &Kubelet, key: &Key, state: &PodState) -> Result<(), Error> {
+    for found in &state.containers {
+        remove_container(kubelet, key, &found.name, &found.id, "").await?;
+    }
+    for old in &state.sandboxes {
+        remove_sandbox(kubelet, &old.id).await?;
+    }
+    Ok(())
+}
+
+pub async fn remove_logs(kubelet: &Kubelet, key: &Key, uid: &str) {
+    let dir = sandbox::log_dir(&kubelet.config.pod_log_dir, &key.namespace, &key.name, uid);
+    let removed = blocking::unblock(move || std::fs::remove_dir_all(dir)).await;
+    if let Err(e) = removed.or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) }) {
+        tracing::warn!(pod = %key, error = %e, "logs are left behind");
+    }
+}
+
+/// Pod and log directories of pods that neither the API nor the runtime knows: they went while nobody watched.
+pub async fn orphan_directories(kubelet: &Kubelet, runtime_uids: HashSet<String>) {
+    let mut known = runtime_uids;
+    match kubelet.client.list(&kubelet.pods, None) {
+        Ok(pods) => known.extend(pods.iter().map(|p| p.uid().to_owned())),
+        // Without the API's word nothing is an orphan.
+        Err(_) => return,
+    }
+    known.extend(lock(&kubelet.workers).values().filter_map(|w| Some(lock(&w.memory).pod.as_ref()?.uid.clone())));
+    let names = |dir: std::path::PathBuf| {
+        blocking::unblock(move || {
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            entries.filter_map(|e| e.file_name().into_string().ok()).collect::<Vec<_>>()
+        })
+    };
+    for uid in names(kubelet.config.data_dir.join("pods")).await {
+        if !known.contains(&uid) {
+            tracing::info!(uid, "removing volumes of a pod that is gone");
+            if let Err(errors) = volumes::tear_down(&kubelet.pod_dir(&uid)).await {
+                tracing::warn!(uid, errors = errors.join("; "), "volumes are left behind");
+            }
+        }
+    }
+    for name in names(kubelet.config.pod_log_dir.clone()).await {
+        // NAMESPACE_NAME_UID: none of the three has an underscore.
+        let mut parts = name.split('_');
+        let (Some(_), Some(_), Some(uid), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+            continue;
+        };
+        if !known.contains(uid) {
+            let dir = kubelet.config.pod_log_dir.join(&name);
+            let _ = blocking::unblock(move || std::fs::remove_dir_all(dir)).await;
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The small HTTP client of probes and hooks: one GET, no redirects followed off the host, a bounded body.
+use async_io::{Async, Timer};
+use bytes::Bytes;
+use futures_lite::future;
+use http_body_util::{BodyExt, Empty};
+use hyper::Request;
+use k8s_openapi::{
+    api::core::v1::{Container, HTTPGetAction, HTTPHeader},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use smol_hyper::rt::FuturesIo;
+use std::{
+    net::{IpAddr, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+/// Upstream's limit for what a probe reads.
+const MAX_BODY_BYTES: usize = 10 << 10;
+
+pub struct Response {
+    pub status: u16,
+    pub location: Option<String>,
+    pub body: String,
+}
+
+pub enum Failed {
+    /// The request cannot be made: a fault of the spec.
+    Request(String),
+    /// No answer: in Go's words, since they are shown to users.
+    Answer(String),
+}
+
+/// A port by number, or by the name of one of the container's.
+pub fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
+    let number = match port {
+        IntOrString::Int(n) => *n,
+        IntOrString::String(name) => {
+            let named = container.ports.iter().flatten().find(|p| p.name.as_deref() == Some(name));
+            match (named, name.parse()) {
+                (Some(p), _) => p.container_port,
+                (None, Ok(n)) => n,
+                (None, Err(_)) => return Err(format!("couldn't find port: {name} in {}", container.name)),
+            }
+        }
+    };
+    u16::try_from(number).ok().filter(|n| *n > 0).ok_or(format!("invalid port number: {number}"))
+}
+
+pub async fn connect(host: &str, port: u16, timeout: Duration) -> Result<Async<TcpStream>, String> {
+    let place = match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
+        _ => format!("{host}:{port}"),
+    };
+    let dial = async {
+        let address = match host.parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, port),
+            Err(_) => {
+                let (name, shown) = (host.to_owned(), host.to_owned());
+                let found = blocking::unblock(move || {
+                    std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), port)).map(|mut a| a.next())
+                });
+                let found = found.await.ok().flatten();
+                found.ok_or_else(|| format!("dial tcp: lookup {shown}: no such host"))?
+            }
+        };
+        Async::<TcpStream>::connect(address).await.map_err(|e| {
+            let why = match e.kind() {
+                std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+                std::io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
+                std::io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
+                _ => e.to_string(),
+            };
+            format!("dial tcp {place}: {why}")
+        })
+    };
+    let late = async {
+        Timer::after(timeout).await;
+        Err(format!("dial tcp {place}: i/o timeout"))
+    };
+    future::or(dial, late).await
+}
+
+pub async fn get(
+    action: &HTTPGetAction,
+    container: &Container,
+    pod_ip: &str,
+    agent: &str,
+    timeout: Duration,
+) -> Result<Response, Failed> {
+    let port = port(&action.port, container).map_err(Failed::Request)?;
+    let host = action.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(pod_ip);
+    let path = action.path.as_deref().unwrap_or("/");
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    let tls = action.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https"));
+    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let url = format!("{}://{authority}{path}", if tls { "https" } else { "http" });
+    let headers = action.http_headers.as_deref().unwrap_or_default();
+    let request = request(&path, &authority, agent, headers).map_err(Failed::Request)?;
+    let shown = |why: String| Failed::Answer(format!("Get \"{url}\": {why}"));
+    let exchange = async {
+        let stream = connect(host, port, timeout).await.map_err(&shown)?;
+        if tls {
+            let stream = crate::tls::connect(stream, host).await.map_err(&shown)?;
+            exchange(stream, request).await.map_err(&shown)
+        } else {
+            exchange(stream, request).await.map_err(&shown)
+        }
+    };
+    let late = async {
+        Timer::after(timeout).await;
+        Err(shown("context deadline exceeded (Client.Timeout exceeded while awaiting headers)".into()))
+    };
+    future::or(exchange, late).await
+}
+
+fn request(path: &str, authority: &str, agent: &str, headers: &[HTTPHeader]) -> Result<Request<Empty<Bytes>>, String> {
+    let given = |name: &str| headers.iter().find(|h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value.as_str());
+    let mut request = Request::get(path)
+        .header("host", given("host").unwrap_or(authority))
+        .header("user-agent", given("user-agent").unwrap_or(agent))
+        .header("accept", given("accept").unwrap_or("*/*"))
+        .header("connection", "close");
+    const SET: [&str; 4] = ["host", "user-agent", "accept", "connection"];
+    for header in headers.iter().filter(|h| !SET.contains(&h.name.to_ascii_lowercase().as_str())) {
+        request = request.header(&header.name, &header.value);
+    }
+    request.body(Empty::new()).map_err(|e| e.to_string())
+}
+
+trait Stream: futures_lite::AsyncRead + futures_lite::AsyncWrite + Send + Unpin + 'static {}
+impl<T: futures_lite::AsyncRead + futures_lite::AsyncWrite + Send + Unpin + 'static> Stream for T {}
+
+async fn exchange(stream: impl Stream, request: Request<Empty<Bytes>>) -> Result<Response, String> {
+    // One copy of hyper's machinery for both kinds of stream.
+    let stream: Box<dyn Stream> = Box::new(stream);
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(FuturesIo::new(stream)).await.map_err(|e| e.to_string())?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
+        let (head, mut body) = response.into_parts();
+        let mut bytes = Vec::new();
+        while let Some(Ok(frame)) = body.frame().await {
+            if let Ok(data) = frame.into_data() {
+                bytes.extend_from_slice(&data[..data.len().min(MAX_BODY_BYTES - bytes.len())]);
+            }
+            if bytes.len() == MAX_BODY_BYTES {
+                break;
+            }
+        }
+        Ok(Response {
+            status: head.status.as_u16(),
+            location: head.headers.get("location").and_then(|l| l.to_str().ok()).map(str::to_owned),
+            body: String::from_utf8_lossy(&bytes).into_owned(),
+        })
+    };
+    // The connection moves only while it is polled beside the request.
+    let drive = async {
+        match connection.await {
+            Ok(()) => future::pending().await,
+            Err(e) => Err(e.to_string()),
+        }
+    };
+    future::or(answer, drive).await
+}

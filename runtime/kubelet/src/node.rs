@@ -1,0 +1,362 @@
+//! The Node object of this machine: registered at start, its status written when it changes and every five minutes,
+//! its Lease renewed. Reasons and messages: upstream's pkg/kubelet/nodestatus.
+use crate::{Kubelet, images_of};
+use async_io::Timer;
+use futures_lite::future;
+use jiff::Timestamp;
+use mote_api::{Sub, client::Result};
+use mote_schema::{Object, Ref};
+use serde_json::{Value, json};
+use std::{fs, sync::Arc, time::Duration};
+
+const HEARTBEAT: Duration = Duration::from_secs(300);
+const LEASE_SECONDS: u64 = 40;
+const LEASE_RENEW: Duration = Duration::from_secs(10);
+/// After a write that failed.
+const RETRY: Duration = Duration::from_millis(500);
+/// Upstream's hard eviction thresholds: what is kept back from allocatable.
+const MEMORY_RESERVED_BYTES: i64 = 100 << 20;
+const DISK_RESERVED_PERCENT: u64 = 10;
+
+/// What does not change while the process lives.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    pub memory_bytes: i64,
+    pub cpus: usize,
+    pub hugepages: Vec<(i64, i64)>,
+    machine_id: String,
+    system_uuid: String,
+    boot_id: String,
+    kernel: String,
+    os_image: String,
+}
+
+impl Machine {
+    /// Reads /proc, /sys and /etc. Blocking, but only of memory.
+    pub fn read() -> Machine {
+        let line = |path: &str| fs::read_to_string(path).map_or(String::new(), |t| t.trim().to_owned());
+        let machine_id = line("/etc/machine-id");
+        let system_uuid = Some(line("/sys/class/dmi/id/product_uuid")).filter(|u| !u.is_empty());
+        Machine {
+            memory_bytes: meminfo("MemTotal").unwrap_or(0),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            hugepages: hugepages(),
+            system_uuid: system_uuid.unwrap_or_else(|| machine_id.clone()),
+            machine_id,
+            boot_id: line("/proc/sys/kernel/random/boot_id"),
+            kernel: line("/proc/sys/kernel/osrelease"),
+            os_image: os_image(&line("/etc/os-release")),
+        }
+    }
+}
+
+fn meminfo(name: &str) -> Option<i64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse::<i64>().ok().map(|kb| kb * 1024)
+}
+
+/// (page size, bytes reserved in all)
+fn hugepages() -> Vec<(i64, i64)> {
+    let entries = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+    let sizes = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let kb: i64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+        let count: i64 = fs::read_to_string(entry.path().join("nr_hugepages")).ok()?.trim().parse().ok()?;
+        Some((kb * 1024, kb * 1024 * count))
+    });
+    sizes.collect()
+}
+
+fn os_image(os_release: &str) -> String {
+    let name = os_release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="));
+    name.unwrap_or("Linux").trim_matches('"').to_owned()
+}
+
+/// As Go names it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Total and free bytes of the file system with the pods' data.
+fn disk(kubelet: &Kubelet) -> (u64, u64) {
+    rustix::fs::statvfs(&kubelet.config.data_dir)
+        .or_else(|_| rustix::fs::statvfs("/"))
+        .map_or((0, 0), |s| (s.f_blocks * s.f_frsize, s.f_bavail * s.f_frsize))
+}
+
+fn kib(bytes: i64) -> String {
+    format!("{}Ki", bytes / 1024)
+}
+
+impl Kubelet {
+    /// (resource, quantity) of what pods may use.
+    pub fn allocatable(&self) -> Vec<(String, String)> {
+        let (disk, _) = disk(self);
+        let memory = (self.machine.memory_bytes - MEMORY_RESERVED_BYTES).max(0);
+        let mut list = vec![
+            ("cpu".to_owned(), self.machine.cpus.to_string()),
+            ("ephemeral-storage".to_owned(), (disk / 100 * (100 - DISK_RESERVED_PERCENT)).to_string()),
+            ("memory".to_owned(), kib(memory)),
+            ("pods".to_owned(), self.config.max_pods.to_string()),
+        ];
+        list.extend(self.hugepages());
+        list
+    }
+
+    fn capacity(&self) -> Vec<(String, String)> {
+        let (disk, _) = disk(self);
+        let mut list = vec![
+            ("cpu".to_owned(), self.machine.cpus.to_string()),
+            ("ephemeral-storage".to_owned(), format!("{}Ki", disk / 1024)),
+            ("memory".to_owned(), kib(self.machine.memory_bytes)),
+            ("pods".to_owned(), self.config.max_pods.to_string()),
+        ];
+        list.extend(self.hugepages());
+        list
+    }
+
+    fn hugepages(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.machine.hugepages.iter().map(|(size, total)| {
+            let (number, unit) = if size % (1 << 30) == 0 {
+                (size >> 30, "Gi")
+            } else if size % (1 << 20) == 0 {
+                (size >> 20, "Mi")
+            } else {
+                (size >> 10, "Ki")
+            };
+            (format!("hugepages-{number}{unit}"), total.to_string())
+        })
+    }
+
+    fn labels(&self) -> Value {
+        let arch = architecture();
+        json!({
+            "beta.kubernetes.io/arch": arch,
+            "beta.kubernetes.io/os": "linux",
+            "kubernetes.io/arch": arch,
+            "kubernetes.io/hostname": self.config.node_name,
+            "kubernetes.io/os": "linux",
+            "node-role.kubernetes.io/control-plane": "",
+        })
+    }
+
+    /// Conditions as they are now, with the transition times of `old` where nothing changed.
+    fn conditions(&self, old: Ref<'_>, now: Timestamp) -> Vec<Value> {
+        let (disk, free) = disk(self);
+        let low_memory = meminfo("MemAvailable").is_some_and(|free| free < MEMORY_RESERVED_BYTES);
+        let low_disk = disk > 0 && free < disk / 100 * DISK_RESERVED_PERCENT;
+        let pressure = |yes, reasons: (&'static str, &'static str), messages: (&'static str, &'static str)| {
+            let (reason, message) = if yes { (reasons.0, messages.0) } else { (reasons.1, messages.1) };
+            (yes, reason, message.to_owned())
+        };
+        let not_ready = self.health.not_ready();
+        let ready = match not_ready {
+            None => (true, "KubeletReady", "kubelet is posting ready status".to_owned()),
+            Some(why) => (false, "KubeletNotReady", why),
+        };
+        let all = [
+            (
+                "MemoryPressure",
+                pressure(
+                    low_memory,
+                    ("KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"),
+                    ("kubelet has insufficient memory available", "kubelet has sufficient memory available"),
+                ),
+            ),
+            (
+                "DiskPressure",
+                pressure(
+                    low_disk,
+                    ("KubeletHasDiskPressure", "KubeletHasNoDiskPressure"),
+                    ("kubelet has disk pressure", "kubelet has no disk pressure"),
+                ),
+            ),
+            (
+                "PIDPressure",
+                pressure(
+                    false,
+                    ("KubeletHasInsufficientPID", "KubeletHasSufficientPID"),
+                    ("kubelet has insufficient PID available", "kubelet has sufficient PID available"),
+                ),
+            ),
+            ("Ready", ready),
+        ];
+        let own: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+        let others = old.items().filter(|c| !own.contains(&c.get("type").str())).map(Ref::to_value);
+        let mut list: Vec<Value> = others.collect();
+        let now = crate::status::time(now).0.to_string();
+        for (name, (yes, reason, message)) in all {
+            let status = if yes { "True" } else { "False" };
+            let before = old.items().find(|c| c.get("type").str() == name && c.get("status").str() == status);
+            let since = before.map(|c| c.get("lastTransitionTime").str().to_owned()).unwrap_or_else(|| now.clone());
+            list.push(json!({"type": name, "status": status, "reason": reason, "message": message,
+                "lastHeartbeatTime": now, "lastTransitionTime": since}));
+        }
+        list
+    }
+
+    async fn status(&self, old: Ref<'_>) -> Value {
+        let map = |list: Vec<(String, String)>| {
+            list.into_iter().map(|(k, v)| (k, Value::from(v))).collect::<serde_json::Map<_, _>>()
+        };
+        let images = if self.health.is_up() { images_of(self).await } else { old.get("images").to_value() };
+        let mut status = json!({
+            "addresses": [
+                {"type": "InternalIP", "address": self.config.node_ip},
+                {"type": "Hostname", "address": self.config.node_name},
+            ],
+            "allocatable": map(self.allocatable()),
+            "capacity": map(self.capacity()),
+            "conditions": self.conditions(old.get("conditions"), Timestamp::now()),
+            "nodeInfo": {
+                "architecture": architecture(),
+                "bootID": self.machine.boot_id,
+                "containerRuntimeVersion": self.health.runtime_version(),
+                "kernelVersion": self.machine.kernel,
+                "kubeProxyVersion": "",
+                "kubeletVersion": self.config.version,
+                "machineID": self.machine.machine_id,
+                "operatingSystem": "linux",
+                "osImage": self.machine.os_image,
+                "systemUUID": self.machine.system_uuid,
+            },
+        });
+        if images.is_array() {
+            status["images"] = images;
+        }
+        for kept in ["volumesAttached", "volumesInUse", "config"] {
+            let value = old.get(kept);
+            if value.exists() {
+                status[kept] = value.to_value();
+            }
+        }
+        status
+    }
+
+    async fn register(&self) -> Result<Object> {
+        let name = &self.config.node_name;
+        match self.client.get(&self.nodes, "", name) {
+            Ok(node) => {
+                // Found again: its labels may be those of another build.
+                let mut value = node.to_value();
+                let before = value.clone();
+                if let (Some(labels), Value::Object(own)) = (value["metadata"]["labels"].as_object_mut(), self.labels())
+                {
+                    labels.extend(own);
+                } else {
+                    value["metadata"]["labels"] = self.labels();
+                }
+                if value["spec"]["podCIDR"].is_null() && !self.config.pod_cidr.is_empty() {
+                    value["spec"]["podCIDR"] = json!(self.config.pod_cidr);
+                    value["spec"]["podCIDRs"] = json!([self.config.pod_cidr]);
+                }
+                if value == before { Ok(node) } else { self.client.update_value(&self.nodes, Sub::Main, value).await }
+            }
+            Err(e) if e.is_not_found() => {
+                let mut node = json!({
+                    "metadata": {
+                        "name": name,
+                        "labels": self.labels(),
+                        "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
+                    },
+                    "spec": {},
+                    "status": self.status(Ref::absent()).await,
+                });
+                if !self.config.pod_cidr.is_empty() {
+                    node["spec"] = json!({"podCIDR": self.config.pod_cidr, "podCIDRs": [self.config.pod_cidr]});
+                }
+                self.client.create_value(&self.nodes, "", node).await
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn report(&self, was_ready: &mut Option<bool>) -> Result<()> {
+        let node = self.register().await?;
+        let mut value = node.to_value();
+        value["status"] = self.status(node.root().get("status")).await;
+        self.client.update_value(&self.nodes, Sub::Status, value).await?;
+        let ready = self.health.not_ready().is_none();
+        if was_ready.replace(ready) != Some(ready) {
+            let (reason, words) = if ready { ("NodeReady", "NodeReady") } else { ("NodeNotReady", "NodeNotReady") };
+            self.client.event(
+                &node,
+                "Normal",
+                reason,
+                &format!("Node {} status is now: {words}", self.config.node_name),
+            );
+        }
+        Ok(())
+    }
+
+    async fn renew_lease(&self, node_uid: &str) -> Result<()> {
+        const NAMESPACE: &str = "kube-node-lease";
+        let name = &self.config.node_name;
+        let Some(kind) = self.client.kind("coordination.k8s.io", "v1", "leases") else { return Ok(()) };
+        let now = format!("{:.6}", Timestamp::now());
+        match self.client.get(&kind, NAMESPACE, name) {
+            Ok(lease) => {
+                let mut value = lease.to_value();
+                value["spec"]["renewTime"] = json!(now);
+                self.client.update_value(&kind, Sub::Main, value).await.map(drop)
+            }
+            Err(e) if e.is_not_found() => {
+                let owner = json!({"apiVersion": "v1", "kind": "Node", "name": name, "uid": node_uid});
+                let lease = json!({
+                    "metadata": {"name": name, "namespace": NAMESPACE, "ownerReferences": [owner]},
+                    "spec": {"holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now},
+                });
+                self.client.create_value(&kind, NAMESPACE, lease).await.map(drop)
+            }
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Runs for the life of the process: reports at once, at each change of health and at each heartbeat.
+pub async fn keep(kubelet: Arc<Kubelet>) {
+    let mut was_ready = None;
+    let mut greeted = false;
+    loop {
+        let changed = kubelet.health.listen();
+        let wait = match kubelet.report(&mut was_ready).await {
+            Ok(()) => HEARTBEAT,
+            Err(e) => {
+                tracing::warn!(error = %e, "the node's status cannot be written");
+                RETRY
+            }
+        };
+        if !greeted {
+            if let Ok(node) = kubelet.client.get(&kubelet.nodes, "", &kubelet.config.node_name) {
+                kubelet.client.event(&node, "Normal", "Starting", "Starting kubelet.");
+                greeted = true;
+            }
+        }
+        let slept = async {
+            Timer::after(wait).await;
+        };
+        future::or(changed, slept).await;
+    }
+}
+
+/// Runs for the life of the process. A Lease costs no flash: it is a volatile write.
+pub async fn keep_lease(kubelet: Arc<Kubelet>) {
+    loop {
+        let wait = match kubelet.client.get(&kubelet.nodes, "", &kubelet.config.node_name) {
+            Ok(node) => match kubelet.renew_lease(node.uid()).await {
+                Ok(()) => LEASE_RENEW,
+                Err(e) => {
+                    tracing::debug!(error = %e, "the node's lease cannot be renewed");
+                    RETRY * 4
+                }
+            },
+            Err(_) => RETRY,
+        };
+        Timer::after(wait).await;
+    }
+}

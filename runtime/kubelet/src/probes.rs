@@ -1,0 +1,211 @@
+//! Probes: one task per container and probe, alive as long as that container runs. Rules and texts: upstream's
+//! pkg/kubelet/prober and pkg/probe. The count of results is a pure `Tally`.
+use crate::{
+    events::Recorder,
+    http::{self, Failed},
+    plan::Standing,
+    pod::{Pod, Role},
+    state::lock,
+};
+use async_io::Timer;
+use k8s_openapi::api::core::v1::{Container, Probe};
+use mote_api::Client;
+use mote_cri::{Code, Runtime, v1::ExecSyncRequest};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Type {
+    Startup,
+    Liveness,
+    Readiness,
+}
+
+impl Type {
+    fn name(self) -> &'static str {
+        match self {
+            Type::Startup => "Startup",
+            Type::Liveness => "Liveness",
+            Type::Readiness => "Readiness",
+        }
+    }
+    pub fn of(self, container: &Container) -> Option<&Probe> {
+        match self {
+            Type::Startup => container.startup_probe.as_ref(),
+            Type::Liveness => container.liveness_probe.as_ref(),
+            Type::Readiness => container.readiness_probe.as_ref(),
+        }
+    }
+}
+
+/// Results in a row, and when they change the standing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    last: Option<bool>,
+    run: i32,
+}
+
+impl Tally {
+    /// The standing after one more result, if the thresholds say that it may change.
+    pub fn add(&mut self, success: bool, probe: &Probe) -> Option<Standing> {
+        self.run = if self.last == Some(success) { self.run.saturating_add(1) } else { 1 };
+        self.last = Some(success);
+        let threshold =
+            if success { probe.success_threshold.unwrap_or(1) } else { probe.failure_threshold.unwrap_or(3) };
+        (self.run >= threshold).then_some(if success { Standing::Success } else { Standing::Failure })
+    }
+}
+
+/// The standing that a task keeps, and how it is read.
+pub type Shared = Arc<Mutex<Option<Standing>>>;
+
+pub struct Job {
+    pub client: Client,
+    pub runtime: Arc<Runtime>,
+    pub pod: Arc<Pod>,
+    pub role: Role,
+    pub container: Container,
+    pub id: String,
+    pub pod_ip: String,
+    pub type_: Type,
+    pub standing: Shared,
+    /// Shared standing of the same container's startup probe, which holds back the others.
+    pub startup: Option<Shared>,
+    pub started_at: jiff::Timestamp,
+}
+
+impl Job {
+    /// Ends when there is nothing more to find out. `changed` is called after each change of standing.
+    pub async fn run(self, changed: impl Fn() + Send) {
+        let Some(probe) = self.type_.of(&self.container).cloned() else { return };
+        let period = Duration::from_secs(probe.period_seconds.unwrap_or(10).max(1) as u64);
+        let delay = i64::from(probe.initial_delay_seconds.unwrap_or(0));
+        let age = jiff::Timestamp::now().duration_since(self.started_at).as_secs();
+        if age < delay {
+            Timer::after(Duration::from_secs((delay - age) as u64)).await;
+        }
+        let mut tally = Tally::default();
+        loop {
+            let held = self.startup.as_ref().is_some_and(|s| *lock(s) != Some(Standing::Success));
+            if !held {
+                if let Some(success) = self.once(&probe).await {
+                    let standing = tally.add(success, &probe);
+                    let before = *lock(&self.standing);
+                    if let Some(standing) = standing.filter(|s| Some(*s) != before) {
+                        *lock(&self.standing) = Some(standing);
+                        changed();
+                    }
+                    // The container is about to be killed, or has started: this one has said what it had to.
+                    let over = match self.type_ {
+                        Type::Startup => standing.is_some(),
+                        Type::Liveness => standing == Some(Standing::Failure),
+                        Type::Readiness => false,
+                    };
+                    if over {
+                        return;
+                    }
+                }
+            }
+            Timer::after(period).await;
+        }
+    }
+
+    /// One attempt, with its event; None when it could not be made, which counts as no result.
+    async fn once(&self, probe: &Probe) -> Option<bool> {
+        let recorder = Recorder::of_container(&self.client, &self.pod.object, self.role, &self.container.name);
+        let name = self.type_.name();
+        match self.attempt(probe).await {
+            Ok(Outcome::Success) => Some(true),
+            Ok(Outcome::Warning(output)) => {
+                recorder.warning("ProbeWarning", &format!("{name} probe warning: {output}"));
+                Some(true)
+            }
+            Ok(Outcome::Failure(output)) => {
+                recorder.warning("Unhealthy", &format!("{name} probe failed: {output}"));
+                Some(false)
+            }
+            Err(error) => {
+                let message = format!("{name} probe errored and resulted in unknown state: {error}");
+                recorder.warning("Unhealthy", &message.replace(&self.id, &self.container.name));
+                None
+            }
+        }
+    }
+
+    async fn attempt(&self, probe: &Probe) -> Result<Outcome, String> {
+        let seconds = i64::from(probe.timeout_seconds.unwrap_or(1).max(1));
+        let timeout = Duration::from_secs(seconds as u64);
+        if let Some(exec) = &probe.exec {
+            let cmd = exec.command.clone().unwrap_or_default();
+            let request = ExecSyncRequest { container_id: self.id.clone(), cmd, timeout: seconds };
+            return match self.runtime.exec_sync(request).await {
+                Ok(answer) if answer.exit_code == 0 => Ok(Outcome::Success),
+                Ok(answer) => Ok(Outcome::Failure(shown(&[answer.stdout, answer.stderr].concat()))),
+                Err(e) if e.code() == Code::DEADLINE_EXCEEDED => {
+                    Ok(Outcome::Failure(format!("command timed out: {e}")))
+                }
+                Err(e) => Err(e.to_string()),
+            };
+        }
+        if let Some(get) = &probe.http_get {
+            return match http::get(get, &self.container, &self.pod_ip, "kube-probe/1.36", timeout).await {
+                Ok(answer) if (200..300).contains(&answer.status) => Ok(Outcome::Success),
+                Ok(answer) if (300..400).contains(&answer.status) => Ok(match answer.location {
+                    // A redirect to the same host would be followed; it lives, which is what was asked.
+                    Some(to) if to.starts_with('/') => Outcome::Success,
+                    _ => Outcome::Warning(format!("Probe terminated redirects, Response body: {}", answer.body)),
+                }),
+                Ok(answer) => Ok(Outcome::Failure(format!("HTTP probe failed with statuscode: {}", answer.status))),
+                Err(Failed::Answer(why)) => Ok(Outcome::Failure(why)),
+                Err(Failed::Request(why)) => Err(why),
+            };
+        }
+        if let Some(tcp) = &probe.tcp_socket {
+            let port = http::port(&tcp.port, &self.container)?;
+            let host = tcp.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(&self.pod_ip);
+            return Ok(match http::connect(host, port, timeout).await {
+                Ok(_) => Outcome::Success,
+                Err(why) => Outcome::Failure(why),
+            });
+        }
+        Err(format!("missing probe handler for {}:{}", self.pod.described(), self.container.name))
+    }
+}
+
+enum Outcome {
+    Success,
+    Warning(String),
+    Failure(String),
+}
+
+/// The first 10 kB of a command's output.
+fn shown(output: &[u8]) -> String {
+    String::from_utf8_lossy(&output[..output.len().min(10 << 10)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds() {
+        let probe = Probe { failure_threshold: Some(2), success_threshold: Some(2), ..Default::default() };
+        let (ok, bad) = (Some(Standing::Success), Some(Standing::Failure));
+        let mut tally = Tally::default();
+        for (success, want) in [
+            (true, None),
+            (true, ok),
+            (false, None),
+            (true, None),
+            (false, None),
+            (false, bad),
+            (false, bad),
+            (true, None),
+            (true, ok),
+        ] {
+            assert_eq!(tally.add(success, &probe), want);
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! Requests and limits as numbers: quantities, QoS class, and what the kernel is told (CPU shares and quota, memory
+//! limit, OOM score). Pure. Rules and constants: upstream's pkg/kubelet/cm/helpers_linux.go and pkg/kubelet/qos.
+use crate::pod::{Pod, is_sidecar};
+use k8s_openapi::{
+    api::core::v1::{Container, ResourceRequirements},
+    apimachinery::pkg::api::resource::Quantity,
+};
+use mote_cri::v1::{HugepageLimit, LinuxContainerResources};
+use std::collections::BTreeMap;
+
+const MIN_SHARES: i64 = 2;
+const MAX_SHARES: i64 = 262_144;
+const QUOTA_PERIOD_US: i64 = 100_000;
+const MIN_QUOTA_US: i64 = 1000;
+const GUARANTEED_OOM_SCORE: i64 = -997;
+const BEST_EFFORT_OOM_SCORE: i64 = 1000;
+
+pub type List = BTreeMap<String, Quantity>;
+
+/// A quantity in thousandths, rounded up; None when it is none.
+pub fn milli(text: &str) -> Option<i64> {
+    let split = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(split);
+    let (mul, div): (i128, i128) = match suffix {
+        "" => (1, 1),
+        "n" => (1, 1_000_000_000),
+        "u" => (1, 1_000_000),
+        "m" => (1, 1000),
+        "k" => (1000, 1),
+        "M" => (1_000_000, 1),
+        "G" => (1_000_000_000, 1),
+        "T" => (1_000_000_000_000, 1),
+        "P" => (1_000_000_000_000_000, 1),
+        "E" => (1_000_000_000_000_000_000, 1),
+        "Ki" => (1 << 10, 1),
+        "Mi" => (1 << 20, 1),
+        "Gi" => (1 << 30, 1),
+        "Ti" => (1 << 40, 1),
+        "Pi" => (1 << 50, 1),
+        "Ei" => (1 << 60, 1),
+        _ => {
+            let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
+            let power = 10i128.checked_pow(exponent.unsigned_abs().min(18))?;
+            if exponent < 0 { (1, power) } else { (power, 1) }
+        }
+    };
+    let negative = number.starts_with('-');
+    let number = number.trim_start_matches(['+', '-']);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() && fraction.is_empty() || whole.len() > 20 || fraction.len() > 12 {
+        return None;
+    }
+    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
+    let scale = 10i128.pow(fraction.len() as u32) * div;
+    let scaled = digits.checked_mul(mul)?.checked_mul(1000)?;
+    let value = (scaled + scale - 1) / scale;
+    i64::try_from(if negative { -value } else { value }).ok().or(Some(i64::MAX))
+}
+
+/// A quantity in units, rounded up.
+pub fn value(text: &str) -> Option<i64> {
+    milli(text).map(|m| if m == i64::MAX { m } else { m.div_euclid(1000) + i64::from(m.rem_euclid(1000) != 0) })
+}
+
+fn find<'a>(list: &'a Option<List>, name: &str) -> Option<&'a str> {
+    list.as_ref()?.get(name).map(|q| q.0.as_str())
+}
+
+fn request<'a>(r: &'a Option<ResourceRequirements>, name: &str) -> Option<&'a str> {
+    r.as_ref().and_then(|r| find(&r.requests, name))
+}
+
+fn limit<'a>(r: &'a Option<ResourceRequirements>, name: &str) -> Option<&'a str> {
+    r.as_ref().and_then(|r| find(&r.limits, name))
+}
+
+/// CPU in thousandths, memory in bytes; absent is 0.
+fn number(name: &str, text: Option<&str>) -> i64 {
+    let parse = if name == "cpu" { milli } else { value };
+    text.and_then(parse).unwrap_or(0)
+}
+
+/// "Guaranteed", "Burstable" or "BestEffort" (pkg/apis/core/v1/helper/qos/qos.go).
+pub fn qos_class(pod: &Pod) -> &'static str {
+    const NAMES: [&str; 2] = ["cpu", "memory"];
+    let mut any = false;
+    let mut guaranteed = true;
+    let pod_level = pod.spec.resources.is_some();
+    let all: Vec<&Option<ResourceRequirements>> = if pod_level {
+        vec![&pod.spec.resources]
+    } else {
+        pod.init_containers().iter().chain(&pod.spec.containers).map(|c| &c.resources).collect()
+    };
+    for resources in all {
+        for name in NAMES {
+            let requested = number(name, request(resources, name));
+            let limited = number(name, limit(resources, name));
+            any |= requested > 0 || limited > 0;
+            // A request that is not given is its limit.
+            guaranteed &= limited > 0 && (requested == limited || request(resources, name).is_none());
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
+pub fn cpu_shares(milli_cpu: i64) -> i64 {
+    (milli_cpu.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES)
+}
+
+fn cpu_quota(milli_cpu: i64) -> i64 {
+    if milli_cpu == 0 { 0 } else { (milli_cpu.saturating_mul(QUOTA_PERIOD_US) / 1000).max(MIN_QUOTA_US) }
+}
+
+/// `page_sizes` are the node's hugepage sizes as cgroups name them ("2MB").
+pub fn of_container(pod: &Pod, container: &Container, memory_capacity: i64) -> LinuxContainerResources {
+    let limit_of = |name| match number(name, limit(&container.resources, name)) {
+        0 => number(name, limit(&pod.spec.resources, name)),
+        set => set,
+    };
+    let cpu_limit = limit_of("cpu");
+    let cpu_request = match request(&container.resources, "cpu") {
+        Some(text) => number("cpu", Some(text)),
+        None => cpu_limit,
+    };
+    LinuxContainerResources {
+        cpu_period: QUOTA_PERIOD_US,
+        cpu_quota: cpu_quota(cpu_limit),
+        cpu_shares: cpu_shares(cpu_request),
+        memory_limit_in_bytes: limit_of("memory"),
+        oom_score_adj: oom_score_adj(pod, container, memory_capacity),
+        hugepage_limits: hugepages(container),
+        ..Default::default()
+    }
+}
+
+fn hugepages(container: &Container) -> Vec<HugepageLimit> {
+    let limits = container.resources.iter().filter_map(|r| r.limits.as_ref()).flatten();
+    let sized = limits.filter_map(|(name, quantity)| {
+        let bytes = value(name.strip_prefix("hugepages-")?)?;
+        Some(HugepageLimit { page_size: hugepage_name(bytes), limit: value(&quantity.0)?.max(0) as u64 })
+    });
+    sized.collect()
+}
+
+/// "2MB", "1GB": how the hugetlb cgroup names a size.
+pub fn hugepage_name(bytes: i64) -> String {
+    let units = [(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")];
+    let found = units.iter().find(|(size, _)| bytes >= *size && bytes % size == 0);
+    found.map_or_else(|| format!("{bytes}B"), |(size, unit)| format!("{}{unit}", bytes / size))
+}
+
+fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> i64 {
+    const NODE_CRITICAL: &str = "system-node-critical";
+    if pod.spec.priority_class_name.as_deref() == Some(NODE_CRITICAL) {
+        return GUARANTEED_OOM_SCORE;
+    }
+    match qos_class(pod) {
+        "Guaranteed" => return GUARANTEED_OOM_SCORE,
+        "BestEffort" => return BEST_EFFORT_OOM_SCORE,
+        _ => {}
+    }
+    let by_request = |c: &Container| {
+        let bytes = i128::from(number("memory", request(&c.resources, "memory")));
+        1000 - (1000 * bytes / i128::from(memory_capacity.max(1))) as i64
+    };
+    let mut score = by_request(container);
+    if is_sidecar(container) && pod.init_containers().iter().any(|c| c.name == container.name) {
+        // A sidecar outlives the containers it serves: never the first to go.
+        score = pod.spec.containers.iter().map(by_request).max().map_or(score, |least| score.min(least));
+    }
+    if score < 1000 + GUARANTEED_OOM_SCORE {
+        return 1000 + GUARANTEED_OOM_SCORE;
+    }
+    score.min(BEST_EFFORT_OOM_SCORE - 1)
+}
+
+/// What the pod's own cgroup is given; None: not limited.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodCgroup {
+    pub cpu_shares: i64,
+    pub cpu_quota_us: Option<i64>,
+    pub memory_limit_bytes: Option<i64>,
+}
+
+pub const CPU_PERIOD_US: i64 = QUOTA_PERIOD_US;
+
+pub fn of_pod(pod: &Pod) -> PodCgroup {
+    let qos = qos_class(pod);
+    if qos == "BestEffort" {
+        return PodCgroup { cpu_shares: MIN_SHARES, ..Default::default() };
+    }
+    let overhead =
+        |name: &str| number(name, pod.spec.overhead.as_ref().and_then(|o| o.get(name)).map(|q| q.0.as_str()));
+    // The larger of what runs together in the end and what each init container needs beside the sidecars before it.
+    let total = |name: &str, of: fn(&Option<ResourceRequirements>, &str) -> i64| {
+        if let Some(pod_level) = Some(of(&pod.spec.resources, name)).filter(|n| *n > 0) {
+            return pod_level;
+        }
+        let mut sidecars = 0;
+        let mut peak = 0;
+        for container in pod.init_containers() {
+            let own = of(&container.resources, name);
+            if is_sidecar(container) {
+                sidecars += own;
+                peak = peak.max(sidecars);
+            } else {
+                peak = peak.max(sidecars + own);
+            }
+        }
+        let main: i64 = pod.spec.containers.iter().map(|c| of(&c.resources, name)).sum();
+        peak.max(sidecars + main) + overhead(name)
+    };
+    let requested =
+        |r: &Option<ResourceRequirements>, name: &str| number(name, request(r, name).or_else(|| limit(r, name)));
+    let limited = |r: &Option<ResourceRequirements>, name: &str| number(name, limit(r, name));
+    let declared = |name: &str| {
+        let each = pod.init_containers().iter().chain(&pod.spec.containers);
+        limited(&pod.spec.resources, name) > 0 || each.into_iter().all(|c| limited(&c.resources, name) > 0)
+    };
+    PodCgroup {
+        cpu_shares: cpu_shares(total("cpu", requested)),
+        cpu_quota_us: declared("cpu").then(|| cpu_quota(total("cpu", limited))),
+        memory_limit_bytes: declared("memory").then(|| total("memory", limited)),
+    }
+}
+
+/// The pod's sum, for runtimes that size a sandbox (a VM) by it.
+pub fn of_sandbox(pod: &Pod) -> LinuxContainerResources {
+    let sum = of_pod(pod);
+    LinuxContainerResources {
+        cpu_period: QUOTA_PERIOD_US,
+        cpu_quota: sum.cpu_quota_us.unwrap_or(0),
+        cpu_shares: sum.cpu_shares,
+        memory_limit_in_bytes: sum.memory_limit_bytes.unwrap_or(0),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::pod;
+    use serde_json::json;
+
+    #[test]
+    fn quantities() {
+        for (text, want) in [
+            ("0", Some(0)),
+            ("100m", Some(100)),
+            ("1", Some(1000)),
+            ("1.5", Some(1500)),
+            ("0.0001", Some(1)),
+            ("1Ki", Some(1_024_000)),
+            ("1e3", Some(1_000_000)),
+            ("5E-1", Some(500)),
+            ("100n", Some(1)),
+            ("-2", Some(-2000)),
+            ("", None),
+            ("x", None),
+            ("1X", None),
+            ("9999999Ei", Some(i64::MAX)),
+        ] {
+            assert_eq!(milli(text), want, "{text}");
+        }
+        assert_eq!(value("64Mi"), Some(64 << 20));
+        assert_eq!(value("100m"), Some(1));
+    }
+
+    #[test]
+    fn classes() {
+        let check = |resources: serde_json::Value, want: &str| {
+            let pod = pod(json!({"containers": [{"name": "a", "image": "x", "resources": resources}]}));
+            assert_eq!(qos_class(&pod), want, "{resources}");
+        };
+        check(json!({}), "BestEffort");
+        check(json!({"requests": {"cpu": "0"}}), "BestEffort");
+        check(json!({"requests": {"cpu": "1"}}), "Burstable");
+        check(json!({"limits": {"cpu": "1"}}), "Burstable");
+        check(json!({"limits": {"cpu": "1", "memory": "1Gi"}}), "Guaranteed");
+        check(
+            json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}}),
+            "Guaranteed",
+        );
+        check(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Mi"}}), "Burstable");
+    }
+
+    #[test]
+    fn kernel_numbers() {
+        let check = |resources: serde_json::Value, want: (i64, i64, i64, i64)| {
+            let pod = pod(json!({"containers": [{"name": "a", "image": "x", "resources": resources}]}));
+            let got = of_container(&pod, &pod.spec.containers[0], 1 << 30);
+            let got = (got.cpu_shares, got.cpu_quota, got.memory_limit_in_bytes, got.oom_score_adj);
+            assert_eq!(got, want, "{resources}");
+        };
+        check(json!({}), (2, 0, 0, 1000));
+        check(json!({"requests": {"cpu": "100m"}}), (102, 0, 0, 999));
+        check(json!({"limits": {"cpu": "500m"}}), (512, 50_000, 0, 999));
+        check(json!({"requests": {"memory": "512Mi"}}), (2, 0, 0, 500));
+        check(json!({"requests": {"memory": "1Gi"}}), (2, 0, 0, 3));
+        check(json!({"limits": {"cpu": "5m", "memory": "1Gi"}}), (5, 1000, 1 << 30, -997));
+    }
+
+    #[test]
+    fn pod_sums() {
+        let pod = pod(json!({
+            "initContainers": [
+                {"name": "i", "image": "x", "resources": {"limits": {"cpu": "2", "memory": "1Mi"}}},
+                {"name": "s", "image": "x", "restartPolicy": "Always", "resources": {"limits": {"cpu": "1", "memory": "2Mi"}}}],
+            "containers": [{"name": "a", "image": "x", "resources": {"limits": {"cpu": "500m", "memory": "4Mi"}}}]}));
+        assert_eq!(
+            of_pod(&pod),
+            PodCgroup { cpu_shares: 2048, cpu_quota_us: Some(200_000), memory_limit_bytes: Some(6 << 20) }
+        );
+    }
+
+    #[test]
+    fn hugepage_names() {
+        for (bytes, want) in [(2 << 20, "2MB"), (1 << 30, "1GB"), (64 << 10, "64KB")] {
+            assert_eq!(hugepage_name(bytes), want);
+        }
+    }
+}
