@@ -1,0 +1,164 @@
+//! A plain HTTP/1.1 client over TLS, with the administrator's certificate, a token, or nothing: for requests kubectl
+//! would not send. One request a connection.
+use base64::{Engine, prelude::BASE64_STANDARD};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+};
+use serde_json::Value;
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+pub type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+#[derive(Clone)]
+pub struct Client {
+    pub address: SocketAddr,
+    with_certificate: Arc<ClientConfig>,
+    without: Arc<ClientConfig>,
+    token: Option<String>,
+    anonymous: bool,
+}
+
+#[derive(Debug)]
+pub struct Response {
+    pub code: u16,
+    pub headers: String,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+impl Client {
+    /// From the kubeconfig that the node writes.
+    pub fn new(kubeconfig: &Path) -> Client {
+        let text = std::fs::read_to_string(kubeconfig).expect("the kubeconfig is there");
+        let value = |key: &str| {
+            let line = text
+                .lines()
+                .find_map(|line| line.trim().trim_start_matches("- ").strip_prefix(key)?.strip_prefix(": "));
+            line.unwrap_or_else(|| panic!("no {key} in {}", kubeconfig.display())).trim_matches('"').to_owned()
+        };
+        let pem = |key: &str| BASE64_STANDARD.decode(value(key)).expect("base64");
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&pem("certificate-authority-data")) {
+            roots.add(certificate.expect("a PEM certificate")).expect("a usable CA certificate");
+        }
+        let chain = CertificateDer::pem_slice_iter(&pem("client-certificate-data")).collect::<Result<_, _>>();
+        let key = PrivateKeyDer::from_pem_slice(&pem("client-key-data")).expect("a PEM key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = || {
+            let builder = ClientConfig::builder_with_provider(provider.clone());
+            builder.with_safe_default_protocol_versions().expect("TLS versions").with_root_certificates(roots.clone())
+        };
+        let with_certificate = builder().with_client_auth_cert(chain.expect("PEM"), key).expect("a matching key");
+        let server = value("server");
+        let address = server.strip_prefix("https://").expect("an https server").replace("localhost", "127.0.0.1");
+        Client {
+            address: address.parse().expect("an address and port"),
+            with_certificate: Arc::new(with_certificate),
+            without: Arc::new(builder().with_no_client_auth()),
+            token: None,
+            anonymous: false,
+        }
+    }
+
+    pub fn with_token(&self, token: &str) -> Client {
+        Client { token: Some(token.to_owned()), anonymous: true, ..self.clone() }
+    }
+
+    pub fn anonymous(&self) -> Client {
+        Client { token: None, anonymous: true, ..self.clone() }
+    }
+
+    /// An open connection, to send bytes of one's own on.
+    pub fn connect(&self) -> io::Result<Stream> {
+        let socket = TcpStream::connect_timeout(&self.address, Duration::from_secs(5))?;
+        socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let config = if self.anonymous { &self.without } else { &self.with_certificate };
+        let name = ServerName::IpAddress(self.address.ip().into());
+        let connection = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
+        Ok(StreamOwned::new(connection, socket))
+    }
+
+    pub fn try_request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Response> {
+        let mut stream = self.connect()?;
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);
+        if let Some(token) = &self.token {
+            head.push_str(&format!("Authorization: Bearer {token}\r\n"));
+        }
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
+        stream.write_all(head.as_bytes())?;
+        // A server may answer and close before it has read a body it does not want.
+        let _ = stream.write_all(body).and_then(|()| stream.flush());
+        read_response(&mut stream)
+    }
+
+    #[track_caller]
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        self.try_request(method, path, headers, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Response {
+        self.request("GET", path, &[("Accept", "application/json")], b"")
+    }
+
+    #[track_caller]
+    pub fn post(&self, path: &str, body: &Value) -> Response {
+        self.request("POST", path, &[("Content-Type", "application/json")], body.to_string().as_bytes())
+    }
+}
+
+/// The body up to where the server says it ends, or closes.
+pub fn read_response(stream: &mut impl Read) -> io::Result<Response> {
+    let mut bytes = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut bytes) {
+        // Closed without TLS' farewell, which is enough after a whole answer.
+        if bytes.is_empty() {
+            return Err(error);
+        }
+    }
+    let end = find(&bytes, b"\r\n\r\n").ok_or_else(|| io::Error::other("no answer"))?;
+    let headers = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let code =
+        headers.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| io::Error::other("no status"))?;
+    let body = &bytes[end + 4..];
+    let chunked = headers.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    Ok(Response { code, headers, body: if chunked { unchunk(body) } else { body.to_vec() } })
+}
+
+fn unchunk(mut rest: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(end) = find(rest, b"\r\n") {
+        let bytes = usize::from_str_radix(String::from_utf8_lossy(&rest[..end]).trim(), 16).unwrap_or(0);
+        let start = end + 2;
+        if bytes == 0 || rest.len() < start + bytes {
+            break;
+        }
+        body.extend_from_slice(&rest[start..start + bytes]);
+        rest = rest.get(start + bytes + 2..).unwrap_or_default();
+    }
+    body
+}
+
+fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
+    bytes.windows(pattern.len()).position(|window| window == pattern)
+}
