@@ -1,9 +1,9 @@
 //! Endpoints, the older form of EndpointSlice, for every Service with a selector: one object, addresses grouped into
 //! subsets with the same ports. Behaviour of upstream's pkg/controller/endpoint.
-use crate::{identity, kind, owner::gone_is_fine, pod, pod_control, service_pods};
+use crate::{owner::gone_is_fine, pod, pod_control, service_pods, session::Session};
 use mote_api::{
     Change, Client, DeleteOptions, Kind, Object, Ref, Sub,
-    driver::{self, BoxFuture, Error, Key, Next, Queue, Reconciler},
+    driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use serde_json::{Map, Value, json};
 use std::{
@@ -20,7 +20,7 @@ pub const MANAGER: &str = "endpoint-controller";
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 
 struct Controller {
-    client: Client,
+    session: Session,
     services: Arc<Kind>,
     pods: Arc<Kind>,
     endpoints: Arc<Kind>,
@@ -29,15 +29,15 @@ struct Controller {
 }
 
 pub fn start(client: &Client) {
-    let client = identity(client, "endpoint-controller");
+    let session = Session::new(client, "endpoint-controller");
     let controller = Controller {
-        services: kind(&client, "", "v1", "services"),
-        pods: kind(&client, "", "v1", "pods"),
-        endpoints: kind(&client, "", "v1", "endpoints"),
+        services: session.kind("", "v1", "services"),
+        pods: session.kind("", "v1", "pods"),
+        endpoints: session.kind("", "v1", "endpoints"),
         gone: Mutex::default(),
-        client: client.clone(),
+        session: session.clone(),
     };
-    driver::start(&client, Arc::new(controller));
+    session.start(controller);
 }
 
 impl Reconciler for Controller {
@@ -56,7 +56,7 @@ impl Reconciler for Controller {
     fn wake(&self, change: &Change, queue: &Queue) {
         let object = change.object();
         match &*change.kind.plural {
-            "pods" => service_pods::wake(&self.client, &self.services, change, queue),
+            "pods" => service_pods::wake(&self.session, &self.services, change, queue),
             plural => {
                 let key = Key::new(object.namespace(), object.name());
                 if plural == "services" && change.new.is_none() {
@@ -79,9 +79,9 @@ impl Reconciler for Controller {
 
 impl Controller {
     async fn sync(&self, key: &Key) -> Result<Next, Error> {
-        let current = self.client.get(&self.endpoints, &key.namespace, &key.name).ok();
+        let current = self.session.get(&self.endpoints, &key.namespace, &key.name).ok();
         let deleted = self.gone.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
-        let service = match self.client.get(&self.services, &key.namespace, &key.name) {
+        let service = match self.session.get(&self.services, &key.namespace, &key.name) {
             Ok(service) => service,
             Err(status) if status.is_not_found() => {
                 self.remove_stale(current, deleted).await?;
@@ -100,7 +100,7 @@ impl Controller {
                 metadata["annotations"] = json!({OVER_CAPACITY: "truncated"});
             }
             let value = json!({"metadata": metadata, "subsets": subsets});
-            self.client.create_value(&self.endpoints, &key.namespace, value).await?;
+            self.session.create(&self.endpoints, &key.namespace, value).await?;
             return Ok(Next::Done);
         };
         let said = current.root().get("subsets").items().map(Ref::to_value).collect::<Vec<_>>();
@@ -116,7 +116,7 @@ impl Controller {
         } else if let Some(annotations) = value.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
             annotations.remove(OVER_CAPACITY);
         }
-        self.client.update_value(&self.endpoints, Sub::Main, value).await?;
+        self.session.update(&self.endpoints, Sub::Main, value).await?;
         Ok(Next::Done)
     }
 
@@ -127,15 +127,14 @@ impl Controller {
         if !deleted && stale.meta().get("labels").get(MANAGED_BY).str() != MANAGER {
             return Ok(());
         }
-        let options = DeleteOptions { uid: Some(stale.uid().into()), ..DeleteOptions::default() };
-        gone_is_fine(self.client.delete(&self.endpoints, stale.namespace(), stale.name(), options).await)?;
+        gone_is_fine(self.session.delete(&stale, DeleteOptions::default()).await)?;
         Ok(())
     }
 
     fn subsets(&self, service: &Object) -> (Vec<Value>, bool) {
         let all = service_pods::publishes_not_ready(service);
         let mut addresses = Addresses::default();
-        for pod in service_pods::backing(&self.client, &self.pods, service, all) {
+        for pod in service_pods::backing(&self.session, &self.pods, service, all) {
             let Some(ip) = address_for(service, &pod) else { continue };
             let ready = all || pod::is_ready(&pod);
             let mut address = json!({

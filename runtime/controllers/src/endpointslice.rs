@@ -1,13 +1,14 @@
 //! EndpointSlices of every Service with a selector: per address family and set of ports, at most 100 endpoints each,
 //! changed as little as possible. Behaviour of upstream's staging/src/k8s.io/endpointslice/reconciler.go.
 use crate::{
-    hash, identity, kind,
+    hash,
     owner::{controller_ref, gone_is_fine, owners},
     pod, pod_control, service_pods,
+    session::Session,
 };
 use mote_api::{
     Change, Client, DeleteOptions, Kind, Object, Sub,
-    driver::{self, BoxFuture, Error, Key, Next, Queue, Reconciler},
+    driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use serde_json::{Map, Value, json};
 use std::{
@@ -23,7 +24,7 @@ pub const MAX_ENDPOINTS: usize = 100;
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 struct Controller {
-    client: Client,
+    session: Session,
     services: Arc<Kind>,
     pods: Arc<Kind>,
     nodes: Arc<Kind>,
@@ -31,15 +32,15 @@ struct Controller {
 }
 
 pub fn start(client: &Client) {
-    let client = identity(client, "endpointslice-controller");
+    let session = Session::new(client, "endpointslice-controller");
     let controller = Controller {
-        services: kind(&client, "", "v1", "services"),
-        pods: kind(&client, "", "v1", "pods"),
-        nodes: kind(&client, "", "v1", "nodes"),
-        slices: kind(&client, "discovery.k8s.io", "v1", "endpointslices"),
-        client: client.clone(),
+        services: session.kind("", "v1", "services"),
+        pods: session.kind("", "v1", "pods"),
+        nodes: session.kind("", "v1", "nodes"),
+        slices: session.kind("discovery.k8s.io", "v1", "endpointslices"),
+        session: session.clone(),
     };
-    driver::start(&client, Arc::new(controller));
+    session.start(controller);
 }
 
 /// The Service a slice belongs to, when `manager` looks after it.
@@ -66,7 +67,7 @@ impl Reconciler for Controller {
         let object = change.object();
         match &*change.kind.plural {
             "services" => queue.add(Key::new(object.namespace(), object.name())),
-            "pods" => service_pods::wake(&self.client, &self.services, change, queue),
+            "pods" => service_pods::wake(&self.session, &self.services, change, queue),
             "nodes" => self.wake_for_node(change, queue),
             _ => change.old.iter().chain(&change.new).filter_map(|s| service_of(s, MANAGER)).for_each(|k| queue.add(k)),
         }
@@ -112,7 +113,7 @@ impl Controller {
         if zone(&change.old) == zone(&change.new) {
             return;
         }
-        for service in self.client.list(&self.services, None).unwrap_or_default() {
+        for service in self.session.list(&self.services, None).unwrap_or_default() {
             if service_pods::selector(&service).is_some() {
                 queue.add(Key::new(service.namespace(), service.name()));
             }
@@ -120,9 +121,9 @@ impl Controller {
     }
 
     async fn sync(&self, key: &Key) -> Result<Next, Error> {
-        let mut slices = self.client.list(&self.slices, Some(&key.namespace))?;
+        let mut slices = self.session.list(&self.slices, Some(&key.namespace))?;
         slices.retain(|s| service_of(s, MANAGER).as_ref() == Some(key) && !s.is_deleting());
-        let service = match self.client.get(&self.services, &key.namespace, &key.name) {
+        let service = match self.session.get(&self.services, &key.namespace, &key.name) {
             // Its slices have an owner, and are collected with it.
             Err(status) if status.is_not_found() => return Ok(Next::Done),
             result => result?,
@@ -130,7 +131,7 @@ impl Controller {
         if service_pods::selector(&service).is_none() || service.is_deleting() {
             return Ok(Next::Done);
         }
-        let pods = service_pods::backing(&self.client, &self.pods, &service, true);
+        let pods = service_pods::backing(&self.session, &self.pods, &service, true);
         let families: HashSet<&str> = service.root().at("spec.ipFamilies").items().map(|f| f.str()).collect();
         for slice in slices.iter().filter(|s| !families.contains(s.root().get("addressType").str())) {
             self.delete(slice).await?;
@@ -168,7 +169,7 @@ impl Controller {
                 },
                 "addressType": family, "ports": ports, "endpoints": endpoints,
             });
-            self.client.create_value(&self.slices, service.namespace(), slice).await?;
+            self.session.create(&self.slices, service.namespace(), slice).await?;
         }
         let mut updates: BTreeMap<usize, Option<Vec<Value>>> =
             plan.update.into_iter().map(|(index, endpoints)| (index, Some(endpoints))).collect();
@@ -183,7 +184,7 @@ impl Controller {
             if let Some(endpoints) = endpoints {
                 value["endpoints"] = endpoints.into();
             }
-            self.client.update_value(&self.slices, Sub::Main, value).await?;
+            self.session.update(&self.slices, Sub::Main, value).await?;
         }
         for index in plan.delete {
             self.delete(slices[index]).await?;
@@ -192,8 +193,7 @@ impl Controller {
     }
 
     async fn delete(&self, slice: &Object) -> Result<(), Error> {
-        let options = DeleteOptions { uid: Some(slice.uid().into()), ..DeleteOptions::default() };
-        gone_is_fine(self.client.delete(&self.slices, slice.namespace(), slice.name(), options).await)?;
+        gone_is_fine(self.session.delete(slice, DeleteOptions::default()).await)?;
         Ok(())
     }
 
@@ -207,7 +207,7 @@ impl Controller {
             if addresses.is_empty() {
                 continue;
             }
-            let node = self.client.get(&self.nodes, "", pod::node_name(pod)).ok();
+            let node = self.session.get(&self.nodes, "", pod::node_name(pod)).ok();
             if node.is_none() && !service_pods::publishes_not_ready(service) {
                 continue;
             }

@@ -5,12 +5,12 @@
 //! however many dependents. To find them only those kinds are read, in the owner's namespace when it has one.
 //! Behaviour of upstream's pkg/controller/garbagecollector.
 use crate::{
-    identity,
     owner::{OwnerRef, gone_is_fine, group_of, owners, release, set_owners},
+    session::Session,
 };
 use mote_api::{
-    Change, Client, DeleteOptions, Kind, Object, Patch, Sub,
-    driver::{self, BoxFuture, Error, Key, Next, Queue, Reconciler},
+    Change, Client, DeleteOptions, Kind, Object, Sub,
+    driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use serde_json::{Value, json};
 use std::{
@@ -25,7 +25,7 @@ const ORPHAN: &str = "orphan";
 const UNKNOWN_LIMIT: usize = 1000;
 
 struct Controller {
-    client: Client,
+    session: Session,
     queue: OnceLock<Queue>,
     index: Mutex<Index>,
     /// Keys that wait for a kind to appear.
@@ -33,14 +33,14 @@ struct Controller {
 }
 
 pub fn start(client: &Client) {
-    let client = identity(client, "generic-garbage-collector");
+    let session = Session::new(client, "generic-garbage-collector");
     let controller = Controller {
-        client: client.clone(),
+        session: session.clone(),
         queue: OnceLock::new(),
         index: Mutex::default(),
         unknown: Mutex::default(),
     };
-    driver::start(&client, Arc::new(controller));
+    session.start(controller);
 }
 
 /// How many references there are to each owner's UID, and from which kinds.
@@ -186,8 +186,10 @@ impl Reconciler for Controller {
     fn reconcile<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Next, Error>> {
         Box::pin(async move {
             let Some(place) = parse(key) else { return Ok(Next::Done) };
-            let Some(kind) = self.client.kind(place.group, place.version, place.plural) else { return Ok(Next::Done) };
-            match self.client.get(&kind, place.namespace, &key.name) {
+            let Some(kind) = self.session.find_kind(place.group, place.version, place.plural) else {
+                return Ok(Next::Done);
+            };
+            match self.session.get(&kind, place.namespace, &key.name) {
                 Ok(object) if object.uid() == place.uid => self.process(object, key).await?,
                 Err(status) if !status.is_not_found() => return Err(status.into()),
                 // Gone: whoever depended on it is looked at again.
@@ -229,14 +231,14 @@ impl Controller {
     fn owner_kind(&self, reference: &OwnerRef<'_>) -> Option<Arc<Kind>> {
         let (group, api_version) = (group_of(reference.api_version), reference.api_version);
         let version = api_version.rsplit_once('/').map_or(api_version, |(_, version)| version);
-        self.client.catalog().by_kind(group, version, reference.kind).cloned()
+        self.session.catalog().by_kind(group, version, reference.kind).cloned()
     }
 
     /// The owner, if it is there and is the one that is meant.
     fn owner(&self, reference: &OwnerRef<'_>, dependent: &Object) -> Option<Object> {
         let kind = self.owner_kind(reference)?;
         let namespace = if kind.namespaced { dependent.namespace() } else { "" };
-        self.client.get(&kind, namespace, reference.name).ok().filter(|o| o.uid() == reference.uid)
+        self.session.get(&kind, namespace, reference.name).ok().filter(|o| o.uid() == reference.uid)
     }
 
     fn find(&self, reference: &OwnerRef<'_>, dependent: &Object) -> Found {
@@ -258,10 +260,10 @@ impl Controller {
             return Vec::new();
         }
         let mut found = Vec::new();
-        let kinds = self.client.kinds().into_iter().filter(|k| mask & kind_bit(k) != 0);
+        let kinds = self.session.kinds().into_iter().filter(|k| mask & kind_bit(k) != 0);
         for kind in kinds.filter(|k| !owner_kind.namespaced || k.namespaced) {
             let within = owner_kind.namespaced.then_some(namespace);
-            let objects = self.client.list(&kind, within).unwrap_or_default();
+            let objects = self.session.list(&kind, within).unwrap_or_default();
             found.extend(objects.into_iter().filter(|o| refers_to(o, uid)));
         }
         found
@@ -300,7 +302,7 @@ impl Controller {
             };
             let kept: Vec<Value> = references(&object).filter(|r| !stale(r)).map(|r| r.to_value()).collect();
             if !dangling.is_empty() || !waiting.is_empty() {
-                gone_is_fine(set_owners(&self.client, &object, kept).await)?;
+                gone_is_fine(set_owners(&self.session, &object, kept).await)?;
             }
             return Ok(());
         }
@@ -312,7 +314,7 @@ impl Controller {
             let dependents = self.dependents(object.uid(), &object.kind, object.namespace());
             if dependents.iter().any(is_deleting_dependents) {
                 // A possible circle of owners that wait for each other: stop blocking them.
-                revision = set_owners(&self.client, &object, unblocked(&object)).await?.revision;
+                revision = set_owners(&self.session, &object, unblocked(&object)).await?.revision;
             }
             if dependents.is_empty() { "Background" } else { "Foreground" }
         } else if has_finalizer(&object, ORPHAN) {
@@ -323,12 +325,11 @@ impl Controller {
             "Background"
         };
         let options = DeleteOptions {
-            uid: Some(object.uid().into()),
             resource_version: Some(revision),
             propagation: Some(propagation.into()),
             ..DeleteOptions::default()
         };
-        gone_is_fine(self.client.delete(&object.kind, object.namespace(), object.name(), options).await)?;
+        gone_is_fine(self.session.delete(&object, options).await)?;
         Ok(())
     }
 
@@ -347,7 +348,7 @@ impl Controller {
     async fn orphan(&self, object: Object) -> Result<(), Error> {
         for dependent in self.dependents(object.uid(), &object.kind, object.namespace()) {
             let references = release(&dependent, object.uid());
-            gone_is_fine(set_owners(&self.client, &dependent, references).await)?;
+            gone_is_fine(set_owners(&self.session, &dependent, references).await)?;
         }
         self.remove_finalizer(&object, ORPHAN).await
     }
@@ -357,9 +358,7 @@ impl Controller {
             object.meta().get("finalizers").items().filter(|f| f.str() != name).map(|f| f.to_value()).collect();
         let left = if left.is_empty() { Value::Null } else { Value::Array(left) };
         let patch = json!({"metadata": {"resourceVersion": object.revision.to_string(), "finalizers": left}});
-        let result =
-            self.client.patch(&object.kind, object.namespace(), object.name(), Sub::Main, Patch::Merge(patch)).await;
-        gone_is_fine(result)?;
+        gone_is_fine(self.session.patch(object, Sub::Main, patch).await)?;
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ mod owner;
 mod pod;
 mod pod_control;
 mod service_pods;
+mod session;
 mod status;
 
 //mod clusterrole_aggregation;
@@ -34,8 +35,8 @@ mod serviceaccount;
 mod taint_eviction;
 //mod ttl_after_finished;
 
-use mote_api::{Client, Kind};
-use std::{sync::Arc, time::Duration};
+use mote_api::Client;
+use std::time::Duration;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -83,17 +84,4 @@ pub fn start_all(client: &Client, config: &Config) {
     //ttl_after_finished::start(client);
     //protection::start(client);
     //clusterrole_aggregation::start(client);
-}
-
-/// The same server under `system:serviceaccount:kube-system:<name>`, with a service account's groups.
-fn identity(client: &Client, name: &str) -> Client {
-    client.as_user(
-        &format!("system:serviceaccount:kube-system:{name}"),
-        &["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"],
-    )
-}
-
-/// A built-in kind; the table is part of this binary, so a missing one is a mistake of the build.
-fn kind(client: &Client, group: &str, version: &str, plural: &str) -> Arc<Kind> {
-    client.kind(group, version, plural).unwrap_or_else(|| panic!("no built-in kind {group}/{version} {plural}"))
 }

@@ -4,12 +4,12 @@
 //! upstream's pkg/controller/namespace/deletion, ordered deletion included.
 use crate::{
     amounts::{now, rfc3339},
-    identity, kind,
+    session::Session,
     status::{Conditions, write},
 };
 use mote_api::{
     Change, Client, DeleteOptions, Kind, Object, Sub,
-    driver::{self, BoxFuture, Error, Key, Next, Queue, Reconciler},
+    driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -30,13 +30,13 @@ const CONDITIONS: [(&str, &str, &str); 5] = [
 ];
 
 struct Controller {
-    client: Client,
+    session: Session,
     kind: Arc<Kind>,
 }
 
 pub fn start(client: &Client) {
-    let client = identity(client, "namespace-controller");
-    driver::start(&client.clone(), Arc::new(Controller { kind: kind(&client, "", "v1", "namespaces"), client }));
+    let session = Session::new(client, "namespace-controller");
+    session.clone().start(Controller { kind: session.kind("", "v1", "namespaces"), session });
 }
 
 /// What is left in a namespace.
@@ -69,7 +69,7 @@ impl Reconciler for Controller {
             }
         } else if change.kind.namespaced && change.new.is_none() {
             let name = change.object().namespace();
-            if self.client.get(&self.kind, "", name).is_ok_and(|n| n.is_deleting()) {
+            if self.session.get(&self.kind, "", name).is_ok_and(|n| n.is_deleting()) {
                 queue.add(Key::new("", name));
             }
         }
@@ -77,7 +77,7 @@ impl Reconciler for Controller {
 
     fn reconcile<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Next, Error>> {
         Box::pin(async move {
-            let namespace = match self.client.get(&self.kind, "", &key.name) {
+            let namespace = match self.session.get(&self.kind, "", &key.name) {
                 Ok(namespace) => namespace,
                 Err(status) if status.is_not_found() => return Ok(Next::Done),
                 Err(status) => return Err(status.into()),
@@ -100,7 +100,7 @@ impl Controller {
         }
         status["phase"] = "Terminating".into();
         status["conditions"] = conditions(Conditions::of(&namespace), &remaining).into_value();
-        let namespace = write(&self.client, &namespace, status).await?;
+        let namespace = write(&self.session, &namespace, status).await?;
         if let Some(failure) = remaining.failures.into_iter().next() {
             return Err(Error::Other(failure));
         }
@@ -115,7 +115,7 @@ impl Controller {
         if let Some(finalizers) = value.pointer_mut("/spec/finalizers").and_then(Value::as_array_mut) {
             finalizers.retain(|f| f != FINALIZER);
         }
-        match self.client.update_value(&self.kind, Sub::Finalize, value).await {
+        match self.session.update(&self.kind, Sub::Finalize, value).await {
             Err(status) if !status.is_not_found() => Err(status.into()),
             _ => Ok(()),
         }
@@ -125,7 +125,7 @@ impl Controller {
     /// so that their Secrets, Services and policies outlive them.
     async fn delete_content(&self, namespace: &str) -> Remaining {
         let mut remaining = Remaining::default();
-        let mut kinds = self.client.kinds();
+        let mut kinds = self.session.kinds();
         kinds.retain(|k| k.namespaced);
         kinds.sort_by_key(|k| !(k.group.is_empty() && k.plural == "pods"));
         for kind in &kinds {
@@ -138,7 +138,7 @@ impl Controller {
     }
 
     async fn delete_kind(&self, kind: &Arc<Kind>, namespace: &str, remaining: &mut Remaining) {
-        let objects = match self.client.list(kind, Some(namespace)) {
+        let objects = match self.session.list(kind, Some(namespace)) {
             Ok(objects) => objects,
             Err(status) => return remaining.failures.push(status.message),
         };
@@ -146,19 +146,15 @@ impl Controller {
             return;
         }
         for object in objects.iter().filter(|o| !o.is_deleting()) {
-            let options = DeleteOptions {
-                uid: Some(object.uid().into()),
-                propagation: Some("Background".into()),
-                ..DeleteOptions::default()
-            };
-            match self.client.delete(kind, namespace, object.name(), options).await {
+            let options = DeleteOptions { propagation: Some("Background".into()), ..DeleteOptions::default() };
+            match self.session.delete(object, options).await {
                 Err(status) if !status.is_not_found() && !status.is_conflict() => {
                     remaining.failures.push(status.message)
                 }
                 _ => {}
             }
         }
-        let left = self.client.list(kind, Some(namespace)).unwrap_or_default();
+        let left = self.session.list(kind, Some(namespace)).unwrap_or_default();
         if !left.is_empty() {
             *remaining.by_resource.entry(format!("{}.{}", kind.plural, kind.group)).or_default() += left.len();
         }

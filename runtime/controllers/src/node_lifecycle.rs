@@ -6,14 +6,14 @@
 use crate::{
     Config,
     amounts::{now, rfc3339},
-    identity, kind,
     owner::gone_is_fine,
     pod,
+    session::Session,
     status::{Conditions, write},
 };
 use mote_api::{
-    Change, Client, Kind, Object, Patch, Ref, Sub,
-    driver::{self, BoxFuture, Error, Key, Next, Queue, Reconciler},
+    Change, Client, Kind, Object, Ref, Sub,
+    driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use serde_json::{Map, Value, json};
 use std::{
@@ -42,7 +42,7 @@ const LABELS: [(&str, &str); 2] =
 const LEASES: &str = "kube-node-lease";
 
 struct Controller {
-    client: Client,
+    session: Session,
     nodes: Arc<Kind>,
     pods: Arc<Kind>,
     local_node: String,
@@ -52,16 +52,16 @@ struct Controller {
 }
 
 pub fn start(client: &Client, config: &Config) {
-    let client = identity(client, "node-controller");
+    let session = Session::new(client, "node-controller");
     let controller = Controller {
-        nodes: kind(&client, "", "v1", "nodes"),
-        pods: kind(&client, "", "v1", "pods"),
+        nodes: session.kind("", "v1", "nodes"),
+        pods: session.kind("", "v1", "pods"),
         local_node: config.local_node.clone(),
         grace: config.node_monitor_grace_period,
         seen: Mutex::default(),
-        client: client.clone(),
+        session: session.clone(),
     };
-    driver::start(&client, Arc::new(controller));
+    session.start(controller);
 }
 
 impl Reconciler for Controller {
@@ -91,7 +91,7 @@ impl Reconciler for Controller {
         let heartbeat = condition(node, "Ready").get("lastHeartbeatTime").str();
         let known = seen.get(node.name());
         if known.is_none() && change.old.is_none() {
-            self.client.event(
+            self.session.event(
                 node,
                 "Normal",
                 "RegisteredNode",
@@ -106,7 +106,7 @@ impl Reconciler for Controller {
 
     fn reconcile<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Next, Error>> {
         Box::pin(async move {
-            let node = match self.client.get(&self.nodes, "", &key.name) {
+            let node = match self.session.get(&self.nodes, "", &key.name) {
                 Ok(node) => node,
                 Err(status) if status.is_not_found() => return Ok(Next::Done),
                 Err(status) => return Err(status.into()),
@@ -142,10 +142,10 @@ impl Controller {
             status = json!({});
         }
         status["conditions"] = silenced(&node).into_value();
-        let node = write(&self.client, &node, status).await?;
+        let node = write(&self.session, &node, status).await?;
         if was_ready {
             let message = format!("Node {} status is now: NodeNotReady", node.name());
-            self.client.event(&node, "Normal", "NodeNotReady", &message);
+            self.session.event(&node, "Normal", "NodeNotReady", &message);
             self.mark_pods(&node).await?;
         }
         // Its next heartbeat or Lease changes the Node, and that wakes this.
@@ -154,7 +154,7 @@ impl Controller {
 
     /// Pods of a silent node are not ready: nobody can say that they are.
     async fn mark_pods(&self, node: &Object) -> Result<(), Error> {
-        for pod in self.client.list(&self.pods, None)? {
+        for pod in self.session.list(&self.pods, None)? {
             if pod::node_name(&pod) != node.name() || !pod::is_ready(&pod) {
                 continue;
             }
@@ -165,8 +165,8 @@ impl Controller {
             }
             let mut status = pod.root().get("status").to_value();
             status["conditions"] = conditions.into_value();
-            gone_is_fine(write(&self.client, &pod, status).await)?;
-            self.client.event(&pod, "Warning", "NodeNotReady", "Node is not ready");
+            gone_is_fine(write(&self.session, &pod, status).await)?;
+            self.session.event(&pod, "Warning", "NodeNotReady", "Node is not ready");
         }
         Ok(())
     }
@@ -192,7 +192,7 @@ impl Controller {
         metadata.insert("resourceVersion".into(), node.revision.to_string().into());
         let taints = if taints.is_empty() { Value::Null } else { taints.into() };
         let patch = json!({"metadata": metadata, "spec": {"taints": taints}});
-        gone_is_fine(self.client.patch(&self.nodes, "", node.name(), Sub::Main, Patch::Merge(patch)).await)?;
+        gone_is_fine(self.session.patch(node, Sub::Main, patch).await)?;
         Ok(())
     }
 }

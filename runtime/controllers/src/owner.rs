@@ -1,7 +1,8 @@
 //! Who controls what: controller references read and written, and claiming by selector.
 //!
 //! Invariant: an object has at most one controller reference, and only its controller's claim adds or removes it.
-use mote_api::{Client, Kind, Object, Patch, Ref, Status, Sub, driver::Key};
+use crate::session::Session;
+use mote_api::{Kind, Object, Ref, Status, Sub, driver::Key};
 use mote_schema::selector::{LabelSelector, Op, Requirement};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -81,25 +82,25 @@ pub fn labels_contain(labels: Ref<'_>, wanted: Ref<'_>) -> bool {
 /// go of its own that no longer match (pkg/controller/controller_ref_manager.go). An owner that is being deleted
 /// takes nothing in, but may still let go of nothing: it only lists.
 pub async fn claim(
-    client: &Client,
+    session: &Session,
     owner: &Object,
     kind: &Arc<Kind>,
     selector: &LabelSelector,
     may_adopt: fn(&Object) -> bool,
 ) -> Result<Vec<Object>, Status> {
     let mut claimed = Vec::new();
-    for object in client.list(kind, Some(owner.namespace()))? {
+    for object in session.list(kind, Some(owner.namespace()))? {
         let matches = selector.matches(labels(&object));
         match controller_of(&object) {
             Some(reference) if reference.uid != owner.uid() => {}
             Some(_) if matches || owner.is_deleting() => claimed.push(object),
-            Some(_) => gone_is_fine(set_owners(client, &object, release(&object, owner.uid())).await)?,
+            Some(_) => gone_is_fine(set_owners(session, &object, release(&object, owner.uid())).await)?,
             None if !matches || owner.is_deleting() || object.is_deleting() || !may_adopt(&object) => {}
             None => {
                 let mut references: Vec<Value> =
                     object.meta().get("ownerReferences").items().map(Ref::to_value).collect();
                 references.push(controller_ref(owner));
-                match set_owners(client, &object, references).await {
+                match set_owners(session, &object, references).await {
                     Ok(adopted) => claimed.push(adopted),
                     Err(status) if status.is_not_found() => {}
                     Err(status) => return Err(status),
@@ -117,12 +118,12 @@ pub fn release(object: &Object, uid: &str) -> Vec<Value> {
 }
 
 /// Replaces the ownerReferences, provided nobody wrote the object since it was read.
-pub async fn set_owners(client: &Client, object: &Object, references: Vec<Value>) -> Result<Object, Status> {
+pub async fn set_owners(session: &Session, object: &Object, references: Vec<Value>) -> Result<Object, Status> {
     let references = if references.is_empty() { Value::Null } else { Value::Array(references) };
     let patch = json!({"metadata": {
         "uid": object.uid(), "resourceVersion": object.revision.to_string(), "ownerReferences": references,
     }});
-    client.patch(&object.kind, object.namespace(), object.name(), Sub::Main, Patch::Merge(patch)).await
+    session.patch(object, Sub::Main, patch).await
 }
 
 /// What was to be changed or deleted is gone already.
@@ -136,7 +137,7 @@ pub fn gone_is_fine<T>(result: Result<T, Status>) -> Result<(), Status> {
 /// Wakes whoever a dependent's change concerns: its controller before and after, or, for an orphan whose labels or
 /// references changed, everything of `kind` in its namespace that would take it in.
 pub fn wake_controllers(
-    client: &Client,
+    session: &Session,
     kind: &Arc<Kind>,
     change: &mote_api::Change,
     queue: &mote_api::driver::Queue,
@@ -158,7 +159,7 @@ pub fn wake_controllers(
     {
         return;
     }
-    for candidate in client.list(kind, Some(orphan.namespace())).unwrap_or_default() {
+    for candidate in session.list(kind, Some(orphan.namespace())).unwrap_or_default() {
         if selects(&candidate, orphan) {
             queue.add(Key::new(candidate.namespace(), candidate.name()));
         }

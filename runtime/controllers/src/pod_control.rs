@@ -1,6 +1,7 @@
 //! Making and removing pods on behalf of an owner, with upstream's events (pkg/controller/controller_utils.go).
-use crate::owner::controller_ref;
-use mote_api::{Client, DeleteOptions, Kind, Object, Ref, Status, driver::BoxFuture};
+use crate::owner::{controller_ref, gone_is_fine};
+use crate::session::Session;
+use mote_api::{DeleteOptions, Kind, Object, Ref, Status, Sub, driver::BoxFuture};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -22,32 +23,31 @@ pub fn from_template(template: Ref<'_>, owner: &Object) -> Value {
 }
 
 /// Creates `pod` in the owner's namespace.
-pub async fn create(client: &Client, pods: &Arc<Kind>, owner: &Object, pod: Value) -> Result<Object, Status> {
-    match client.create_value(pods, owner.namespace(), pod).await {
+pub async fn create(session: &Session, pods: &Arc<Kind>, owner: &Object, pod: Value) -> Result<Object, Status> {
+    match session.create(pods, owner.namespace(), pod).await {
         Ok(pod) => {
-            client.event(owner, "Normal", "SuccessfulCreate", &format!("Created pod: {}", pod.name()));
+            session.event(owner, "Normal", "SuccessfulCreate", &format!("Created pod: {}", pod.name()));
             Ok(pod)
         }
         Err(status) => {
             if !namespace_terminating(&status) {
-                client.event(owner, "Warning", "FailedCreate", &format!("Error creating: {}", status.message));
+                session.event(owner, "Warning", "FailedCreate", &format!("Error creating: {}", status.message));
             }
             Err(status)
         }
     }
 }
 
-pub async fn delete(client: &Client, owner: &Object, pod: &Object) -> Result<(), Status> {
-    let options = DeleteOptions { uid: Some(pod.uid().into()), ..DeleteOptions::default() };
-    match client.delete(&pod.kind, pod.namespace(), pod.name(), options).await {
+pub async fn delete(session: &Session, owner: &Object, pod: &Object) -> Result<(), Status> {
+    match session.delete(pod, DeleteOptions::default()).await {
         Ok(()) => {
-            client.event(owner, "Normal", "SuccessfulDelete", &format!("Deleted pod: {}", pod.name()));
+            session.event(owner, "Normal", "SuccessfulDelete", &format!("Deleted pod: {}", pod.name()));
             Ok(())
         }
         // Somebody else was quicker, or another pod has taken the name: this one is gone either way.
         Err(status) if status.is_not_found() || status.is_conflict() => Ok(()),
         Err(status) => {
-            client.event(owner, "Warning", "FailedDelete", &format!("Error deleting: {}", status.message));
+            session.event(owner, "Warning", "FailedDelete", &format!("Error deleting: {}", status.message));
             Err(status)
         }
     }
@@ -61,14 +61,14 @@ pub fn namespace_terminating(status: &Status) -> bool {
 /// Runs `make(0..count)` in batches of 1, 2, 4...: a quota or a webhook that refuses is asked once, not a hundred times.
 /// How many succeeded, and the first failure, after which no further batch starts.
 pub async fn slow_start(
-    client: &Client,
+    session: &Session,
     count: usize,
     make: impl Fn(usize) -> BoxFuture<'static, Result<(), Status>>,
 ) -> (usize, Option<Status>) {
     let (mut done, mut successes) = (0, 0);
     let mut batch = SLOW_START_INITIAL.min(count);
     while batch > 0 {
-        let tasks: Vec<_> = (done..done + batch).map(|index| client.executor().spawn(make(index))).collect();
+        let tasks: Vec<_> = (done..done + batch).map(|index| session.spawn(make(index))).collect();
         let mut failure = None;
         for task in tasks {
             match task.await {
@@ -88,27 +88,26 @@ pub async fn slow_start(
 /// A pod that something other than its owner takes away: says so in its conditions (and fails it, when nobody is left
 /// to finish it), then deletes it. `grace` None is the pod's own.
 pub async fn disrupt(
-    client: &Client,
+    session: &Session,
     pod: &Object,
     condition: Option<Value>,
     fail: bool,
     grace: Option<i64>,
 ) -> Result<(), Status> {
     let fail = fail && !crate::pod::is_finished(pod);
-    let mut status = pod.root().get("status").to_value();
-    if !status.is_object() {
-        status = json!({});
-    }
+    let mut status = Map::new();
     if fail {
-        status["phase"] = "Failed".into();
+        status.insert("phase".into(), "Failed".into());
     }
     if let Some(condition) = condition.filter(|_| fail || !crate::pod::is_finished(pod)) {
         let mut conditions = crate::status::Conditions::of(pod);
         conditions.set_in_place(condition);
-        status["conditions"] = conditions.into_value();
+        status.insert("conditions".into(), conditions.into_value());
     }
-    crate::owner::gone_is_fine(crate::status::write(client, pod, status).await)?;
-    let options =
-        DeleteOptions { uid: Some(pod.uid().into()), grace_period_seconds: grace, ..DeleteOptions::default() };
-    crate::owner::gone_is_fine(client.delete(&pod.kind, pod.namespace(), pod.name(), options).await)
+    if !status.is_empty() {
+        let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
+        gone_is_fine(session.patch(pod, Sub::Status, patch).await)?;
+    }
+    let options = DeleteOptions { grace_period_seconds: grace, ..DeleteOptions::default() };
+    gone_is_fine(session.delete(pod, options).await)
 }

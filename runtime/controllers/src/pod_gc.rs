@@ -1,9 +1,9 @@
 //! Pods that nobody else will remove: finished ones beyond a number, those of vanished or out-of-service nodes, and
 //! those deleted before they had a node (pkg/controller/podgc).
-use crate::{Config, identity, kind, pod, pod_control, status::condition};
+use crate::{Config, pod, pod_control, session::Session, status::condition};
 use mote_api::{
     Change, Client, Kind, Object,
-    driver::{self, BoxFuture, Error, Key, Next, Queue, Reconciler},
+    driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use std::{
     sync::{
@@ -21,7 +21,7 @@ const NODE: &str = ":node";
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 struct Controller {
-    client: Client,
+    session: Session,
     pods: Arc<Kind>,
     nodes: Arc<Kind>,
     threshold: usize,
@@ -29,15 +29,15 @@ struct Controller {
 }
 
 pub fn start(client: &Client, config: &Config) {
-    let client = identity(client, "pod-garbage-collector");
+    let session = Session::new(client, "pod-garbage-collector");
     let controller = Controller {
-        pods: kind(&client, "", "v1", "pods"),
-        nodes: kind(&client, "", "v1", "nodes"),
+        pods: session.kind("", "v1", "pods"),
+        nodes: session.kind("", "v1", "nodes"),
         threshold: config.terminated_pod_threshold,
         finished: AtomicUsize::new(0),
-        client: client.clone(),
+        session: session.clone(),
     };
-    driver::start(&client, Arc::new(controller));
+    session.start(controller);
 }
 
 impl Reconciler for Controller {
@@ -80,7 +80,7 @@ impl Reconciler for Controller {
             .as_ref()
             .is_none_or(|old| old.is_deleting() != pod.is_deleting() || pod::node_name(old) != node)
         {
-            match self.client.get(&self.nodes, "", node) {
+            match self.session.get(&self.nodes, "", node) {
                 Ok(object) if pod.is_deleting() && is_out_of_service(&object) => queue.add(Key::new(NODE, node)),
                 Ok(_) => {}
                 Err(_) => queue.add_after(Key::new(NODE, node), QUARANTINE),
@@ -94,7 +94,7 @@ impl Reconciler for Controller {
                 FINISHED => self.collect_finished().await?,
                 NODE => self.collect_node(&key.name).await?,
                 _ => {
-                    let pod = self.client.get(&self.pods, &key.namespace, &key.name).ok();
+                    let pod = self.session.get(&self.pods, &key.namespace, &key.name).ok();
                     if let Some(pod) = pod.filter(|p| p.is_deleting() && pod::node_name(p).is_empty()) {
                         self.remove(&pod, None).await?;
                     }
@@ -111,12 +111,12 @@ fn is_out_of_service(node: &Object) -> bool {
 
 impl Controller {
     async fn remove(&self, pod: &Object, reason: Option<serde_json::Value>) -> Result<(), Error> {
-        Ok(pod_control::disrupt(&self.client, pod, reason, true, Some(0)).await?)
+        Ok(pod_control::disrupt(&self.session, pod, reason, true, Some(0)).await?)
     }
 
     /// Evicted pods first, then the oldest.
     async fn collect_finished(&self) -> Result<(), Error> {
-        let mut pods = self.client.list(&self.pods, None)?;
+        let mut pods = self.session.list(&self.pods, None)?;
         pods.retain(pod::is_finished);
         let surplus = pods.len().saturating_sub(self.threshold);
         let evicted = |p: &Object| p.root().at("status.reason").str() == "Evicted";
@@ -130,14 +130,14 @@ impl Controller {
     }
 
     async fn collect_node(&self, name: &str) -> Result<(), Error> {
-        let node = self.client.get(&self.nodes, "", name).ok();
+        let node = self.session.get(&self.nodes, "", name).ok();
         if node.as_ref().is_some_and(|node| !is_out_of_service(node)) {
             return Ok(());
         }
         let reason = node
             .is_none()
             .then(|| condition("DisruptionTarget", "True", "DeletionByPodGC", "PodGC: node no longer exists"));
-        for pod in self.client.list(&self.pods, None)? {
+        for pod in self.session.list(&self.pods, None)? {
             if pod::node_name(&pod) == name && (node.is_none() || pod.is_deleting()) {
                 self.remove(&pod, reason.clone()).await?;
             }

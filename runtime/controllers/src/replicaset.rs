@@ -2,15 +2,16 @@
 //! two kinds, as upstream adapts one to the other (pkg/controller/replicaset).
 use crate::{
     amounts::now,
-    identity, kind, owner,
+    owner,
     pod::{self, deletion_order},
     pod_control,
+    session::Session,
     status::{Conditions, condition, write},
 };
 use jiff::Timestamp;
 use mote_api::{
     Change, Client, Kind, Object,
-    driver::{self, BoxFuture, Error, Key, Next, Queue, Reconciler},
+    driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use mote_schema::{Status, selector::LabelSelector};
 use serde_json::json;
@@ -40,18 +41,18 @@ const FLAVORS: [Flavor; 2] = [
 
 struct Controller {
     flavor: &'static Flavor,
-    client: Client,
+    session: Session,
     kind: Arc<Kind>,
     pods: Arc<Kind>,
 }
 
 pub fn start(client: &Client) {
     for flavor in &FLAVORS {
-        let client = identity(client, flavor.user);
+        let session = Session::new(client, flavor.user);
         let (group, version, plural) = flavor.watches[0];
-        let kind = kind(&client, group, version, plural);
-        let pods = crate::kind(&client, "", "v1", "pods");
-        driver::start(&client.clone(), Arc::new(Controller { flavor, client, kind, pods }));
+        let kind = session.kind(group, version, plural);
+        let pods = session.kind("", "v1", "pods");
+        session.clone().start(Controller { flavor, session, kind, pods });
     }
 }
 
@@ -83,14 +84,14 @@ impl Reconciler for Controller {
             queue.add(Key::new(object.namespace(), object.name()));
             return;
         }
-        owner::wake_controllers(&self.client, &self.kind, change, queue, |owner, pod| {
+        owner::wake_controllers(&self.session, &self.kind, change, queue, |owner, pod| {
             selector(owner).ok().flatten().is_some_and(|s| s.matches(owner::labels(pod)))
         });
     }
 
     fn reconcile<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Next, Error>> {
         Box::pin(async move {
-            let set = match self.client.get(&self.kind, &key.namespace, &key.name) {
+            let set = match self.session.get(&self.kind, &key.namespace, &key.name) {
                 Ok(set) => set,
                 Err(status) if status.is_not_found() => return Ok(Next::Done),
                 Err(status) => return Err(status.into()),
@@ -104,14 +105,14 @@ impl Reconciler for Controller {
 
 impl Controller {
     async fn sync(&self, set: Object, selector: &LabelSelector) -> Result<Next, Error> {
-        let claimed = owner::claim(&self.client, &set, &self.pods, selector, pod::is_active).await?;
+        let claimed = owner::claim(&self.session, &set, &self.pods, selector, pod::is_active).await?;
         let (active, rest): (Vec<Object>, Vec<Object>) = claimed.into_iter().partition(pod::is_active);
         let failure = if set.is_deleting() { None } else { self.manage(&set, &active).await };
         // What was just made or removed wakes this key again; the status below is of what was there before, as upstream's.
         let terminating = rest.iter().filter(|p| pod::is_terminating(p)).count();
         let now = now();
         let status = status_of(&set, &active, terminating, failure.as_ref(), now);
-        let set = write(&self.client, &set, status).await?;
+        let set = write(&self.session, &set, status).await?;
         if let Some(status) = failure {
             return if pod_control::namespace_terminating(&status) { Ok(Next::Done) } else { Err(status.into()) };
         }
@@ -129,15 +130,15 @@ impl Controller {
             let count = (wanted - active.len()).min(BURST);
             let pod = pod_control::from_template(set.root().at("spec.template"), set);
             let make = |_| -> BoxFuture<'static, Result<(), Status>> {
-                let (client, pods, set, pod) = (self.client.clone(), self.pods.clone(), set.clone(), pod.clone());
-                Box::pin(async move { pod_control::create(&client, &pods, &set, pod).await.map(drop) })
+                let (session, pods, set, pod) = (self.session.clone(), self.pods.clone(), set.clone(), pod.clone());
+                Box::pin(async move { pod_control::create(&session, &pods, &set, pod).await.map(drop) })
             };
-            return pod_control::slow_start(&self.client, count, make).await.1;
+            return pod_control::slow_start(&self.session, count, make).await.1;
         }
         let surplus = (active.len() - wanted).min(BURST);
         let mut failure = None;
         for pod in to_delete(active, &self.related(set), surplus, now()) {
-            failure = failure.or(pod_control::delete(&self.client, set, &pod).await.err());
+            failure = failure.or(pod_control::delete(&self.session, set, &pod).await.err());
         }
         failure
     }
@@ -148,13 +149,13 @@ impl Controller {
         let Some(controller) = owner::controller_of(set) else {
             return Vec::new();
         };
-        let sets = self.client.list(&self.kind, namespace).unwrap_or_default();
+        let sets = self.session.list(&self.kind, namespace).unwrap_or_default();
         let uids: Vec<&str> = sets
             .iter()
             .filter(|s| owner::controller_of(s).is_some_and(|c| c.uid == controller.uid))
             .map(Object::uid)
             .collect();
-        let pods = self.client.list(&self.pods, namespace).unwrap_or_default();
+        let pods = self.session.list(&self.pods, namespace).unwrap_or_default();
         let related = |p: &Object| pod::is_active(p) && owner::controller_of(p).is_some_and(|c| uids.contains(&c.uid));
         pods.into_iter().filter(related).collect()
     }

@@ -1,9 +1,9 @@
 //! The ConfigMap `kube-root-ca.crt` in every namespace: what a pod trusts when it calls the API server
 //! (pkg/controller/certificates/rootcacertpublisher). Put back when it is changed or deleted.
-use crate::{Config, identity, kind, pod_control};
+use crate::{Config, pod_control, session::Session};
 use mote_api::{
     Change, Client, Kind, Sub,
-    driver::{self, BoxFuture, Error, Key, Next, Queue, Reconciler},
+    driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use serde_json::json;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ const DESCRIPTION_TEXT: &str = "CA bundle that verifies the API server at its in
     kubernetes.default.svc; meant for nothing else.";
 
 struct Controller {
-    client: Client,
+    session: Session,
     pem: String,
     namespaces: Arc<Kind>,
     config_maps: Arc<Kind>,
 }
 
 pub fn start(client: &Client, config: &Config) {
-    let client = identity(client, "root-ca-cert-publisher");
-    let namespaces = kind(&client, "", "v1", "namespaces");
-    let config_maps = kind(&client, "", "v1", "configmaps");
+    let session = Session::new(client, "root-ca-cert-publisher");
+    let namespaces = session.kind("", "v1", "namespaces");
+    let config_maps = session.kind("", "v1", "configmaps");
     let pem = config.root_ca_pem.clone();
-    driver::start(&client.clone(), Arc::new(Controller { client, pem, namespaces, config_maps }));
+    session.clone().start(Controller { session, pem, namespaces, config_maps });
 }
 
 impl Reconciler for Controller {
@@ -49,12 +49,12 @@ impl Reconciler for Controller {
     fn reconcile<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Next, Error>> {
         Box::pin(async move {
             let namespace = &*key.name;
-            if !self.client.get(&self.namespaces, "", namespace).is_ok_and(|n| !n.is_deleting()) {
+            if !self.session.get(&self.namespaces, "", namespace).is_ok_and(|n| !n.is_deleting()) {
                 return Ok(Next::Done);
             }
             let data = json!({"ca.crt": self.pem});
             let annotations = json!({DESCRIPTION: DESCRIPTION_TEXT});
-            let result = match self.client.get(&self.config_maps, namespace, NAME) {
+            let result = match self.session.get(&self.config_maps, namespace, NAME) {
                 Ok(map) => {
                     let described = map.meta().get("annotations").get(DESCRIPTION).exists();
                     if described && map.root().get("data").to_value() == data {
@@ -63,13 +63,13 @@ impl Reconciler for Controller {
                     let mut value = map.to_value();
                     value["data"] = data;
                     value["metadata"]["annotations"][DESCRIPTION] = DESCRIPTION_TEXT.into();
-                    self.client.update_value(&self.config_maps, Sub::Main, value).await
+                    self.session.update(&self.config_maps, Sub::Main, value).await
                 }
                 Err(_) => {
                     let value = json!({
                         "metadata": {"name": NAME, "namespace": namespace, "annotations": annotations}, "data": data,
                     });
-                    self.client.create_value(&self.config_maps, namespace, value).await
+                    self.session.create(&self.config_maps, namespace, value).await
                 }
             };
             match result {

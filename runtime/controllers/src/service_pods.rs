@@ -1,7 +1,7 @@
 //! Which pods stand behind a Service and at which ports: what Endpoints and EndpointSlice are both made of.
-use crate::{owner::labels_contain, pod};
+use crate::{owner::labels_contain, pod, session::Session};
 use mote_api::{
-    Change, Client, Kind, Object, Ref,
+    Change, Kind, Object, Ref,
     driver::{Key, Queue},
 };
 use std::{net::IpAddr, sync::Arc};
@@ -28,13 +28,13 @@ pub fn publishes_not_ready(service: &Object) -> bool {
 }
 
 /// Wakes the Services whose endpoints a pod's change may alter.
-pub fn wake(client: &Client, services: &Arc<Kind>, change: &Change, queue: &Queue) {
+pub fn wake(session: &Session, services: &Arc<Kind>, change: &Change, queue: &Queue) {
     if let (Some(old), Some(new)) = (&change.old, &change.new)
         && pod::same_for_endpoints(old, new)
     {
         return;
     }
-    for service in client.list(services, Some(change.object().namespace())).unwrap_or_default() {
+    for service in session.list(services, Some(change.object().namespace())).unwrap_or_default() {
         if change.old.iter().chain(&change.new).any(|pod| selects(&service, pod)) {
             queue.add(Key::new(service.namespace(), service.name()));
         }
@@ -42,8 +42,8 @@ pub fn wake(client: &Client, services: &Arc<Kind>, change: &Change, queue: &Queu
 }
 
 /// Pods that `service` selects and that have an address, in order of name.
-pub fn backing(client: &Client, pods: &Arc<Kind>, service: &Object, terminating_too: bool) -> Vec<Object> {
-    let all = client.list(pods, Some(service.namespace())).unwrap_or_default();
+pub fn backing(session: &Session, pods: &Arc<Kind>, service: &Object, terminating_too: bool) -> Vec<Object> {
+    let all = session.list(pods, Some(service.namespace())).unwrap_or_default();
     let usable = |p: &Object| {
         selects(service, p) && !pod::is_finished(p) && (terminating_too || !p.is_deleting()) && ips(p).next().is_some()
     };

@@ -1,8 +1,8 @@
 //! The ServiceAccount `default` in every namespace that is not on its way out (pkg/controller/serviceaccount).
-use crate::{identity, kind, pod_control};
+use crate::{pod_control, session::Session};
 use mote_api::{
     Change, Client, Kind,
-    driver::{self, BoxFuture, Error, Key, Next, Queue, Reconciler},
+    driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use serde_json::json;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use std::sync::Arc;
 const NAME: &str = "default";
 
 struct Controller {
-    client: Client,
+    session: Session,
     namespaces: Arc<Kind>,
     accounts: Arc<Kind>,
 }
 
 pub fn start(client: &Client) {
-    let client = identity(client, "service-account-controller");
-    let namespaces = kind(&client, "", "v1", "namespaces");
-    let accounts = kind(&client, "", "v1", "serviceaccounts");
-    driver::start(&client.clone(), Arc::new(Controller { client, namespaces, accounts }));
+    let session = Session::new(client, "service-account-controller");
+    let namespaces = session.kind("", "v1", "namespaces");
+    let accounts = session.kind("", "v1", "serviceaccounts");
+    session.clone().start(Controller { session, namespaces, accounts });
 }
 
 impl Reconciler for Controller {
@@ -44,12 +44,12 @@ impl Reconciler for Controller {
 
     fn reconcile<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Next, Error>> {
         Box::pin(async move {
-            let active = self.client.get(&self.namespaces, "", &key.name).is_ok_and(|n| !n.is_deleting());
-            if !active || self.client.get(&self.accounts, &key.name, NAME).is_ok() {
+            let active = self.session.get(&self.namespaces, "", &key.name).is_ok_and(|n| !n.is_deleting());
+            if !active || self.session.get(&self.accounts, &key.name, NAME).is_ok() {
                 return Ok(Next::Done);
             }
             let account = json!({"metadata": {"name": NAME, "namespace": &*key.name}});
-            match self.client.create_value(&self.accounts, &key.name, account).await {
+            match self.session.create(&self.accounts, &key.name, account).await {
                 Err(status) if !status.is_already_exists() && !pod_control::namespace_terminating(&status) => {
                     Err(status.into())
                 }

@@ -1,17 +1,18 @@
 //! Writing status: only when it differs, only over what was read; and the condition lists inside it.
 use crate::amounts::{now, rfc3339};
-use mote_api::{Client, Object, Status, Sub};
+use crate::session::Session;
+use mote_api::{Object, Status, Sub};
 use serde_json::{Map, Value, json};
 
 /// Puts `status` on `object` unless it is there already. The object as it is afterwards.
-pub async fn write(client: &Client, object: &Object, status: Value) -> Result<Object, Status> {
+pub async fn write(session: &Session, object: &Object, status: Value) -> Result<Object, Status> {
     let old = object.root().get("status");
     if old.exists() && old.to_value() == status || !old.exists() && status.as_object().is_some_and(Map::is_empty) {
         return Ok(object.clone());
     }
     let mut value = object.to_value();
     value["status"] = status;
-    client.update_value(&object.kind, Sub::Status, value).await
+    session.update(&object.kind, Sub::Status, value).await
 }
 
 /// The members of a JSON object that Go's `omitempty` would write.

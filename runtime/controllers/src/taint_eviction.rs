@@ -1,9 +1,9 @@
 //! Pods leave nodes whose NoExecute taints they do not tolerate, at once or when their tolerationSeconds are over
 //! (pkg/controller/tainteviction). The seconds count from when the taint was seen here.
-use crate::{identity, kind, pod, pod_control, status::condition};
+use crate::{pod, pod_control, session::Session, status::condition};
 use mote_api::{
     Change, Client, Kind, Object, Ref,
-    driver::{self, BoxFuture, Error, Key, Next, Queue, Reconciler},
+    driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use mote_schema::placement::tolerates;
 use std::{
@@ -13,7 +13,7 @@ use std::{
 };
 
 struct Controller {
-    client: Client,
+    session: Session,
     pods: Arc<Kind>,
     nodes: Arc<Kind>,
     /// Since when each pod's toleration is running out.
@@ -21,14 +21,14 @@ struct Controller {
 }
 
 pub fn start(client: &Client) {
-    let client = identity(client, "taint-eviction-controller");
+    let session = Session::new(client, "taint-eviction-controller");
     let controller = Controller {
-        pods: kind(&client, "", "v1", "pods"),
-        nodes: kind(&client, "", "v1", "nodes"),
+        pods: session.kind("", "v1", "pods"),
+        nodes: session.kind("", "v1", "nodes"),
         scheduled: Mutex::default(),
-        client: client.clone(),
+        session: session.clone(),
     };
-    driver::start(&client, Arc::new(controller));
+    session.start(controller);
 }
 
 fn no_execute(node: &Object) -> impl Iterator<Item = Ref<'_>> + Clone {
@@ -80,7 +80,7 @@ impl Reconciler for Controller {
         if taints(&change.old) == taints(&change.new) {
             return;
         }
-        for pod in self.client.list(&self.pods, None).unwrap_or_default() {
+        for pod in self.session.list(&self.pods, None).unwrap_or_default() {
             if pod::node_name(&pod) == object.name() {
                 queue.add(Key::new(pod.namespace(), pod.name()));
             }
@@ -89,11 +89,11 @@ impl Reconciler for Controller {
 
     fn reconcile<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Next, Error>> {
         Box::pin(async move {
-            let Ok(pod) = self.client.get(&self.pods, &key.namespace, &key.name) else {
+            let Ok(pod) = self.session.get(&self.pods, &key.namespace, &key.name) else {
                 self.scheduled().remove(key);
                 return Ok(Next::Done);
             };
-            let Ok(node) = self.client.get(&self.nodes, "", pod::node_name(&pod)) else { return Ok(Next::Done) };
+            let Ok(node) = self.session.get(&self.nodes, "", pod::node_name(&pod)) else { return Ok(Next::Done) };
             let tolerations = pod.root().at("spec.tolerations");
             let stay = tolerated_for(no_execute(&node), tolerations);
             if pod.is_deleting() {
@@ -102,7 +102,7 @@ impl Reconciler for Controller {
             }
             let Some(stay) = stay else {
                 if self.scheduled().remove(key).is_some() {
-                    self.client.event(
+                    self.session.event(
                         &pod,
                         "Normal",
                         "TaintManagerEviction",
@@ -118,14 +118,14 @@ impl Reconciler for Controller {
                 }
             }
             self.scheduled().remove(key);
-            self.client.event(&pod, "Normal", "TaintManagerEviction", &format!("Marking for deletion Pod {key}"));
+            self.session.event(&pod, "Normal", "TaintManagerEviction", &format!("Marking for deletion Pod {key}"));
             let reason = condition(
                 "DisruptionTarget",
                 "True",
                 "DeletionByTaintManager",
                 "Taint manager: deleting due to NoExecute taint",
             );
-            pod_control::disrupt(&self.client, &pod, Some(reason), false, None).await?;
+            pod_control::disrupt(&self.session, &pod, Some(reason), false, None).await?;
             Ok(Next::Done)
         })
     }

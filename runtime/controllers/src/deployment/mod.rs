@@ -8,19 +8,19 @@ mod rollout;
 mod scale;
 
 use crate::{
-    identity, kind,
     owner::{self, claim, controller_key, labels},
     pod, pod_control,
+    session::Session,
 };
 use mote_api::{
     Change, Client, Kind, Object,
-    driver::{self, BoxFuture, Error, Key, Next, Queue, Reconciler},
+    driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use mote_schema::selector::LabelSelector;
 use std::sync::Arc;
 
 struct Controller {
-    client: Client,
+    session: Session,
     kind: Arc<Kind>,
     sets: Arc<Kind>,
     pods: Arc<Kind>,
@@ -40,14 +40,14 @@ impl Rollout {
 }
 
 pub fn start(client: &Client) {
-    let client = identity(client, "deployment-controller");
+    let session = Session::new(client, "deployment-controller");
     let controller = Controller {
-        kind: kind(&client, "apps", "v1", "deployments"),
-        sets: kind(&client, "apps", "v1", "replicasets"),
-        pods: kind(&client, "", "v1", "pods"),
-        client: client.clone(),
+        kind: session.kind("apps", "v1", "deployments"),
+        sets: session.kind("apps", "v1", "replicasets"),
+        pods: session.kind("", "v1", "pods"),
+        session: session.clone(),
     };
-    driver::start(&client, Arc::new(controller));
+    session.start(controller);
 }
 
 fn int(object: &Object, path: &str) -> i64 {
@@ -84,13 +84,13 @@ impl Reconciler for Controller {
         let object = change.object();
         match &*change.kind.plural {
             "deployments" => queue.add(Key::new(object.namespace(), object.name())),
-            "replicasets" => owner::wake_controllers(&self.client, &self.kind, change, queue, |deployment, set| {
+            "replicasets" => owner::wake_controllers(&self.session, &self.kind, change, queue, |deployment, set| {
                 selector(deployment).is_some_and(|s| s.matches(labels(set)))
             }),
             // Recreate waits for the last old pod to be gone, and no ReplicaSet changes when that happens.
             _ if change.new.is_none() => {
                 let set = controller_key(object, &self.sets)
-                    .and_then(|key| self.client.get(&self.sets, &key.namespace, &key.name).ok());
+                    .and_then(|key| self.session.get(&self.sets, &key.namespace, &key.name).ok());
                 if let Some(key) = set.as_ref().and_then(|set| controller_key(set, &self.kind)) {
                     queue.add(key);
                 }
@@ -101,7 +101,7 @@ impl Reconciler for Controller {
 
     fn reconcile<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Next, Error>> {
         Box::pin(async move {
-            let deployment = match self.client.get(&self.kind, &key.namespace, &key.name) {
+            let deployment = match self.session.get(&self.kind, &key.namespace, &key.name) {
                 Ok(deployment) => deployment,
                 Err(status) if status.is_not_found() => return Ok(Next::Done),
                 Err(status) => return Err(status.into()),
@@ -119,11 +119,11 @@ impl Controller {
         let Some(selector) = selector(&deployment) else { return Ok(Next::Done) };
         if selector.requirements.is_empty() {
             let message = "This deployment is selecting all pods. A non-empty selector is required.";
-            self.client.event(&deployment, "Warning", "SelectingAll", message);
+            self.session.event(&deployment, "Warning", "SelectingAll", message);
             self.observe(&deployment).await?;
             return Ok(Next::Done);
         }
-        let sets = claim(&self.client, &deployment, &self.sets, &selector, |_| true).await?;
+        let sets = claim(&self.session, &deployment, &self.sets, &selector, |_| true).await?;
         if deployment.is_deleting() {
             let rollout = self.find_revisions(deployment, sets).await?;
             self.write_status(&rollout).await?;
@@ -151,7 +151,7 @@ impl Controller {
         if rollout.old.iter().any(|set| int(set, "status.replicas") > 0) {
             return Ok(true);
         }
-        let pods = self.client.list(&self.pods, Some(rollout.deployment.namespace()))?;
+        let pods = self.session.list(&self.pods, Some(rollout.deployment.namespace()))?;
         let of_old = |p: &Object| rollout.old.iter().any(|set| owner::is_controlled_by(p, set));
         Ok(pods.iter().any(|p| !pod::is_finished(p) && of_old(p)))
     }

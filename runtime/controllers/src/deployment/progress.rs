@@ -165,7 +165,7 @@ impl Controller {
             status = json!({});
         }
         status["observedGeneration"] = int(deployment, "metadata.generation").into();
-        write(&self.client, deployment, status).await?;
+        write(&self.session, deployment, status).await?;
         Ok(())
     }
 
@@ -174,7 +174,7 @@ impl Controller {
         let counts = Counts::of(rollout);
         let mut conditions = Conditions::of(&rollout.deployment);
         conditions.set(availability(&rollout.deployment, &counts));
-        write(&self.client, &rollout.deployment, to_value(&rollout.deployment, &counts, conditions)).await?;
+        write(&self.session, &rollout.deployment, to_value(&rollout.deployment, &counts, conditions)).await?;
         Ok(())
     }
 
@@ -190,7 +190,7 @@ impl Controller {
             None => conditions.remove("ReplicaFailure"),
         }
         let next = next_check(&rollout.deployment, &counts, &conditions, now);
-        write(&self.client, &rollout.deployment, to_value(&rollout.deployment, &counts, conditions)).await?;
+        write(&self.session, &rollout.deployment, to_value(&rollout.deployment, &counts, conditions)).await?;
         Ok(next)
     }
 

@@ -7,7 +7,7 @@ use crate::{
     pod_control::namespace_terminating,
     status::condition,
 };
-use mote_api::{DeleteOptions, Object, Patch, Ref, Sub, driver::Error};
+use mote_api::{DeleteOptions, Object, Ref, Sub, driver::Error};
 use serde_json::{Map, Value, json};
 
 pub const HASH_LABEL: &str = "pod-template-hash";
@@ -70,7 +70,7 @@ impl Controller {
             }
             value["spec"]["minReadySeconds"] = min_ready.into();
             // The write wakes this Deployment again, and then its own revision is brought along.
-            return Ok(self.client.update_value(&self.sets, Sub::Main, value).await?);
+            return Ok(self.session.update(&self.sets, Sub::Main, value).await?);
         }
         let text = annotation(&set, REVISION).unwrap_or_default().to_owned();
         rollout.deployment = self.set_revision(rollout.deployment.clone(), &text).await?;
@@ -86,9 +86,9 @@ impl Controller {
         if annotation(&deployment, REVISION) == Some(revision) {
             return Ok(deployment);
         }
-        let patch = json!({"metadata": {"annotations": {REVISION: revision}}});
-        let (namespace, name) = (deployment.namespace(), deployment.name());
-        Ok(self.client.patch(&self.kind, namespace, name, Sub::Main, Patch::Merge(patch)).await?)
+        let mut value = deployment.to_value();
+        value["metadata"]["annotations"][REVISION] = revision.into();
+        Ok(self.session.update(&self.kind, Sub::Main, value).await?)
     }
 
     /// Makes the ReplicaSet of the present template when there is none yet.
@@ -103,16 +103,17 @@ impl Controller {
         let deployment = rollout.deployment.clone();
         let namespace = deployment.namespace();
         let mut made = true;
-        let set = match self.client.create_value(&self.sets, namespace, value).await {
+        let set = match self.session.create(&self.sets, namespace, value).await {
             Ok(set) => set,
             Err(status) if status.is_already_exists() => {
-                let set = self.client.get(&self.sets, namespace, &name)?;
+                let set = self.session.get(&self.sets, namespace, &name)?;
                 let template = |o: &Object| template_without_hash(o.root().at("spec.template"));
                 if !crate::owner::is_controlled_by(&set, &deployment) || template(&set) != template(&deployment) {
                     // Two templates, one hash: count up, and hash differently next time.
                     let collisions = int(&deployment, "status.collisionCount") + 1;
-                    let patch = Patch::Merge(json!({"status": {"collisionCount": collisions}}));
-                    self.client.patch(&self.kind, namespace, deployment.name(), Sub::Status, patch).await?;
+                    let mut value = deployment.to_value();
+                    value["status"]["collisionCount"] = collisions.into();
+                    self.session.update(&self.kind, Sub::Status, value).await?;
                     return Err(status.into());
                 }
                 made = false;
@@ -125,14 +126,14 @@ impl Controller {
                         self.note_progress(deployment.clone(), "False", "ReplicaSetCreateError", &message, true)
                             .await?;
                     }
-                    self.client.event(&deployment, "Warning", "ReplicaSetCreateError", &message);
+                    self.session.event(&deployment, "Warning", "ReplicaSetCreateError", &message);
                 }
                 return Err(status.into());
             }
         };
         if made && count > 0 {
             let message = format!("Scaled up replica set {name} from 0 to {count}");
-            self.client.event(&deployment, "Normal", "ScalingReplicaSet", &message);
+            self.session.event(&deployment, "Normal", "ScalingReplicaSet", &message);
         }
         rollout.deployment = self.set_revision(deployment, &revision.to_string()).await?;
         if made && progress::deadline(&rollout.deployment).is_some() {
@@ -163,7 +164,7 @@ impl Controller {
             value = json!({});
         }
         value["conditions"] = conditions.into_value();
-        Ok(crate::status::write(&self.client, &deployment, value).await?)
+        Ok(crate::status::write(&self.session, &deployment, value).await?)
     }
 
     /// Deletes the oldest empty ReplicaSets beyond spec.revisionHistoryLimit.
@@ -176,8 +177,7 @@ impl Controller {
         for set in old.into_iter().take(surplus) {
             let seen = int(set, "metadata.generation") <= int(set, "status.observedGeneration");
             if int(set, "status.replicas") == 0 && replicas(set) == 0 && seen {
-                let options = DeleteOptions::default();
-                gone_is_fine(self.client.delete(&self.sets, set.namespace(), set.name(), options).await)?;
+                gone_is_fine(self.session.delete(set, DeleteOptions::default()).await)?;
             }
         }
         Ok(())

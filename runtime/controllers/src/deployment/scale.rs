@@ -4,7 +4,7 @@ use super::{
     revision::{DESIRED, MAX, by_creation},
 };
 use crate::amounts::scaled;
-use mote_api::{Object, Patch, Sub, driver::Error};
+use mote_api::{Object, Sub, driver::Error};
 use serde_json::json;
 
 pub fn is_rolling(deployment: &Object) -> bool {
@@ -121,12 +121,11 @@ impl Controller {
             },
             "spec": {"replicas": size},
         });
-        let updated =
-            self.client.patch(&self.sets, set.namespace(), set.name(), Sub::Main, Patch::Merge(patch)).await?;
+        let updated = self.session.patch(set, Sub::Main, patch).await?;
         if old != size {
             let direction = if old < size { "up" } else { "down" };
             let message = format!("Scaled {direction} replica set {} from {old} to {size}", set.name());
-            self.client.event(deployment, "Normal", "ScalingReplicaSet", &message);
+            self.session.event(deployment, "Normal", "ScalingReplicaSet", &message);
         }
         Ok((updated, old != size))
     }
