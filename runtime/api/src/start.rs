@@ -4,10 +4,11 @@ use crate::{
     auth::Authenticator,
     bootstrap,
     certs::{self, Certificates},
+    driver,
     health::{Health, Scope},
     http::{self, Front, Server},
     metrics::Metrics,
-    rbac::{Authorizer, Policy},
+    rbac::{Aggregation, Authorizer, Policy},
     tls,
 };
 use async_executor::Executor;
@@ -68,9 +69,12 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
         move || if bootstrapped.load(Ordering::Acquire) { Ok(()) } else { Err("not finished".into()) }
     });
     let handler = Arc::new(Rest::new(api.clone()));
-    let front = Front::new(authenticator, authorizer, health.clone(), metrics.clone(), handler);
+    let front = Front::new(authenticator, authorizer.clone(), health.clone(), metrics.clone(), handler);
     let server = http::serve(config.http, tls::server_config(&certificates)?, front, executor)?;
     bootstrap::ensure(&client).await.map_err(|status| Error::Bootstrap { message: status.to_string() })?;
+    let aggregator = "system:serviceaccount:kube-system:clusterrole-aggregation-controller";
+    let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
+    driver::start(&client, Arc::new(Aggregation::new(client.as_user(aggregator, &groups), authorizer)));
     bootstrapped.store(true, Ordering::Release);
     Ok(Running { api, server, certificates, health, metrics })
 }

@@ -275,6 +275,20 @@ impl Connection {
             changed.or(timer).await;
         }
     }
+    /// Resolves when no request has been running for a while, or a while after the server stopped.
+    async fn unused(&self, stop: &Stop) {
+        loop {
+            let changed = self.changed.listen();
+            if stop.is_stopped() || self.busy.load(Ordering::Acquire) == 0 {
+                Timer::after(STOP_GRACE).await;
+                if stop.is_stopped() || self.busy.load(Ordering::Acquire) == 0 {
+                    return;
+                }
+                continue;
+            }
+            changed.or(stop.listen()).await;
+        }
+    }
 }
 
 impl Drop for Busy {
@@ -390,11 +404,9 @@ async fn drive(shared: &Shared, state: &Connection, connection: impl Graceful + 
         return result;
     }
     connection.as_mut().finish();
+    // A peer that is asked to leave may not listen.
     let cut = async {
-        if !shared.stop.is_stopped() {
-            shared.stop.listen().await;
-        }
-        Timer::after(STOP_GRACE).await;
+        state.unused(&shared.stop).await;
         Ok(())
     };
     future::or(connection, cut).await

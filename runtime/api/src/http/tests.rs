@@ -83,7 +83,7 @@ fn policy() -> Policy {
     let role = json!({"metadata": {"name": "public"}, "rules": [
         {"verbs": ["get"], "nonResourceURLs": ["/livez", "/version"]}]});
     let dev = json!({"metadata": {"name": "dev"}, "rules": [
-        {"verbs": ["*"], "apiGroups": [""], "resources": ["*"]},
+        {"verbs": ["get", "list", "watch", "create"], "apiGroups": [""], "resources": ["*"]},
         {"verbs": ["impersonate"], "apiGroups": [""], "resources": ["users"], "resourceNames": ["ann"]}]});
     let bind = |name: &str, group: &str| {
         json!({"metadata": {"name": name}, "roleRef": {"apiGroup": crate::rbac::GROUP, "kind": "ClusterRole", "name": name},
