@@ -45,7 +45,17 @@ impl Kubectl {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("{purpose}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         self.ok(&format!("create namespace {name}"));
-        self.within(&name)
+        let kubectl = self.within(&name);
+        kubectl.wait_for_account();
+        kubectl
+    }
+
+    /// Pods are refused until the controllers have made their namespace's account.
+    #[track_caller]
+    pub fn wait_for_account(&self) {
+        crate::eventually("the default account", 10, || {
+            self.field("serviceaccount/default", ".metadata.name").map(drop)
+        });
     }
 
     pub fn name(&self) -> &str {

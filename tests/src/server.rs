@@ -37,6 +37,7 @@ impl Server {
     #[track_caller]
     pub fn shared(config: &str) -> Server {
         let server = Server::start(config);
+        server.kubectl.wait_for_account();
         let (pid, dir) = (server.child.id(), server.dir.clone());
         crate::on_exit(move || {
             // SAFETY: kill(2) of a child that nothing else has waited for.

@@ -1,1 +1,155 @@
-//! Being written.
+//! What a node survives: kill -9 under load, a runtime that goes and comes back, a machine without a network.
+use mote_tests::{Node, eventually};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, SystemTime},
+};
+
+const WEB: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: web, image: 'localhost/busybox:1', command: [sleep, '100000']}]
+";
+
+/// Container of each pod, and how often it was restarted.
+fn containers(node: &Node) -> BTreeMap<String, String> {
+    let path = "jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}{\"\\n\"}{end}";
+    let text = node.kubectl.ok_args(&["get", "pods", "-l", "app=web", "-o", path]);
+    text.lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, rest)| (name.to_owned(), rest.to_owned()))
+        .collect()
+}
+
+/// Ten times at random moments while somebody writes: what was acknowledged is there afterwards, and no container
+/// was restarted or replaced.
+#[test]
+fn kill_9_ten_times_under_load_loses_nothing() {
+    let mut node = Node::up("kill", "");
+    node.kubectl.wait_for_account();
+    node.kubectl.apply(WEB);
+    node.kubectl.ok("rollout status deployment/web --timeout=60s");
+    let before = containers(&node);
+    assert_eq!(before.len(), 3);
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = thread::spawn({
+        let (stop, kubectl) = (stop.clone(), node.kubectl.clone());
+        move || {
+            let mut acknowledged = Vec::new();
+            for n in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                if kubectl.run(&format!("create configmap load-{n} --from-literal=n={n}")).success {
+                    acknowledged.push(n);
+                }
+            }
+            acknowledged
+        }
+    });
+    for _ in 0..10 {
+        let noise = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
+        thread::sleep(Duration::from_millis(100 + u64::from(noise % 900)));
+        node.stop("KILL");
+        node.start();
+        eventually("it serves again", 20, || {
+            let answer = node.kubectl.run("get --raw /readyz");
+            if answer.success { Ok(()) } else { Err(answer.to_string()) }
+        });
+    }
+    stop.store(true, Ordering::Relaxed);
+    let acknowledged = writer.join().unwrap();
+    assert!(acknowledged.len() > 10, "too little load: {acknowledged:?}");
+
+    let there = node.kubectl.ok("get configmaps -o name");
+    let lost: Vec<_> =
+        acknowledged.iter().filter(|n| !there.lines().any(|line| line == format!("configmap/load-{n}"))).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    node.wait_ready();
+    eventually("all pods are as before", 30, || {
+        let after = containers(&node);
+        if after == before { Ok(()) } else { Err(format!("{before:?}\n{after:?}")) }
+    });
+    node.kubectl.ok("rollout status deployment/web --timeout=10s");
+    // And it still works: a new pod starts.
+    node.kubectl.ok("scale deployment/web --replicas=4");
+    node.kubectl.eventually_field("deployment/web", ".status.readyReplicas", "4", 30);
+}
+
+#[test]
+fn a_runtime_that_goes_and_comes_back() {
+    let mut node = Node::up("runtime", "");
+    node.kubectl.wait_for_account();
+    node.kubectl.apply(WEB);
+    node.kubectl.ok("rollout status deployment/web --timeout=60s");
+    let before = containers(&node);
+
+    node.machine.runtime("kill");
+    let condition = |field: &str| {
+        node.kubectl.field("nodes", &format!(".items[0].status.conditions[?(@.type==\"Ready\")].{field}"))
+    };
+    eventually("NotReady with the reason", 40, || match (condition("status")?, condition("message")?) {
+        (status, message) if status == "False" && message.to_lowercase().contains("runtime") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    node.kubectl.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: meanwhile}}");
+    node.machine.runtime("start");
+    node.wait_ready();
+    eventually("the same containers", 30, || {
+        let after = containers(&node);
+        if after == before { Ok(()) } else { Err(format!("{before:?}\n{after:?}")) }
+    });
+
+    // Stopped and started in order: the same.
+    node.stop("TERM");
+    assert_eq!(node.machine.sh("ctr -n k8s.io tasks ls -q | wc -l").trim(), "6", "three containers, three sandboxes");
+    node.start();
+    node.wait_ready();
+    assert_eq!(containers(&node), before);
+}
+
+/// No address but the loopback's, no route, no resolver.
+#[test]
+fn a_machine_without_a_network() {
+    let mut node = Node::up("alone", "");
+    node.stop("TERM");
+    node.machine.sh("ip link delete eth0; : >/etc/resolv.conf; rm -rf /var/lib/mote/*");
+    node.start();
+    eventually("it serves", 20, || {
+        let answer = node.kubectl.run("get --raw /readyz");
+        if answer.success { Ok(()) } else { Err(answer.to_string()) }
+    });
+    node.wait_ready();
+    node.kubectl.wait_for_account();
+    node.kubectl.apply(WEB);
+    node.kubectl.ok("rollout status deployment/web --timeout=60s");
+}
+
+#[test]
+fn the_socket_of_no_runtime_is_waited_for() {
+    let mut node = Node::up("absent", "runtime: {endpoint: 'unix:///run/containerd/containerd.sock'}\n");
+    node.stop("TERM");
+    node.machine.runtime("stop");
+    node.start();
+    eventually("the API serves without a runtime", 20, || {
+        let answer = node.kubectl.run("get --raw /readyz");
+        if answer.success { Ok(()) } else { Err(answer.to_string()) }
+    });
+    node.kubectl.eventually_field("nodes", ".items[0].status.conditions[?(@.type==\"Ready\")].status", "False", 20);
+    node.machine.runtime("start");
+    node.wait_ready();
+}

@@ -1,1 +1,331 @@
-//! Being written.
+//! A whole node with a real container runtime: one pod's life, from init containers to its last log line.
+use mote_tests::{Kubectl, Node, eventually};
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    process::Stdio,
+    sync::OnceLock,
+};
+
+fn node() -> &'static Node {
+    static NODE: OnceLock<Node> = OnceLock::new();
+    NODE.get_or_init(|| {
+        let node = Node::up("pods", "");
+        node.kubectl.wait_for_account();
+        node
+    })
+}
+
+fn namespace(purpose: &str) -> Kubectl {
+    node().kubectl.namespace(purpose)
+}
+
+/// One container that runs a shell line; `more` is added to the container, `spec` to the pod.
+fn pod(name: &str, line: &str, more: &str, spec: &str) -> String {
+    let line = line.replace('\'', "''");
+    format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{name: {name}}}}}
+spec:
+  terminationGracePeriodSeconds: 1
+{spec}
+  containers:
+  - name: main
+    image: localhost/busybox:1
+    command: [sh, -c, '{line}']
+{more}
+"
+    )
+}
+
+fn logs(kubectl: &Kubectl, args: &str) -> String {
+    kubectl.ok(&format!("logs {args}"))
+}
+
+#[test]
+fn a_pod_that_ends_has_its_phase_and_exit_code() {
+    let kubectl = namespace("phases");
+    for (name, line, phase, code) in [("good", "echo done", "Succeeded", "0"), ("bad", "exit 7", "Failed", "7")] {
+        kubectl.apply(&pod(name, line, "", "  restartPolicy: Never"));
+        kubectl.eventually_field(&format!("pod/{name}"), ".status.phase", phase, 30);
+        assert_eq!(
+            kubectl.field(&format!("pod/{name}"), ".status.containerStatuses[0].state.terminated.exitCode").unwrap(),
+            code
+        );
+    }
+    assert_eq!(logs(&kubectl, "good"), "done\n");
+    kubectl.apply(&pod("missing", "true", "    imagePullPolicy: Never", "").replace("busybox:1", "none:1"));
+    kubectl.eventually_field(
+        "pod/missing",
+        ".status.containerStatuses[0].state.waiting.reason",
+        "ErrImageNeverPull",
+        30,
+    );
+}
+
+#[test]
+fn init_containers_run_in_order_before_the_rest() {
+    let kubectl = namespace("init");
+    kubectl.apply(&pod(
+        "ordered",
+        "cat /work/steps; sleep 3600",
+        "    volumeMounts: [{name: work, mountPath: /work}]",
+        "  volumes: [{name: work, emptyDir: {}}]
+  initContainers:
+  - {name: one, image: 'localhost/busybox:1', command: [sh, -c, 'sleep 1; echo one >>/work/steps'], volumeMounts: [{name: work, mountPath: /work}]}
+  - {name: two, image: 'localhost/busybox:1', command: [sh, -c, 'echo two >>/work/steps'], volumeMounts: [{name: work, mountPath: /work}]}",
+    ));
+    kubectl.ok("wait pod/ordered --for=condition=Ready --timeout=60s");
+    assert_eq!(logs(&kubectl, "ordered"), "one\ntwo\n");
+    assert_eq!(
+        kubectl.field("pod/ordered", ".status.initContainerStatuses[*].state.terminated.reason").unwrap(),
+        "Completed Completed"
+    );
+    // One that fails keeps the rest from starting.
+    kubectl.apply(&pod("stuck", "echo never", "", "  restartPolicy: Never\n  initContainers: [{name: bad, image: 'localhost/busybox:1', command: [sh, -c, 'exit 3']}]"));
+    kubectl.eventually_field("pod/stuck", ".status.phase", "Failed", 30);
+    assert_eq!(
+        kubectl.field("pod/stuck", ".status.containerStatuses[0].state.waiting.reason").unwrap(),
+        "PodInitializing"
+    );
+}
+
+#[test]
+fn a_crashing_container_is_restarted_ever_later() {
+    let kubectl = namespace("crash");
+    kubectl.apply(&pod("crash", "echo again; exit 1", "", ""));
+    kubectl.eventually_field("pod/crash", ".status.containerStatuses[0].state.waiting.reason", "CrashLoopBackOff", 40);
+    let message = kubectl.field("pod/crash", ".status.containerStatuses[0].state.waiting.message").unwrap();
+    assert!(
+        message.starts_with("back-off ") && message.contains("restarting failed container=main pod=crash_"),
+        "{message}"
+    );
+    eventually("a second restart", 60, || {
+        match kubectl.field("pod/crash", ".status.containerStatuses[0].restartCount")?.parse::<u32>() {
+            Ok(count) if count >= 2 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    assert_eq!(logs(&kubectl, "crash --previous"), "again\n");
+    let events = kubectl.ok("get events -o jsonpath={.items[*].reason}");
+    assert!(events.contains("BackOff") && events.contains("Started"), "{events}");
+}
+
+#[test]
+fn probes_fail_and_recover() {
+    let kubectl = namespace("probes");
+    kubectl.apply(&pod(
+        "probed",
+        "touch /tmp/ready /tmp/alive; sleep 3600",
+        "    readinessProbe: {exec: {command: [cat, /tmp/ready]}, periodSeconds: 1, failureThreshold: 1}
+    livenessProbe: {exec: {command: [cat, /tmp/alive]}, periodSeconds: 1, failureThreshold: 2, initialDelaySeconds: 1}
+    startupProbe: {exec: {command: [cat, /tmp/alive]}, periodSeconds: 1, failureThreshold: 10}",
+        "",
+    ));
+    let ready = ".status.conditions[?(@.type==\"Ready\")].status";
+    kubectl.eventually_field("pod/probed", ready, "True", 30);
+    kubectl.ok("exec probed -- rm /tmp/ready");
+    kubectl.eventually_field("pod/probed", ready, "False", 15);
+    kubectl.ok("exec probed -- touch /tmp/ready");
+    kubectl.eventually_field("pod/probed", ready, "True", 15);
+    assert_eq!(kubectl.field("pod/probed", ".status.containerStatuses[0].restartCount").unwrap(), "0");
+    kubectl.ok("exec probed -- rm /tmp/alive");
+    kubectl.eventually_field("pod/probed", ".status.containerStatuses[0].restartCount", "1", 30);
+    kubectl.eventually_field("pod/probed", ready, "True", 30);
+    let events = kubectl.ok("get events -o jsonpath={.items[*].message}");
+    assert!(events.contains("Container main failed liveness probe, will be restarted"), "{events}");
+
+    // Over the network: by port and by path.
+    kubectl.apply(&pod(
+        "served",
+        "mkdir -p /w && echo ok >/w/here && exec httpd -f -p 8080 -h /w",
+        "    ports: [{name: web, containerPort: 8080}]
+    readinessProbe: {httpGet: {path: /here, port: web}, periodSeconds: 1}
+    livenessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}",
+        "",
+    ));
+    kubectl.eventually_field("pod/served", ready, "True", 30);
+    kubectl.ok("exec served -- rm /w/here");
+    kubectl.eventually_field("pod/served", ready, "False", 15);
+    let events = kubectl.ok("get events -o jsonpath={.items[*].message}");
+    assert!(events.contains("HTTP probe failed with statuscode: 404"), "{events}");
+}
+
+#[test]
+fn hooks_and_grace_are_given() {
+    let kubectl = namespace("hooks");
+    kubectl.apply(&pod(
+        "hooked",
+        "trap 'echo terminated; sleep 1; exit 0' TERM; while :; do sleep 0.1; done",
+        "    lifecycle: {postStart: {exec: {command: [touch, /out/started]}}, preStop: {exec: {command: [touch, /out/stopping]}}}
+    volumeMounts: [{name: out, mountPath: /out}]",
+        "  volumes: [{name: out, hostPath: {path: /run/hooks, type: DirectoryOrCreate}}]",
+    ).replace("terminationGracePeriodSeconds: 1", "terminationGracePeriodSeconds: 10"));
+    kubectl.ok("wait pod/hooked --for=condition=Ready --timeout=30s");
+    let mut follow = kubectl.spawn(&["logs", "hooked", "-f"]);
+    kubectl.ok("delete pod hooked --timeout=30s");
+    let mut text = String::new();
+    follow.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    follow.wait().unwrap();
+    assert_eq!(text, "terminated\n");
+    assert_eq!(node().machine.sh("ls /run/hooks").split_whitespace().collect::<Vec<_>>(), ["started", "stopping"]);
+}
+
+#[test]
+fn logs_are_given_as_asked() {
+    let kubectl = namespace("logs");
+    kubectl.apply(&pod("talker", "for i in 1 2 3 4 5; do echo line $i; echo error $i >&2; done; sleep 3600", "", ""));
+    kubectl.ok("wait pod/talker --for=condition=Ready --timeout=30s");
+    eventually("all lines", 10, || match logs(&kubectl, "talker").lines().count() {
+        10 => Ok(()),
+        other => Err(other.to_string()),
+    });
+    assert_eq!(logs(&kubectl, "talker --tail=1").lines().count(), 1);
+    assert_eq!(logs(&kubectl, "talker --limit-bytes=4"), "line");
+    let stamped = logs(&kubectl, "talker --timestamps --tail=2");
+    assert!(
+        stamped.lines().all(|line| line.len() > 30 && line.as_bytes()[4] == b'-' && line.contains('T')),
+        "{stamped}"
+    );
+    assert_eq!(logs(&kubectl, "-l name=talker --tail=3").lines().count(), 3);
+    assert!(kubectl.fails("logs talker -c none").contains("container none is not valid for pod talker"));
+    let mut follow = kubectl.spawn(&["logs", "talker", "-f", "--tail=1"]);
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    lines.next().unwrap().unwrap();
+    kubectl.ok_args(&["exec", "talker", "--", "sh", "-c", "echo later >/proc/1/fd/1"]);
+    assert_eq!(lines.next().unwrap().unwrap(), "later");
+    follow.kill().unwrap();
+    follow.wait().unwrap();
+}
+
+#[test]
+fn exec_attach_cp_and_port_forward() {
+    let kubectl = namespace("streams");
+    kubectl.apply(&pod(
+        "open",
+        "mkdir -p /w; echo page >/w/index.html; httpd -p 8080 -h /w; exec cat",
+        "    stdin: true\n    ports: [{containerPort: 8080}]",
+        "",
+    ));
+    kubectl.ok("wait pod/open --for=condition=Ready --timeout=30s");
+
+    assert_eq!(kubectl.ok("exec open -- echo hello"), "hello\n");
+    let echoed = kubectl.with_input(&["exec", "-i", "open", "--", "cat"], Some("through and back"));
+    assert_eq!(echoed.stdout, "through and back", "{echoed}");
+    let failed = kubectl.with_input(&["exec", "open", "--", "sh", "-c", "echo oops >&2; exit 42"], None);
+    assert!(!failed.success && failed.stderr.contains("oops") && failed.stderr.contains("exit code 42"), "{failed}");
+    assert!(kubectl.fails("exec open -- /no/such/program").contains("no such file"));
+    let large = "x".repeat(1024 * 1024);
+    let counted = kubectl.with_input(&["exec", "-i", "open", "--", "wc", "-c"], Some(&large));
+    assert_eq!(counted.stdout.trim(), "1048576", "{counted}");
+
+    let mut attached = kubectl.command(&["attach", "-i", "open"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = attached.stdin.take().unwrap();
+    let mut lines = BufReader::new(attached.stdout.take().unwrap()).lines();
+    stdin.write_all(b"to the container\n").unwrap();
+    stdin.flush().unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "to the container");
+    attached.kill().unwrap();
+    attached.wait().unwrap();
+
+    let dir = mote_tests::server::scratch();
+    std::fs::write(dir.join("file"), &large).unwrap();
+    kubectl.ok(&format!("cp {} open:/tmp/copy", dir.join("file").display()));
+    kubectl.ok(&format!("cp open:/tmp/copy {}", dir.join("back").display()));
+    assert_eq!(std::fs::read_to_string(dir.join("back")).unwrap(), large);
+    std::fs::remove_dir_all(dir).unwrap();
+
+    let mut forward = kubectl.spawn(&["port-forward", "open", "18080:8080"]);
+    let mut lines = BufReader::new(forward.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().starts_with("Forwarding from 127.0.0.1:18080"));
+    for _ in 0..3 {
+        assert_eq!(node().machine.sh("busybox wget -qO- http://127.0.0.1:18080/"), "page\n");
+    }
+    forward.kill().unwrap();
+    forward.wait().unwrap();
+}
+
+#[test]
+fn resources_and_security_reach_the_container() {
+    let kubectl = namespace("bounds");
+    kubectl.apply(&pod(
+        "bound",
+        "id -u; id -g; cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; touch /x 2>/dev/null || echo read-only; sleep 3600",
+        "    resources: {requests: {cpu: 50m, memory: 16Mi}, limits: {cpu: 100m, memory: 32Mi}}
+    securityContext: {runAsUser: 1234, runAsGroup: 2345, readOnlyRootFilesystem: true, allowPrivilegeEscalation: false}",
+        "",
+    ));
+    kubectl.ok("wait pod/bound --for=condition=Ready --timeout=30s");
+    assert_eq!(logs(&kubectl, "bound"), "1234\n2345\n33554432\nread-only\n");
+    assert_eq!(kubectl.field("pod/bound", ".status.qosClass").unwrap(), "Burstable");
+    kubectl.apply(&pod(
+        "hungry",
+        "exec tail /dev/zero",
+        "    resources: {limits: {memory: 8Mi}}",
+        "  restartPolicy: Never",
+    ));
+    kubectl.eventually_field("pod/hungry", ".status.containerStatuses[0].state.terminated.reason", "OOMKilled", 30);
+    kubectl.apply(&pod("root", "true", "    securityContext: {runAsNonRoot: true}", ""));
+    kubectl.eventually_field(
+        "pod/root",
+        ".status.containerStatuses[0].state.waiting.reason",
+        "CreateContainerConfigError",
+        30,
+    );
+}
+
+#[test]
+fn host_ports_lead_in() {
+    let kubectl = namespace("ports");
+    kubectl.apply(&pod(
+        "web",
+        "mkdir -p /w; echo in >/w/index.html; exec httpd -f -p 8080 -h /w",
+        "    ports: [{containerPort: 8080, hostPort: 18081}]",
+        "",
+    ));
+    kubectl.ok("wait pod/web --for=condition=Ready --timeout=30s");
+    let node_ip = kubectl.field("pod/web", ".status.hostIP").unwrap();
+    eventually("the host port", 10, || {
+        let output = node().machine.exec(&["busybox", "wget", "-qO-", "-T", "2", &format!("http://{node_ip}:18081/")]);
+        if output.stdout == b"in\n" { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    });
+}
+
+/// What a runtime, or somebody at a shell, may call the plugin with.
+#[test]
+fn the_cni_plugin_refuses_rubbish() {
+    let plugin = node().machine.sh("ls /opt/cni/bin/mote-cni").trim().to_owned();
+    let call = |environment: &str, stdin: &str| {
+        let output =
+            node().machine.exec(&["sh", "-c", &format!("printf '%s' '{stdin}' | env -i {environment} {plugin}")]);
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+            panic!("{error}: {} {}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+        });
+        (output.status.success(), answer)
+    };
+    let (good, version) = call("CNI_COMMAND=VERSION", "{\"cniVersion\":\"1.1.0\"}");
+    assert!(good && version["supportedVersions"].to_string().contains("1.1.0"), "{version}");
+    let add = "CNI_COMMAND=ADD CNI_CONTAINERID=x CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin";
+    for (environment, stdin) in [
+        ("", ""),
+        ("CNI_COMMAND=DANCE", "{}"),
+        ("CNI_COMMAND=ADD", "{}"),
+        (add, "not json"),
+        (&format!("{add} CNI_NETNS=/none"), "{\"cniVersion\":\"1.0.0\",\"name\":\"mote\",\"type\":\"mote-cni\"}"),
+        (
+            &format!("{add} CNI_NETNS=/proc/1/ns/net"),
+            "{\"cniVersion\":\"9.9.9\",\"name\":\"mote\",\"type\":\"mote-cni\"}",
+        ),
+        (
+            "CNI_COMMAND=ADD CNI_CONTAINERID=../../etc CNI_NETNS=/proc/1/ns/net CNI_IFNAME=a/b CNI_PATH=/",
+            "{\"cniVersion\":\"1.0.0\",\"name\":\"mote\",\"type\":\"mote-cni\"}",
+        ),
+    ] {
+        let (good, answer) = call(environment, stdin);
+        assert!(
+            !good && answer["code"].as_u64().is_some_and(|code| code > 0) && answer["msg"].is_string(),
+            "{environment} {stdin}: {answer}"
+        );
+    }
+}
