@@ -14,7 +14,6 @@ use mote_schema::{Object, Ref, Status};
 /// What the environment needs to know beyond the pod.
 pub struct Facts<'a> {
     pub client: &'a Client,
-    pub node_name: &'a str,
     pub host_ip: &'a str,
     /// Newest first is the primary one; on the host network the node's.
     pub pod_ips: &'a [String],

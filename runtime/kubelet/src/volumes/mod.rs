@@ -30,11 +30,8 @@ use token::Token;
 pub struct Facts<'a> {
     pub client: &'a Client,
     pub node_name: &'a str,
-    pub host_ip: &'a str,
     /// DIR/kubelet/pods/UID
     pub pod_dir: &'a Path,
-    /// Empty until the sandbox is there; the downward API needs it.
-    pub pod_ips: &'a [String],
 }
 
 /// Host path by volume name.
