@@ -3,23 +3,24 @@
 //! SEAM: names and signatures here are fixed; bodies are being written.
 
 mod builtin;
-pub mod defaults;
 pub mod check;
+pub mod defaults;
 pub mod doc;
 pub mod kind;
 pub mod object;
-pub mod placement;
 mod parse;
 pub mod patch;
+pub mod placement;
 pub mod prepare;
+pub mod protobuf;
 pub mod prune;
 pub mod quantity;
 pub mod selector;
 pub mod status;
 pub mod strategic;
 pub mod table;
-mod yaml;
 pub mod validate;
+mod yaml;
 
 pub use doc::{Doc, Ref};
 pub use kind::{Catalog, Kind};

@@ -204,7 +204,9 @@ fn key_text(value: Value) -> Result<String, String> {
 /// A plain scalar that stays a string; what other readers take for a time is quoted too.
 pub(crate) fn is_string(text: &str) -> bool {
     let dated = text.len() >= 8 && text.bytes().take(5).filter(u8::is_ascii_digit).count() == 4 && text.contains('-');
-    !dated && !matches!(text, "y" | "Y" | "n" | "N" | "<<") && scalar(text, ScalarStyle::Plain, None).is_ok_and(|v| v.is_string())
+    !dated
+        && !matches!(text, "y" | "Y" | "n" | "N" | "<<")
+        && scalar(text, ScalarStyle::Plain, None).is_ok_and(|v| v.is_string())
 }
 
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, String> {
@@ -267,10 +269,19 @@ mod tests {
 
     #[test]
     fn yaml_means_what_kubernetes_reads() {
-        check("a: 1\nb: [x, 'true', true, yes, ~]\nc:\n  d: 1.5\n", json!({"a":1,"b":["x","true",true,true,null],"c":{"d":1.5}}));
-        check("mode: 0644\nhex: 0x10\nbig: 1_000\n1: one\nver: \"1.20\"", json!({"mode":420,"hex":16,"big":1000,"1":"one","ver":"1.20"}));
+        check(
+            "a: 1\nb: [x, 'true', true, yes, ~]\nc:\n  d: 1.5\n",
+            json!({"a":1,"b":["x","true",true,true,null],"c":{"d":1.5}}),
+        );
+        check(
+            "mode: 0644\nhex: 0x10\nbig: 1_000\n1: one\nver: \"1.20\"",
+            json!({"mode":420,"hex":16,"big":1000,"1":"one","ver":"1.20"}),
+        );
         check("x: &a {k: v}\ny: *a\nz:\n  <<: *a\n  m: 1\n", json!({"x":{"k":"v"},"y":{"k":"v"},"z":{"k":"v","m":1}}));
-        check("t: 2001-01-01\nip: 10.0.0.1\nv: v1\ne: 1e3\ntext: |\n  a\n  b\n", json!({"t":"2001-01-01","ip":"10.0.0.1","v":"v1","e":1000.0,"text":"a\nb\n"}));
+        check(
+            "t: 2001-01-01\nip: 10.0.0.1\nv: v1\ne: 1e3\ntext: |\n  a\n  b\n",
+            json!({"t":"2001-01-01","ip":"10.0.0.1","v":"v1","e":1000.0,"text":"a\nb\n"}),
+        );
         check("a: 1\n---\nb: 2\n", json!({"a":1}));
         check("", Value::Null);
     }

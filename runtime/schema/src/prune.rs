@@ -5,14 +5,14 @@
 //!
 //! Errors are worded as sigs.k8s.io/json and the UnmarshalJSON methods of apimachinery word them. What cannot be matched: upstream
 //! reports the first mistake in the order of the text, this reports the first in the order of names.
-pub use crate::{
-    parse::{parse_json, parse_yaml},
-    yaml::to_yaml,
-};
 use crate::{
     Kind,
     quantity::Quantity,
     table::{Container, Field, Presence, Shape, Table, TypeId},
+};
+pub use crate::{
+    parse::{parse_json, parse_yaml},
+    yaml::to_yaml,
 };
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -92,8 +92,7 @@ impl<'t> Cleaner<'t> {
             self.path.push(Step::Name(name.clone()));
             self.field(Place { owner: id, field }, value);
             self.path.pop();
-            if value.is_null() && field.shape != Shape::Any
-                || field.presence == Presence::Omit && is_zero(field, value)
+            if value.is_null() && field.shape != Shape::Any || field.presence == Presence::Omit && is_zero(field, value)
             {
                 drop.push(name.clone());
             }
@@ -149,7 +148,9 @@ impl<'t> Cleaner<'t> {
 
     /// A null among elements is the element's zero.
     fn element(&mut self, place: Place<'_>, value: &mut Value) {
-        if value.is_null() && let Some(zero) = zero(self.table, place.field.shape) {
+        if value.is_null()
+            && let Some(zero) = zero(self.table, place.field.shape)
+        {
             *value = zero;
         }
         self.one(place, value);
@@ -313,7 +314,8 @@ fn is_go_duration(text: &str) -> bool {
         if !number.contains(|c: char| c.is_ascii_digit()) || number.matches('.').count() > 1 {
             return false;
         }
-        let Some(next) = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"].iter().find_map(|unit| after.strip_prefix(unit)) else {
+        let Some(next) = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"].iter().find_map(|unit| after.strip_prefix(unit))
+        else {
             return false;
         };
         rest = next;
@@ -384,19 +386,31 @@ mod tests {
         let deployment = ("apps", "Deployment");
         let go = "json: cannot unmarshal";
         let cases = [
-            (json!({"replicas": "2"}), format!("{go} string into Go struct field DeploymentSpec.spec.replicas of type int32")),
-            (json!({"replicas": 1.5}), format!("{go} number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32")),
+            (
+                json!({"replicas": "2"}),
+                format!("{go} string into Go struct field DeploymentSpec.spec.replicas of type int32"),
+            ),
+            (
+                json!({"replicas": 1.5}),
+                format!("{go} number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"),
+            ),
             (
                 json!({"template": {"spec": {"containers": {}}}}),
-                format!("{go} object into Go struct field PodSpec.spec.template.spec.containers of type []v1.Container"),
+                format!(
+                    "{go} object into Go struct field PodSpec.spec.template.spec.containers of type []v1.Container"
+                ),
             ),
             (
                 json!({"template": {"spec": {"containers": [{"image": 1}]}}}),
-                format!("{go} number into Go struct field Container.spec.template.spec.containers.image of type string"),
+                format!(
+                    "{go} number into Go struct field Container.spec.template.spec.containers.image of type string"
+                ),
             ),
             (
                 json!({"template": {"spec": {"restartPolicy": 1}}}),
-                format!("{go} number into Go struct field PodSpec.spec.template.spec.restartPolicy of type v1.RestartPolicy"),
+                format!(
+                    "{go} number into Go struct field PodSpec.spec.template.spec.restartPolicy of type v1.RestartPolicy"
+                ),
             ),
             (
                 json!({"template": {"metadata": {"labels": {"a": 1}}}}),
@@ -424,13 +438,15 @@ mod tests {
         let mut pod = json!({"kind": "Pod", "foo": 1, "metadata": {"labels": {"x": "y"}},
             "spec": {"bar": {}, "containers": [{"name": "a"}, {"name": "b", "imagee": "c"}]}});
         let complaints = run("", "Pod", &mut pod).unwrap();
-        assert_eq!(complaints, [
-            "unknown field \"foo\"",
-            "unknown field \"spec.bar\"",
-            "unknown field \"spec.containers[1].imagee\""
-        ]);
-        assert_eq!(pod, json!({"metadata": {"labels": {"x": "y"}}, "status": {},
-            "spec": {"containers": [{"name": "a", "resources": {}}, {"name": "b", "resources": {}}]}}));
+        assert_eq!(
+            complaints,
+            ["unknown field \"foo\"", "unknown field \"spec.bar\"", "unknown field \"spec.containers[1].imagee\""]
+        );
+        assert_eq!(
+            pod,
+            json!({"metadata": {"labels": {"x": "y"}}, "status": {},
+            "spec": {"containers": [{"name": "a", "resources": {}}, {"name": "b", "resources": {}}]}})
+        );
     }
 
     #[test]
@@ -443,13 +459,16 @@ mod tests {
                 "volumes": [{"name": "v", "emptyDir": {}}]},
             "status": {"containerStatuses": [{"name": "c"}]}});
         assert_eq!(run("", "Pod", &mut pod), Ok(vec![]));
-        assert_eq!(pod, json!({"metadata": {"annotations": {"a": ""}, "deletionTimestamp": "2024-01-01T00:00:00Z"},
+        assert_eq!(
+            pod,
+            json!({"metadata": {"annotations": {"a": ""}, "deletionTimestamp": "2024-01-01T00:00:00Z"},
             "spec": {"enableServiceLinks": false, "containers": [{"name": "c",
                 "resources": {"limits": {"memory": "1Gi", "cpu": "500m"}}, "ports": [{"containerPort": 80}],
                 "securityContext": {}}],
                 "volumes": [{"name": "v", "emptyDir": {}}]},
             "status": {"containerStatuses": [{"name": "c", "image": "", "imageID": "", "lastState": {}, "ready": false,
-                "restartCount": 0, "state": {}}]}}));
+                "restartCount": 0, "state": {}}]}})
+        );
         let mut lease = json!({"spec": {"renewTime": "2024-01-01T00:00:00.1234567Z"}});
         assert_eq!(run("coordination.k8s.io", "Lease", &mut lease), Ok(vec![]));
         assert_eq!(lease["spec"]["renewTime"], json!("2024-01-01T00:00:00.123456Z"));

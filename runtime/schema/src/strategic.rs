@@ -279,7 +279,9 @@ fn matches_order(patch: &[Value], wanted: &[Value], key: &str) -> Result<(), Str
                 Some(_) => {}
                 None => {
                     let (patch, wanted) = (go_list(patch), go_list(wanted));
-                    return Err(format!("The order in patch list:\n{patch}\n doesn't match {SET_ORDER} list:\n{wanted}\n"));
+                    return Err(format!(
+                        "The order in patch list:\n{patch}\n doesn't match {SET_ORDER} list:\n{wanted}\n"
+                    ));
                 }
             }
         }
@@ -396,53 +398,122 @@ mod tests {
     #[test]
     fn lists_merge_by_key() {
         let old = pod(json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b"}]));
-        check("Pod", old.clone(), pod(json!([{"name": "b", "image": "2"}])), Ok(pod(
-            json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b", "image": "2"}]))));
-        check("Pod", old.clone(), pod(json!([{"name": "a", "env": [{"name": "Y"}]}])), Ok(pod(
-            json!([{"name": "a", "image": "1", "env": [{"name": "Y"}, {"name": "X", "value": "1"}]}, {"name": "b"}]))));
-        check("Pod", old.clone(), pod(json!([{"name": "b", "$patch": "delete"}])),
-            Ok(pod(json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}]))));
+        check(
+            "Pod",
+            old.clone(),
+            pod(json!([{"name": "b", "image": "2"}])),
+            Ok(pod(
+                json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b", "image": "2"}]),
+            )),
+        );
+        check(
+            "Pod",
+            old.clone(),
+            pod(json!([{"name": "a", "env": [{"name": "Y"}]}])),
+            Ok(pod(
+                json!([{"name": "a", "image": "1", "env": [{"name": "Y"}, {"name": "X", "value": "1"}]}, {"name": "b"}]),
+            )),
+        );
+        check(
+            "Pod",
+            old.clone(),
+            pod(json!([{"name": "b", "$patch": "delete"}])),
+            Ok(pod(json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}]))),
+        );
         check("Pod", old.clone(), pod(json!([{"$patch": "replace"}, {"name": "c"}])), Ok(pod(json!([{"name": "c"}]))));
-        check("Pod", old.clone(), pod(json!([{"image": "c"}])),
-            Err("map: map[image:c] does not contain declared merge key: name"));
-        check("Pod", old.clone(), pod(json!([{"name": "b", "$patch": "x"}])),
-            Err("unknown patch type: x in map: map[$patch:x name:b]"));
-        check("Pod", old, json!({"spec": {"$setElementOrder/containers": [{"name": "c"}, {"name": "b"}],
-            "containers": [{"name": "c"}, {"name": "b", "image": "2"}]}}), Ok(pod(json!([
-            {"name": "c"}, {"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b", "image": "2"}]))));
+        check(
+            "Pod",
+            old.clone(),
+            pod(json!([{"image": "c"}])),
+            Err("map: map[image:c] does not contain declared merge key: name"),
+        );
+        check(
+            "Pod",
+            old.clone(),
+            pod(json!([{"name": "b", "$patch": "x"}])),
+            Err("unknown patch type: x in map: map[$patch:x name:b]"),
+        );
+        check(
+            "Pod",
+            old,
+            json!({"spec": {"$setElementOrder/containers": [{"name": "c"}, {"name": "b"}],
+            "containers": [{"name": "c"}, {"name": "b", "image": "2"}]}}),
+            Ok(pod(json!([
+            {"name": "c"}, {"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b", "image": "2"}]))),
+        );
     }
 
     #[test]
     fn atomic_lists_and_maps() {
-        check("Pod", pod(json!([{"name": "a", "command": ["x", "y"]}])), pod(json!([{"name": "a", "command": ["z"]}])),
-            Ok(pod(json!([{"name": "a", "command": ["z"]}]))));
-        check("Pod", json!({"metadata": {"labels": {"a": "1", "b": "2"}}}), json!({"metadata": {"labels": {"a": null, "c": "3"}}}),
-            Ok(json!({"metadata": {"labels": {"b": "2", "c": "3"}}})));
-        check("Pod", json!({}), json!({"spec": {"nodeName": null, "containers": [{"name": "a", "image": null}]}}),
-            Ok(pod(json!([{"name": "a"}]))));
+        check(
+            "Pod",
+            pod(json!([{"name": "a", "command": ["x", "y"]}])),
+            pod(json!([{"name": "a", "command": ["z"]}])),
+            Ok(pod(json!([{"name": "a", "command": ["z"]}]))),
+        );
+        check(
+            "Pod",
+            json!({"metadata": {"labels": {"a": "1", "b": "2"}}}),
+            json!({"metadata": {"labels": {"a": null, "c": "3"}}}),
+            Ok(json!({"metadata": {"labels": {"b": "2", "c": "3"}}})),
+        );
+        check(
+            "Pod",
+            json!({}),
+            json!({"spec": {"nodeName": null, "containers": [{"name": "a", "image": null}]}}),
+            Ok(pod(json!([{"name": "a"}]))),
+        );
     }
 
     #[test]
     fn primitive_lists() {
         let old = json!({"metadata": {"finalizers": ["a", "b"]}});
-        check("Pod", old.clone(), json!({"metadata": {"finalizers": ["c", "a"]}}),
-            Ok(json!({"metadata": {"finalizers": ["c", "a", "b"]}})));
-        check("Pod", old.clone(), json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}}),
-            Ok(json!({"metadata": {"finalizers": ["b"]}})));
-        check("Pod", old.clone(), json!({"metadata": {"$setElementOrder/finalizers": ["b", "a"]}}),
-            Ok(json!({"metadata": {"finalizers": ["b", "a"]}})));
-        check("Pod", old, json!({"metadata": {"$setElementOrder/finalizers": "b"}}),
-            Err("expected a []interface {}, but received a string"));
+        check(
+            "Pod",
+            old.clone(),
+            json!({"metadata": {"finalizers": ["c", "a"]}}),
+            Ok(json!({"metadata": {"finalizers": ["c", "a", "b"]}})),
+        );
+        check(
+            "Pod",
+            old.clone(),
+            json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}}),
+            Ok(json!({"metadata": {"finalizers": ["b"]}})),
+        );
+        check(
+            "Pod",
+            old.clone(),
+            json!({"metadata": {"$setElementOrder/finalizers": ["b", "a"]}}),
+            Ok(json!({"metadata": {"finalizers": ["b", "a"]}})),
+        );
+        check(
+            "Pod",
+            old,
+            json!({"metadata": {"$setElementOrder/finalizers": "b"}}),
+            Err("expected a []interface {}, but received a string"),
+        );
     }
 
     #[test]
     fn retain_keys_drops_the_rest() {
         let old = json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
-        check("Deployment", old.clone(), json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}),
-            Ok(json!({"spec": {"strategy": {"type": "Recreate"}}})));
-        check("Deployment", old.clone(), json!({"spec": {"strategy": {"$retainKeys": ["x"], "type": "Recreate"}}}),
-            Err("invalid patch format of retainKeys"));
-        check("Deployment", old, json!({"spec": {"strategy": {"$patch": "replace", "type": "Recreate"}}}),
-            Ok(json!({"spec": {"strategy": {"type": "Recreate"}}})));
+        check(
+            "Deployment",
+            old.clone(),
+            json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}),
+            Ok(json!({"spec": {"strategy": {"type": "Recreate"}}})),
+        );
+        check(
+            "Deployment",
+            old.clone(),
+            json!({"spec": {"strategy": {"$retainKeys": ["x"], "type": "Recreate"}}}),
+            Err("invalid patch format of retainKeys"),
+        );
+        check(
+            "Deployment",
+            old,
+            json!({"spec": {"strategy": {"$patch": "replace", "type": "Recreate"}}}),
+            Ok(json!({"spec": {"strategy": {"type": "Recreate"}}})),
+        );
     }
 }

@@ -124,7 +124,10 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        for odd in ["a\tb", "\n", " x", "x ", "#", "a #b", "~", "null", "1e3", "-", "--- a", "é", "\u{1}", "{a", "a\n\n", "yes", "'q'", "0x1f"] {
+        for odd in [
+            "a\tb", "\n", " x", "x ", "#", "a #b", "~", "null", "1e3", "-", "--- a", "é", "\u{1}", "{a", "a\n\n",
+            "yes", "'q'", "0x1f",
+        ] {
             let value = json!({"k": odd, odd: [odd]});
             let text = to_yaml(&value).unwrap();
             assert_eq!(crate::parse::parse_yaml(text.as_bytes()).map(|(v, _)| v), Ok(value), "{text}");

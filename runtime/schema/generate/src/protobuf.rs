@@ -75,20 +75,20 @@ fn read_messages(text: &str) -> HashMap<String, Message> {
         } else if let Some(attribute) = line.strip_prefix("#[prost(") {
             let tag = attribute.split("tag = \"").nth(1).and_then(|t| t.split('"').next());
             member.number = tag.and_then(|t| t.parse().ok()).unwrap_or(0);
-        } else if let Some((name, ty)) = line.strip_prefix("pub ").and_then(|l| l.split_once(':')) {
-            if let Some((_, message)) = &mut current {
-                let mut ty = ty.trim().to_owned();
-                while !ty.ends_with(',') {
-                    match lines.next() {
-                        Some(more) => ty.push_str(more.trim()),
-                        None => break,
-                    }
+        } else if let Some((name, ty)) = line.strip_prefix("pub ").and_then(|l| l.split_once(':'))
+            && let Some((_, message)) = &mut current
+        {
+            let mut ty = ty.trim().to_owned();
+            while !ty.ends_with(',') {
+                match lines.next() {
+                    Some(more) => ty.push_str(more.trim()),
+                    None => break,
                 }
-                member.name = name.trim().into();
-                let last = ty.trim_end_matches([',', '>']).rsplit([':', '<', ' ']).next();
-                member.message = last.unwrap_or_default().into();
-                message.fields.push(std::mem::take(&mut member));
             }
+            member.name = name.trim().into();
+            let last = ty.trim_end_matches([',', '>']).rsplit([':', '<', ' ']).next();
+            member.message = last.unwrap_or_default().into();
+            message.fields.push(std::mem::take(&mut member));
         }
     }
     messages

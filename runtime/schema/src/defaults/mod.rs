@@ -148,7 +148,9 @@ fn device_request(request: &mut Members) {
 
 /// staging/src/k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1/defaults.go
 fn custom_resource_definition(map: &mut Members) {
-    let Some(names) = map.get_mut("spec").and_then(|s| s.get_mut("names")).and_then(Value::as_object_mut) else { return };
+    let Some(names) = map.get_mut("spec").and_then(|s| s.get_mut("names")).and_then(Value::as_object_mut) else {
+        return;
+    };
     let kind = text(names, "kind").to_owned();
     if !kind.is_empty() {
         for (name, value) in [("singular", kind.to_lowercase()), ("listKind", kind + "List")] {

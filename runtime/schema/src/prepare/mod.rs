@@ -30,7 +30,8 @@ const STATUS_KEEPS_METADATA: [&str; 4] =
     ["ValidatingAdmissionPolicy", "ServiceCIDR", "ResourceClaim", "VolumeAttachment"];
 
 /// The part of metadata that ResetObjectMetaForStatus puts back.
-const RESET_FOR_STATUS: [&str; 5] = ["deletionGracePeriodSeconds", "labels", "annotations", "finalizers", "ownerReferences"];
+const RESET_FOR_STATUS: [&str; 5] =
+    ["deletionGracePeriodSeconds", "labels", "annotations", "finalizers", "ownerReferences"];
 
 pub fn create(kind: &Kind, value: &mut Value) {
     let Some(map) = value.as_object_mut() else { return };

@@ -45,14 +45,19 @@ fn label_keys(map: &mut Members) {
 
 /// Adds one requirement per key that the pod has a label for; without a selector there is nothing to narrow.
 fn require(term: &mut Members, labels: &Members, keys: &str, operator: &str) {
-    let keys: Vec<String> =
-        term.get(keys).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(Into::into).collect();
+    let keys: Vec<String> = term
+        .get(keys)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(Into::into)
+        .collect();
     let Some(Value::Object(selector)) = term.get_mut("labelSelector") else { return };
     for key in keys {
-        if let (Some(value), Some(list)) = (
-            labels.get(&key),
-            selector.entry("matchExpressions").or_insert_with(|| json!([])).as_array_mut(),
-        ) {
+        if let (Some(value), Some(list)) =
+            (labels.get(&key), selector.entry("matchExpressions").or_insert_with(|| json!([])).as_array_mut())
+        {
             list.push(json!({"key": key, "operator": operator, "values": [value]}));
         }
     }
@@ -120,7 +125,8 @@ pub(super) fn resize(old: &Value, map: &mut Members) {
 pub fn qos_class(spec: &Value) -> &'static str {
     let (mut requests, mut limits) = (BTreeMap::new(), BTreeMap::new());
     let mut guaranteed = true;
-    if let Some(resources) = spec.get("resources").filter(|r| r.get("requests").is_some() || r.get("limits").is_some()) {
+    if let Some(resources) = spec.get("resources").filter(|r| r.get("requests").is_some() || r.get("limits").is_some())
+    {
         add(resources, "requests", &mut requests);
         guaranteed = add(resources, "limits", &mut limits) == 2;
     } else {
@@ -147,7 +153,8 @@ fn add(resources: &Value, list: &str, sums: &mut BTreeMap<&'static str, Quantity
     let mut found = 0;
     for name in ["cpu", "memory"] {
         let text = resources.get(list).and_then(|l| l.get(name)).and_then(Value::as_str);
-        if let Some(quantity) = text.and_then(|t| Quantity::parse(t).ok()).filter(|q| !q.is_zero() && !q.is_negative()) {
+        if let Some(quantity) = text.and_then(|t| Quantity::parse(t).ok()).filter(|q| !q.is_zero() && !q.is_negative())
+        {
             found += 1;
             let sum = sums.entry(name).or_insert_with(|| Quantity::new(0, quantity.format()));
             *sum = sum.add(quantity);

@@ -18,38 +18,82 @@ fn check_update(name: &str, sub: &str, old: Value, mut new: Value, want: Value) 
 
 #[test]
 fn create_drops_status() {
-    check_create("Deployment", json!({"metadata": {}, "spec": {}, "status": {"replicas": 3}}),
-        json!({"metadata": {"generation": 1}, "spec": {}, "status": {}}));
-    check_create("ReplicaSet", json!({"metadata": {}, "status": {}}),
-        json!({"metadata": {"generation": 1}, "status": {"replicas": 0}}));
-    check_create("Namespace", json!({"metadata": {"name": "a"}}), json!({"metadata": {"name": "a"},
-        "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}));
-    check_create("Node", json!({"metadata": {}, "status": {"phase": "x"}}), json!({"metadata": {}, "status": {"phase": "x"}}));
-    check_create("Pod", json!({"metadata": {}, "spec": {"containers": [{}]}, "status": {"podIP": "x"}}),
-        json!({"metadata": {"generation": 1}, "spec": {"containers": [{}]}, "status": {"phase": "Pending", "qosClass": "BestEffort"}}));
-    check_create("Job", json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": {}}}),
+    check_create(
+        "Deployment",
+        json!({"metadata": {}, "spec": {}, "status": {"replicas": 3}}),
+        json!({"metadata": {"generation": 1}, "spec": {}, "status": {}}),
+    );
+    check_create(
+        "ReplicaSet",
+        json!({"metadata": {}, "status": {}}),
+        json!({"metadata": {"generation": 1}, "status": {"replicas": 0}}),
+    );
+    check_create(
+        "Namespace",
+        json!({"metadata": {"name": "a"}}),
+        json!({"metadata": {"name": "a"},
+        "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}),
+    );
+    check_create(
+        "Node",
+        json!({"metadata": {}, "status": {"phase": "x"}}),
+        json!({"metadata": {}, "status": {"phase": "x"}}),
+    );
+    check_create(
+        "Pod",
+        json!({"metadata": {}, "spec": {"containers": [{}]}, "status": {"podIP": "x"}}),
+        json!({"metadata": {"generation": 1}, "spec": {"containers": [{}]}, "status": {"phase": "Pending", "qosClass": "BestEffort"}}),
+    );
+    check_create(
+        "Job",
+        json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": {}}}),
         json!({"metadata": {"name": "j", "uid": "u", "generation": 1}, "status": {}, "spec": {
             "selector": {"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}},
             "template": {"metadata": {"labels": {"job-name": "j", "batch.kubernetes.io/job-name": "j", "controller-uid": "u",
-                "batch.kubernetes.io/controller-uid": "u"}}}}}));
+                "batch.kubernetes.io/controller-uid": "u"}}}}}),
+    );
 }
 
 #[test]
 fn updates_keep_to_their_part() {
     let old = json!({"metadata": {"generation": 3, "labels": {"a": "1"}}, "spec": {"replicas": 1}, "status": {"replicas": 1}});
     let new = json!({"metadata": {"labels": {"a": "2"}}, "spec": {"replicas": 2}, "status": {"replicas": 2}});
-    check_update("Deployment", "", old.clone(), new.clone(),
-        json!({"metadata": {"generation": 4, "labels": {"a": "2"}}, "spec": {"replicas": 2}, "status": {"replicas": 1}}));
-    check_update("Deployment", "status", old.clone(), new.clone(),
-        json!({"metadata": {"generation": 3, "labels": {"a": "1"}}, "spec": {"replicas": 1}, "status": {"replicas": 2}}));
-    check_update("ReplicaSet", "status", old.clone(), new,
-        json!({"metadata": {"generation": 3, "labels": {"a": "2"}}, "spec": {"replicas": 1}, "status": {"replicas": 2}}));
+    check_update(
+        "Deployment",
+        "",
+        old.clone(),
+        new.clone(),
+        json!({"metadata": {"generation": 4, "labels": {"a": "2"}}, "spec": {"replicas": 2}, "status": {"replicas": 1}}),
+    );
+    check_update(
+        "Deployment",
+        "status",
+        old.clone(),
+        new.clone(),
+        json!({"metadata": {"generation": 3, "labels": {"a": "1"}}, "spec": {"replicas": 1}, "status": {"replicas": 2}}),
+    );
+    check_update(
+        "ReplicaSet",
+        "status",
+        old.clone(),
+        new,
+        json!({"metadata": {"generation": 3, "labels": {"a": "2"}}, "spec": {"replicas": 1}, "status": {"replicas": 2}}),
+    );
     check_update("Deployment", "", old.clone(), old.clone(), old);
-    check_update("Namespace", "", json!({"metadata": {}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}),
+    check_update(
+        "Namespace",
+        "",
+        json!({"metadata": {}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}),
         json!({"metadata": {}, "spec": {}, "status": {}}),
-        json!({"metadata": {}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}));
-    check_update("Namespace", "finalize", json!({"metadata": {}, "spec": {"finalizers": ["kubernetes"]}, "status": {}}),
-        json!({"metadata": {}, "spec": {}}), json!({"metadata": {}, "spec": {}, "status": {}}));
+        json!({"metadata": {}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}),
+    );
+    check_update(
+        "Namespace",
+        "finalize",
+        json!({"metadata": {}, "spec": {"finalizers": ["kubernetes"]}, "status": {}}),
+        json!({"metadata": {}, "spec": {}}),
+        json!({"metadata": {}, "spec": {}, "status": {}}),
+    );
 }
 
 #[test]
@@ -66,13 +110,23 @@ fn quality_of_service() {
 fn services_keep_what_they_were_given() {
     let old = json!({"spec": {"type": "NodePort", "clusterIP": "10.43.0.5", "clusterIPs": ["10.43.0.5"],
         "externalTrafficPolicy": "Cluster", "ports": [{"name": "a", "port": 80, "nodePort": 30000}]}});
-    check_update("Service", "", old.clone(), json!({"spec": {"type": "NodePort", "externalTrafficPolicy": "Cluster",
+    check_update(
+        "Service",
+        "",
+        old.clone(),
+        json!({"spec": {"type": "NodePort", "externalTrafficPolicy": "Cluster",
             "ports": [{"name": "a", "port": 81}]}}),
         json!({"spec": {"type": "NodePort", "clusterIP": "10.43.0.5", "clusterIPs": ["10.43.0.5"],
             "externalTrafficPolicy": "Cluster", "ports": [{"name": "a", "port": 81, "nodePort": 30000}]},
-            "status": {"loadBalancer": {}}}));
-    check_update("Service", "", old.clone(), json!({"spec": {"type": "ClusterIP", "clusterIP": "10.43.0.5",
+            "status": {"loadBalancer": {}}}),
+    );
+    check_update(
+        "Service",
+        "",
+        old.clone(),
+        json!({"spec": {"type": "ClusterIP", "clusterIP": "10.43.0.5",
             "clusterIPs": ["10.43.0.5"], "externalTrafficPolicy": "Cluster", "ports": [{"name": "a", "port": 80, "nodePort": 30000}]}}),
         json!({"spec": {"type": "ClusterIP", "clusterIP": "10.43.0.5", "clusterIPs": ["10.43.0.5"],
-            "ports": [{"name": "a", "port": 80}]}, "status": {"loadBalancer": {}}}));
+            "ports": [{"name": "a", "port": 80}]}, "status": {"loadBalancer": {}}}),
+    );
 }

@@ -1,0 +1,590 @@
+//! Containers: names, ports, environment, mounts, probes, lifecycle, resources, security (pkg/apis/core/validation).
+use super::at::{At, Errors, NEGATIVE};
+use crate::{quantity::Quantity, validate};
+use serde_json::Value;
+use std::collections::HashSet;
+
+/// What the containers of one pod share.
+pub(super) struct Pod<'v> {
+    pub volumes: Vec<&'v str>,
+    pub claims: Vec<&'v str>,
+    pub host_users: bool,
+}
+
+pub(super) fn containers(list: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
+    if list.len() == 0 {
+        errors.required(list, "");
+        return;
+    }
+    let mut names = HashSet::new();
+    for container in list.items() {
+        common(&container, pod, errors);
+        if !names.insert(container.get("name").str()) {
+            errors.duplicate(&container.get("name"));
+        }
+        run_time_hooks(&container, errors);
+        let policy = container.get("restartPolicy");
+        if !matches!(policy.str(), "" | "Always" | "Never" | "OnFailure") {
+            errors.unsupported(&policy, &["Always", "OnFailure", "Never"]);
+        }
+    }
+    host_ports(list.items(), errors);
+}
+
+pub(super) fn init_containers(list: &At<'_>, regular: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
+    let mut names: HashSet<&str> = regular.items().map(|c| c.get("name").str()).collect();
+    for container in list.items() {
+        common(&container, pod, errors);
+        let name = container.get("name");
+        if !name.str().is_empty() && !names.insert(name.str()) {
+            errors.duplicate(&name);
+        }
+        host_ports(std::iter::once(container.clone()), errors);
+        if container.get("restartPolicy").str() == "Always" {
+            run_time_hooks(&container, errors);
+            continue;
+        }
+        for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
+            let at = container.get(field);
+            if at.is_set() {
+                errors.forbidden(&at, "may not be set for init containers without restartPolicy=Always");
+            }
+        }
+    }
+}
+
+/// validateEphemeralContainers: a debugging container shares the pod's life, so it may have little of its own.
+pub(super) fn ephemeral_containers(list: &At<'_>, spec: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
+    let others = ["containers", "initContainers"].map(|l| spec.get(l));
+    let mut names: HashSet<&str> = others.iter().flat_map(|l| l.items()).map(|c| c.get("name").str()).collect();
+    for container in list.items() {
+        common(&container, pod, errors);
+        let name = container.get("name");
+        if !names.insert(name.str()) {
+            errors.duplicate(&name);
+        }
+        let target = container.get("targetContainerName");
+        if !target.str().is_empty() && !others.iter().any(|l| l.items().any(|c| c.get("name").str() == target.str())) {
+            errors.not_found(&target);
+        }
+        for field in ["ports", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe", "resizePolicy"] {
+            let at = container.get(field);
+            if at.is_set() {
+                errors.forbidden(&at, "cannot be set for an Ephemeral Container");
+            }
+        }
+        if container.get("resources").len() > 0 {
+            errors.forbidden(&container.get("resources"), "cannot be set for an Ephemeral Container");
+        }
+        for mount in container.get("volumeMounts").items() {
+            for field in ["subPath", "subPathExpr"] {
+                if !mount.get(field).str().is_empty() {
+                    errors.forbidden(&mount.get(field), "cannot be set for an Ephemeral Container");
+                }
+            }
+        }
+    }
+}
+
+/// validateContainerCommon
+fn common(container: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
+    let (name, image) = (container.get("name"), container.get("image"));
+    if name.str().is_empty() {
+        errors.required(&name, "");
+    } else {
+        errors.each(&name, validate::dns1123_label(name.str()));
+    }
+    if image.str().is_empty() {
+        errors.required(&image, "");
+    }
+    for field in ["terminationMessagePolicy", "imagePullPolicy"] {
+        if container.get(field).str().is_empty() {
+            errors.required(&container.get(field), "");
+        }
+    }
+    ports(&container.get("ports"), errors);
+    env(&container.get("env"), errors);
+    env_from(&container.get("envFrom"), errors);
+    volume_mounts(container, pod, errors);
+    resource_requirements(&container.get("resources"), &pod.claims, errors);
+    security_context(&container.get("securityContext"), pod.host_users, errors);
+}
+
+fn ports(list: &At<'_>, errors: &mut Errors) {
+    let mut names = HashSet::new();
+    for port in list.items() {
+        let (name, number, host) = (port.get("name"), port.get("containerPort"), port.get("hostPort"));
+        if !name.str().is_empty() {
+            let messages = validate::port_name(name.str());
+            if messages.is_empty() && !names.insert(name.str()) {
+                errors.duplicate(&name);
+            }
+            errors.each(&name, messages);
+        }
+        match number.int().unwrap_or(0) {
+            0 => errors.required(&number, ""),
+            n => errors.each(&number, validate::port_number(n)),
+        }
+        if let Some(n) = host.int().filter(|n| *n != 0) {
+            errors.each(&host, validate::port_number(n));
+        }
+        if port.get("protocol").str().is_empty() {
+            errors.required(&port.get("protocol"), "");
+        }
+    }
+}
+
+/// checkHostPortConflicts
+fn host_ports<'v>(containers: impl Iterator<Item = At<'v>>, errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    for container in containers {
+        for port in container.get("ports").items() {
+            let host = port.get("hostPort");
+            let Some(number) = host.int().filter(|n| *n != 0) else { continue };
+            let key = format!("{}/{}/{number}", port.get("protocol").str(), port.get("hostIP").str());
+            if !seen.insert(key.clone()) {
+                errors.0.push(crate::Cause::duplicate(&*host.path, &Value::from(key)));
+            }
+        }
+    }
+}
+
+fn env(list: &At<'_>, errors: &mut Errors) {
+    for variable in list.items() {
+        let name = variable.get("name");
+        if name.str().is_empty() {
+            errors.required(&name, "");
+        } else {
+            errors.each(&name, validate::env_var_name(name.str()));
+        }
+        let from = variable.get("valueFrom");
+        if from.is_set() {
+            value_from(&from, !variable.get("value").str().is_empty(), errors);
+        }
+    }
+}
+
+/// What a variable may hold of its own pod (validEnvDownwardAPIFieldPathExpressions).
+const ENV_FIELDS: [&str; 9] = [
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+];
+
+fn value_from(from: &At<'_>, has_value: bool, errors: &mut Errors) {
+    let empty = Value::from("");
+    let sources = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
+    let count = sources.iter().filter(|s| from.get(s).is_set()).count();
+    if from.get("fieldRef").is_set() {
+        field_ref(&from.get("fieldRef"), &ENV_FIELDS, errors);
+    }
+    if from.get("resourceFieldRef").is_set() {
+        resource_field_ref(&from.get("resourceFieldRef"), false, errors);
+    }
+    for source in ["configMapKeyRef", "secretKeyRef"] {
+        let at = from.get(source);
+        if at.is_set() {
+            if at.get("name").str().is_empty() {
+                errors.required(&at.get("name"), "");
+            }
+            let key = at.get("key");
+            if key.str().is_empty() {
+                errors.required(&key, "");
+            } else {
+                errors.each(&key, validate::config_map_key(key.str()));
+            }
+        }
+    }
+    match count {
+        0 => errors.invalid_value(
+            &from.path,
+            &empty,
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
+        ),
+        _ if has_value => errors.invalid_value(&from.path, &empty, "may not be specified when `value` is not empty"),
+        1 => {}
+        _ => errors.invalid_value(&from.path, &empty, "may not have more than one field specified at a time"),
+    }
+}
+
+/// validateObjectFieldSelector
+pub(super) fn field_ref(at: &At<'_>, expressions: &[&str], errors: &mut Errors) {
+    let path = at.get("fieldPath");
+    if at.get("apiVersion").str().is_empty() {
+        return errors.required(&at.get("apiVersion"), "");
+    }
+    if path.str().is_empty() {
+        return errors.required(&path, "");
+    }
+    if at.get("apiVersion").str() != "v1" {
+        let detail = format!("error converting fieldPath: unsupported pod version: {}", at.get("apiVersion").str());
+        return errors.invalid(&path, &detail);
+    }
+    if let Some((field, rest)) = path.str().split_once("['")
+        && let Some(subscript) = rest.strip_suffix("']")
+    {
+        let messages = match field {
+            "metadata.annotations" => validate::qualified_name(&subscript.to_lowercase()),
+            "metadata.labels" => validate::qualified_name(subscript),
+            _ => {
+                let detail =
+                    format!("error converting fieldPath: field label does not support subscript: {}", path.str());
+                return errors.invalid(&path, &detail);
+            }
+        };
+        for message in messages {
+            errors.invalid_value(&at.path, &Value::from(subscript), &message);
+        }
+    } else if !expressions.contains(&path.str()) {
+        let known =
+            matches!(path.str(), "metadata.annotations" | "metadata.labels") || ENV_FIELDS.contains(&path.str());
+        let others = [
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "status.phase",
+            "status.message",
+            "status.reason",
+            "spec.hostNetwork",
+        ];
+        if known || others.contains(&path.str()) {
+            errors.unsupported(&path, expressions);
+        } else {
+            errors.invalid(&path, &format!("error converting fieldPath: field label not supported: {}", path.str()));
+        }
+    }
+}
+
+const RESOURCE_FIELDS: [&str; 6] = [
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+];
+
+/// validateContainerResourceFieldSelector
+pub(super) fn resource_field_ref(at: &At<'_>, in_volume: bool, errors: &mut Errors) {
+    let (container, resource, divisor) = (at.get("containerName"), at.get("resource"), at.get("divisor"));
+    if in_volume && container.str().is_empty() {
+        errors.required(&container, "");
+    } else if resource.str().is_empty() {
+        errors.required(&resource, "");
+    } else if !RESOURCE_FIELDS.contains(&resource.str())
+        && !["limits.hugepages-", "requests.hugepages-"].iter().any(|p| resource.str().starts_with(p))
+    {
+        errors.unsupported(&resource, &RESOURCE_FIELDS);
+    }
+    let allowed: &[&str] = match resource.str().rsplit('.').next() {
+        Some("cpu") => &["1", "1m"],
+        _ => &["1", "1E", "1Ei", "1G", "1Gi", "1K", "1Ki", "1M", "1Mi", "1P", "1Pi", "1T", "1Ti", "1k"],
+    };
+    if !matches!(divisor.str(), "" | "0") && !allowed.contains(&divisor.str()) {
+        let what = if resource.str().ends_with("cpu") {
+            "only divisor's values 1m and 1 are supported with the cpu resource".into()
+        } else {
+            let name = resource.str().rsplit('.').next().unwrap_or("");
+            format!(
+                "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the {name} resource"
+            )
+        };
+        errors.invalid(&divisor, &what);
+    }
+}
+
+fn env_from(list: &At<'_>, errors: &mut Errors) {
+    let empty = Value::from("");
+    for source in list.items() {
+        let prefix = source.get("prefix");
+        if !prefix.str().is_empty() {
+            errors.each(&prefix, validate::env_var_name(prefix.str()));
+        }
+        let mut count = 0;
+        for name in ["configMapRef", "secretRef"] {
+            let at = source.get(name);
+            if at.is_set() {
+                count += 1;
+                if at.get("name").str().is_empty() {
+                    errors.required(&at.get("name"), "");
+                } else {
+                    errors.each(&at.get("name"), validate::dns1123_subdomain(at.get("name").str()));
+                }
+            }
+        }
+        match count {
+            0 => errors.invalid_value(&list.path, &empty, "must specify one of: `configMapRef` or `secretRef`"),
+            1 => {}
+            _ => errors.invalid_value(&list.path, &empty, "may not have more than one field specified at a time"),
+        }
+    }
+}
+
+fn volume_mounts(container: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
+    let (mounts, devices) = (container.get("volumeMounts"), container.get("volumeDevices"));
+    let mut paths = HashSet::new();
+    for mount in mounts.items() {
+        let (name, path) = (mount.get("name"), mount.get("mountPath"));
+        if name.str().is_empty() {
+            errors.required(&name, "");
+        }
+        if !pod.volumes.contains(&name.str()) {
+            let name = if name.is_set() { name.clone() } else { At { value: &Value::Null, path: name.path.clone() } };
+            errors.not_found(&name);
+        }
+        if path.str().is_empty() {
+            errors.required(&path, "");
+        }
+        if !paths.insert(path.str()) {
+            errors.invalid(&path, "must be unique");
+        }
+        for device in devices.items() {
+            if device.get("name").str() == name.str() {
+                errors.invalid(&name, "must not already exist in volumeDevices");
+            }
+            if device.get("devicePath").str() == path.str() {
+                errors.invalid(&path, "must not already exist as a path in volumeDevices");
+            }
+        }
+        // Upstream leaves the index out of these paths.
+        let sub = mount.get("subPath").moved(format!("{}.subPath", mounts.path));
+        if !sub.str().is_empty() {
+            errors.each(&sub, validate::local_descending_path(sub.str()));
+        }
+        let expression = mount.get("subPathExpr");
+        if !expression.str().is_empty() {
+            if !sub.str().is_empty() {
+                errors.invalid(&expression, "subPathExpr and subPath are mutually exclusive");
+            }
+            let moved = expression.moved(format!("{}.subPathExpr", mounts.path));
+            errors.each(&moved, validate::local_descending_path(expression.str()));
+        }
+        if mount.get("mountPropagation").str() == "Bidirectional"
+            && !container.at("securityContext.privileged").is_true()
+        {
+            let at = At { value: &Value::Null, path: format!("{}.mountPropagation", mounts.path) };
+            errors.forbidden(&at, "Bidirectional mount propagation is available only to privileged containers");
+        }
+    }
+    let mut device_paths = HashSet::new();
+    for device in devices.items() {
+        let (name, path) = (device.get("name"), device.get("devicePath"));
+        if name.str().is_empty() {
+            errors.required(&name, "");
+        } else if !pod.volumes.contains(&name.str()) {
+            errors.not_found(&name);
+        }
+        if path.str().is_empty() {
+            errors.required(&path, "");
+        } else if !device_paths.insert(path.str()) {
+            errors.invalid(&path, "must be unique");
+        } else {
+            errors.each(&path, validate::path_no_backsteps(path.str()));
+        }
+    }
+}
+
+fn run_time_hooks(container: &At<'_>, errors: &mut Errors) {
+    for hook in ["postStart", "preStop"] {
+        let at = container.at("lifecycle").get(hook);
+        if at.is_set() {
+            handler(&at, errors);
+        }
+    }
+    for kind in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        let at = container.get(kind);
+        if !at.is_set() {
+            continue;
+        }
+        handler(&at, errors);
+        for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
+        {
+            errors.non_negative(&at.get(field));
+        }
+        let grace = at.get("terminationGracePeriodSeconds");
+        if grace.int().is_some_and(|n| n <= 0) {
+            errors.invalid(&grace, "must be greater than 0");
+        }
+        if kind == "readinessProbe" {
+            if grace.is_set() {
+                errors.invalid(&grace, "must not be set for readinessProbes");
+            }
+        } else if at.get("successThreshold").int() != Some(1) {
+            errors.invalid(&at.get("successThreshold"), "must be 1");
+        }
+    }
+}
+
+/// validateHandler
+fn handler(at: &At<'_>, errors: &mut Errors) {
+    let mut found = false;
+    for kind in ["exec", "httpGet", "tcpSocket", "grpc", "sleep"] {
+        let action = at.get(kind);
+        if !action.is_set() {
+            continue;
+        }
+        if found {
+            errors.forbidden(&action, "may not specify more than 1 handler type");
+            continue;
+        }
+        found = true;
+        match kind {
+            "exec" if action.get("command").len() == 0 => errors.required(&action.get("command"), ""),
+            "httpGet" => {
+                if action.get("path").str().is_empty() {
+                    errors.required(&action.get("path"), "");
+                }
+                port_number_or_name(&action.get("port"), errors);
+                for header in action.get("httpHeaders").items() {
+                    let name = header.get("name").moved(format!("{}.httpHeaders", action.path));
+                    errors.each(&name, validate::http_header_name(name.str()));
+                }
+            }
+            "tcpSocket" | "grpc" => port_number_or_name(&action.get("port"), errors),
+            "sleep" => {
+                let seconds = action.get("seconds");
+                if seconds.int().is_some_and(|s| s < 0) {
+                    errors.invalid(
+                        &seconds,
+                        "must be greater than or equal to 0 and less than or equal to terminationGracePeriodSeconds",
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+    if !found {
+        errors.required(at, "must specify a handler type");
+    }
+}
+
+/// ValidatePortNumOrName
+pub(super) fn port_number_or_name(port: &At<'_>, errors: &mut Errors) {
+    match port.value {
+        Value::String(name) => errors.each(port, validate::port_name(name)),
+        _ => {
+            let number = port.int().unwrap_or(0);
+            for message in validate::port_number(number) {
+                errors.invalid_value(&port.path, &Value::from(number), &message);
+            }
+        }
+    }
+}
+
+/// Standard names of what a container may ask for, without huge pages.
+const STANDARD: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+
+fn resource_name(name: &str, path: &str, errors: &mut Errors) {
+    let at = Value::from(name);
+    for message in validate::qualified_name(name) {
+        errors.invalid_value(path, &at, &message);
+    }
+    if !name.contains('/') {
+        if !STANDARD.contains(&name) && !name.starts_with("hugepages-") {
+            errors.invalid_value(path, &at, "must be a standard resource for containers");
+        }
+    } else if name.starts_with("requests.")
+        || !name.contains("kubernetes.io/")
+            && validate::qualified_name(&format!("requests.{name}")) != Vec::<String>::new()
+    {
+        errors.invalid_value(path, &at, "doesn't follow extended resource name standard");
+    }
+}
+
+/// ValidateContainerResourceRequirements
+pub(super) fn resource_requirements(at: &At<'_>, claims: &[&str], errors: &mut Errors) {
+    let (limits, requests) = (at.get("limits"), at.get("requests"));
+    let parse = |value: &Value| value.as_str().and_then(|v| Quantity::parse(v).ok());
+    let quantity = |list: &At<'_>, name: &str, value: &Value, errors: &mut Errors| {
+        let path = format!("{}[{name}]", list.path);
+        let Some(quantity) = parse(value) else { return };
+        if quantity.is_negative() {
+            errors.invalid_value(&path, value, NEGATIVE);
+        }
+        let whole = name.contains('/') && !name.contains("kubernetes.io/");
+        if whole && quantity.milli_value() % 1000 != 0 {
+            errors.invalid_value(&path, value, "must be an integer");
+        }
+    };
+    for (name, value) in limits.members() {
+        // The name's own path carries the name as a key.
+        resource_name(name, &format!("{}[{name}]", limits.path), errors);
+        quantity(&limits, name, value, errors);
+    }
+    for (name, value) in requests.members() {
+        resource_name(name, &format!("{}[{name}]", requests.path), errors);
+        quantity(&requests, name, value, errors);
+        let limit = limits.value.get(name);
+        let overcommitted = name.contains('/') || name.starts_with("hugepages-");
+        match (limit.and_then(parse), parse(value)) {
+            (Some(limit), Some(request)) if overcommitted && request != limit => {
+                let detail = format!("must be equal to {name} limit of {limit}");
+                errors.invalid_value(&requests.path, value, &detail);
+            }
+            (Some(limit), Some(request)) if request > limit => {
+                let detail = format!("must be less than or equal to {name} limit of {limit}");
+                errors.invalid_value(&requests.path, value, &detail);
+            }
+            (None, Some(_)) if overcommitted => {
+                errors.required(&limits, "Limit must be set for non overcommitable resources");
+            }
+            _ => {}
+        }
+    }
+    let asks = |wanted: &dyn Fn(&str) -> bool| limits.members().chain(requests.members()).any(|(name, _)| wanted(name));
+    if asks(&|n| n.starts_with("hugepages-")) && !asks(&|n| matches!(n, "cpu" | "memory")) {
+        errors.forbidden(at, "HugePages require cpu or memory");
+    }
+    for claim in at.get("claims").items() {
+        if !claims.contains(&claim.get("name").str()) {
+            errors.not_found(&claim);
+        }
+    }
+}
+
+/// ValidateSecurityContext
+fn security_context(at: &At<'_>, host_users: bool, errors: &mut Errors) {
+    if !at.is_set() {
+        return;
+    }
+    for field in ["runAsUser", "runAsGroup"] {
+        if let Some(id) = at.get(field).int() {
+            errors.each(&at.get(field), validate::user_id(id));
+        }
+    }
+    if host_users && at.get("procMount").str() == "Unmasked" {
+        errors.invalid(&at.get("procMount"), "`hostUsers` must be false to use `Unmasked`");
+    }
+    seccomp_profile(&at.get("seccompProfile"), errors);
+    let escalation = at.get("allowPrivilegeEscalation");
+    if escalation.value == &Value::Bool(false) {
+        if at.get("privileged").is_true() {
+            errors.invalid(at, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true");
+        }
+        if at.at("capabilities.add").items().any(|c| c.str() == "CAP_SYS_ADMIN") {
+            errors.invalid(at, "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN");
+        }
+    }
+}
+
+/// validateSeccompProfileField
+pub(super) fn seccomp_profile(at: &At<'_>, errors: &mut Errors) {
+    if !at.is_set() {
+        return;
+    }
+    let profile = at.get("localhostProfile");
+    match at.get("type").str() {
+        "" => errors.required(&at.get("type"), "type is required when seccompProfile is set"),
+        "Localhost" if profile.str().is_empty() => {
+            errors.required(&profile, "must be set when seccomp type is Localhost");
+        }
+        "Localhost" => errors.each(&profile, validate::local_descending_path(profile.str())),
+        _ if profile.is_set() => errors.invalid(&profile, "can only be set when seccomp type is Localhost"),
+        _ => {}
+    }
+}

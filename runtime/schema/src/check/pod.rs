@@ -1,0 +1,394 @@
+//! Pods and pod templates as a whole, and what may change in a pod that runs (ValidatePodSpec, ValidatePodUpdate).
+use super::{
+    at::{At, Errors},
+    container::{self, Pod},
+    meta, scheduling, volume,
+};
+use crate::validate as format;
+use serde_json::{Map, Value};
+use std::collections::HashSet;
+
+pub(super) fn validate(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
+    let spec = new.get("spec");
+    pod_annotations(&new.at("metadata.annotations"), &spec, errors);
+    pod_spec(&spec, true, &[], errors);
+    if spec.get("serviceAccountName").str().is_empty() {
+        for at in spec.get("volumes").items() {
+            for source in at.get("projected").get("sources").items() {
+                if source.get("serviceAccountToken").is_set() {
+                    errors.forbidden(
+                        &source.get("serviceAccountToken"),
+                        "must not be specified when serviceAccountName is not set",
+                    );
+                }
+            }
+        }
+    }
+    for list in ["containers", "initContainers"] {
+        for at in spec.get(list).items() {
+            let image = at.get("image");
+            if image.str().trim() != image.str() {
+                errors.invalid(&image, "must not have leading or trailing whitespace");
+            }
+        }
+    }
+    match old {
+        None => {
+            if spec.get("ephemeralContainers").len() > 0 {
+                errors.forbidden(&spec.get("ephemeralContainers"), "cannot be set on create");
+            }
+            if !spec.get("nodeName").str().is_empty() && spec.get("schedulingGates").len() > 0 {
+                errors.forbidden(&spec.get("nodeName"), "cannot be set until all schedulingGates have been cleared");
+            }
+        }
+        Some(old) => update(&spec, &old.get("spec"), errors),
+    }
+}
+
+/// ValidatePodTemplateSpec; `extra_volumes` are those a StatefulSet adds itself.
+pub(super) fn template_with(at: &At<'_>, extra_volumes: &[&str], errors: &mut Errors) {
+    // Upstream leaves `metadata` out of these paths.
+    let (labels, annotations) = (at.at("metadata.labels"), at.at("metadata.annotations"));
+    let spec = at.get("spec");
+    meta::labels(&labels.moved(format!("{}.labels", at.path)), errors);
+    let annotations = annotations.moved(format!("{}.annotations", at.path));
+    meta::annotations(&annotations, errors);
+    pod_annotations(&annotations, &spec, errors);
+    pod_spec(&spec, false, extra_volumes, errors);
+    if spec.get("ephemeralContainers").len() > 0 {
+        errors.forbidden(&spec.get("ephemeralContainers"), "ephemeral containers not allowed in pod template");
+    }
+}
+
+pub(super) fn template(at: &At<'_>, errors: &mut Errors) {
+    template_with(at, &[], errors);
+}
+
+fn pod_annotations(annotations: &At<'_>, spec: &At<'_>, errors: &mut Errors) {
+    let mirror = annotations.key("kubernetes.io/config.mirror");
+    if mirror.is_set() && spec.get("nodeName").str().is_empty() {
+        errors.invalid(&mirror, "must set spec.nodeName if mirror pod annotation is set");
+    }
+    let cost = annotations.key("controller.kubernetes.io/pod-deletion-cost");
+    let valid = |text: &str| text.parse::<i32>().is_ok_and(|n| n.to_string() == text);
+    if cost.is_set() && !valid(cost.str()) {
+        errors.invalid(&cost, "must be a 32bit integer");
+    }
+}
+
+fn pod_spec(spec: &At<'_>, is_pod: bool, extra_volumes: &[&str], errors: &mut Errors) {
+    let mut volumes = volume::volumes(&spec.get("volumes"), errors);
+    volumes.extend(extra_volumes);
+    let claims = spec.get("resourceClaims").items().map(|c| c.get("name").str()).collect();
+    let pod = Pod { volumes, claims, host_users: spec.get("hostUsers").value != &Value::Bool(false) };
+    let regular = spec.get("containers");
+    container::containers(&regular, &pod, errors);
+    container::init_containers(&spec.get("initContainers"), &regular, &pod, errors);
+    container::ephemeral_containers(&spec.get("ephemeralContainers"), spec, &pod, errors);
+    container::resource_requirements(&spec.get("resources"), &pod.claims, errors);
+    if spec.get("hostNetwork").is_true() {
+        for port in regular.items().flat_map(|c| c.get("ports").items()) {
+            let (host, inner) = (port.get("hostPort"), port.get("containerPort"));
+            let number = host.int().unwrap_or(0);
+            if (is_pod || number != 0) && host.int() != inner.int() {
+                errors.invalid_value(
+                    &host.path,
+                    &Value::from(number),
+                    "must match `containerPort` when `hostNetwork` is true",
+                );
+            }
+        }
+    }
+    let policy = spec.get("restartPolicy");
+    match policy.str() {
+        "Always" | "OnFailure" | "Never" => {}
+        "" => errors.required(&policy, ""),
+        _ => errors.unsupported(&policy, &["Always", "OnFailure", "Never"]),
+    }
+    if spec.get("dnsPolicy").str().is_empty() {
+        errors.required(&spec.get("dnsPolicy"), "");
+    }
+    meta::labels(&spec.get("nodeSelector"), errors);
+    security_context(spec, errors);
+    for secret in spec.get("imagePullSecrets").items() {
+        if secret.get("name").str().is_empty() {
+            errors.required(&secret.get("name"), "");
+        }
+    }
+    scheduling::validate(spec, errors);
+    dns_config(spec, errors);
+    for gate in spec.get("readinessGates").items() {
+        let condition = gate.get("conditionType");
+        errors.each(&condition, format::qualified_name(condition.str()));
+    }
+    names(spec, errors);
+    let deadline = spec.get("activeDeadlineSeconds");
+    if deadline.int().is_some_and(|n| !(1..=i64::from(i32::MAX)).contains(&n)) {
+        errors.invalid(&deadline, "must be between 1 and 2147483647, inclusive");
+    }
+    for alias in spec.get("hostAliases").items() {
+        let ip = alias.get("ip");
+        errors.each(&ip, format::ip_legacy(ip.str()));
+        for host in alias.get("hostnames").items() {
+            errors.each(&host, format::dns1123_subdomain(host.str()));
+        }
+    }
+    let os = spec.at("os.name");
+    if spec.get("os").is_set() {
+        match os.str() {
+            "" => errors.required(&os, "cannot be empty"),
+            "linux" | "windows" => {}
+            _ => errors.unsupported(&os, &["linux", "windows"]),
+        }
+    }
+}
+
+fn names(spec: &At<'_>, errors: &mut Errors) {
+    for field in ["serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"] {
+        let at = spec.get(field);
+        if !at.str().is_empty() {
+            errors.each(&at, format::dns1123_subdomain(at.str()));
+        }
+    }
+    for field in ["hostname", "subdomain"] {
+        let at = spec.get(field);
+        if !at.str().is_empty() {
+            errors.each(&at, format::dns1123_label(at.str()));
+        }
+    }
+}
+
+/// validatePodSpecSecurityContext
+fn security_context(spec: &At<'_>, errors: &mut Errors) {
+    let at = spec.get("securityContext");
+    for field in ["fsGroup", "runAsUser", "runAsGroup"] {
+        if let Some(id) = at.get(field).int() {
+            errors.each(&at.get(field), format::group_id(id));
+        }
+    }
+    for group in at.get("supplementalGroups").items() {
+        errors.each(&group, format::group_id(group.int().unwrap_or(0)));
+    }
+    // In the internal type this one lies in the security context.
+    let share = spec.get("shareProcessNamespace");
+    if share.is_true() && spec.get("hostPID").is_true() {
+        errors.invalid(
+            &share.moved(format!("{}.shareProcessNamespace", at.path)),
+            "ShareProcessNamespace and HostPID cannot both be enabled",
+        );
+    }
+    let mut seen = HashSet::new();
+    for sysctl in at.get("sysctls").items() {
+        let name = sysctl.get("name");
+        if name.str().is_empty() {
+            errors.required(&name, "");
+        } else if !seen.insert(name.str().replace('/', ".")) {
+            errors.duplicate(&name);
+        }
+    }
+    container::seccomp_profile(&at.get("seccompProfile"), errors);
+}
+
+const MAX_NAMESERVERS: usize = 3;
+const MAX_SEARCHES: usize = 32;
+const MAX_SEARCH_BYTES: usize = 2048;
+
+fn dns_config(spec: &At<'_>, errors: &mut Errors) {
+    let config = spec.get("dnsConfig");
+    let (servers, searches) = (config.get("nameservers"), config.get("searches"));
+    if spec.get("dnsPolicy").str() == "None" {
+        if !config.is_set() {
+            return errors.required(&config, "must provide `dnsConfig` when `dnsPolicy` is None");
+        }
+        if servers.len() == 0 {
+            return errors.required(&servers, "must provide at least one DNS nameserver when `dnsPolicy` is None");
+        }
+    }
+    if servers.len() > MAX_NAMESERVERS {
+        errors.invalid(&servers, &format!("must not have more than {MAX_NAMESERVERS} nameservers"));
+    }
+    for server in servers.items() {
+        errors.each(&server, format::ip_legacy(server.str()));
+    }
+    if searches.len() > MAX_SEARCHES {
+        errors.invalid(&searches, &format!("must not have more than {MAX_SEARCHES} search paths"));
+    }
+    let bytes = searches.items().map(|s| s.str().len() + 1).sum::<usize>().saturating_sub(1);
+    if bytes > MAX_SEARCH_BYTES {
+        let detail =
+            format!("must not have more than {MAX_SEARCH_BYTES} characters (including spaces) in the search list");
+        errors.invalid(&searches, &detail);
+    }
+    for search in searches.items().filter(|s| s.str() != ".") {
+        let text = search.str().strip_suffix('.').unwrap_or(search.str());
+        // An underscore may stand where a letter may.
+        for message in format::dns1123_subdomain(&text.replace('_', "a")) {
+            errors.invalid_value(&search.path, &Value::from(text), &message);
+        }
+    }
+    for option in config.get("options").items() {
+        if option.get("name").str().is_empty() {
+            errors.required(&option, "must not be empty");
+        }
+    }
+}
+
+const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
+    `spec.tolerations` (only additions to existing tolerations),\
+    `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+/// ValidatePodUpdate
+fn update(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
+    for list in ["containers", "initContainers"] {
+        if new.get(list).len() != old.get(list).len() {
+            return errors.forbidden(&new.get(list), "pod updates may not add or remove containers");
+        }
+    }
+    let (deadline, before) = (new.get("activeDeadlineSeconds"), old.get("activeDeadlineSeconds"));
+    match (deadline.int(), before.int()) {
+        (Some(n), Some(o)) if n > o => {
+            return errors.invalid(&deadline, "must be less than or equal to previous value");
+        }
+        (None, Some(_)) => errors.invalid(&deadline, "must not update from a positive integer to nil value"),
+        _ => {}
+    }
+    only_added_tolerations(&new.get("tolerations"), &old.get("tolerations"), errors);
+    let gates = old.get("schedulingGates");
+    for gate in new.get("schedulingGates").items() {
+        let name = gate.get("name");
+        if !gates.items().any(|g| g.get("name").str() == name.str()) {
+            errors
+                .forbidden(&name, &format!("only deletion is allowed, but found new scheduling gate '{}'", name.str()));
+        }
+    }
+    let (Some(new_map), Some(old_map)) = (new.value.as_object(), old.value.as_object()) else { return };
+    let mut munged = new_map.clone();
+    take_over(&mut munged, old_map, gates.len() > 0);
+    if munged != *old_map {
+        let changed = differences(old_map, &munged);
+        errors.forbidden(new, &format!("pod updates may not change fields other than {UPDATABLE}\n{changed}"));
+    }
+}
+
+/// Puts back what may change, so that what is left may not have.
+fn take_over(munged: &mut Map<String, Value>, old: &Map<String, Value>, gated: bool) {
+    let mut restore = |field: &str| match old.get(field) {
+        Some(value) => {
+            munged.insert(field.into(), value.clone());
+        }
+        None => {
+            munged.remove(field);
+        }
+    };
+    for field in ["activeDeadlineSeconds", "schedulingGates", "tolerations"] {
+        restore(field);
+    }
+    if gated {
+        // A pod that waits at a gate may still say better where it belongs.
+        restore("nodeSelector");
+    }
+    let grace = |m: &Map<String, Value>| m.get("terminationGracePeriodSeconds").and_then(Value::as_i64);
+    if grace(old).is_some_and(|g| g < 0) && grace(munged) == Some(1) {
+        if let Some(value) = old.get("terminationGracePeriodSeconds") {
+            munged.insert("terminationGracePeriodSeconds".into(), value.clone());
+        }
+    }
+    for list in ["containers", "initContainers"] {
+        let before = old.get(list).and_then(Value::as_array).into_iter().flatten();
+        let containers = munged.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
+        for (container, before) in containers.zip(before) {
+            if let (Some(container), Some(image)) = (container.as_object_mut(), before.get("image")) {
+                container.insert("image".into(), image.clone());
+            }
+        }
+    }
+    if gated {
+        let affinity = old.get("affinity").and_then(|a| a.get("nodeAffinity"));
+        match (munged.get_mut("affinity").and_then(Value::as_object_mut), affinity) {
+            (Some(new), Some(old)) => {
+                new.insert("nodeAffinity".into(), old.clone());
+            }
+            (Some(new), None) => {
+                new.remove("nodeAffinity");
+            }
+            (None, Some(old)) => {
+                munged.insert("affinity".into(), serde_json::json!({ "nodeAffinity": old }));
+            }
+            (None, None) => {}
+        }
+        if !old.contains_key("affinity") && munged.get("affinity").is_some_and(|a| a == &serde_json::json!({})) {
+            munged.remove("affinity");
+        }
+    }
+}
+
+/// Upstream prints its own structural difference here; the changed fields, one a line, say as much.
+fn differences(old: &Map<String, Value>, new: &Map<String, Value>) -> String {
+    let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let mut out = String::new();
+    let null = Value::Null;
+    for name in names {
+        let (before, after) = (old.get(name).unwrap_or(&null), new.get(name).unwrap_or(&null));
+        if before != after {
+            out += &format!("- {name}: {before}\n+ {name}: {after}\n");
+        }
+    }
+    out
+}
+
+fn only_added_tolerations(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
+    let without = |at: &At<'_>| {
+        let mut value = at.value.clone();
+        if let Some(map) = value.as_object_mut() {
+            map.remove("tolerationSeconds");
+        }
+        value
+    };
+    if old.items().any(|o| !new.items().any(|n| without(&n) == without(&o))) {
+        errors.forbidden(new, "existing toleration can not be modified except its tolerationSeconds");
+    }
+}
+
+/// ValidatePodEphemeralContainersUpdate
+pub(super) fn ephemeral_update(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
+    let spec = new.get("spec");
+    pod_spec(&spec, true, &[], errors);
+    let Some(old) = old else { return };
+    let list = spec.get("ephemeralContainers");
+    for before in old.at("spec.ephemeralContainers").items() {
+        let name = before.get("name").str();
+        match list.items().find(|c| c.get("name").str() == name) {
+            None => errors.forbidden(&list, &format!("existing ephemeral containers {name:?} may not be removed\n")),
+            Some(now) if now.value != before.value => {
+                errors.forbidden(&list, &format!("existing ephemeral containers {name:?} may not be changed\n"));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// ValidatePodResize: prepare kept all but resources, so only the class of service is left to hold.
+pub(super) fn resize_update(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
+    let spec = new.get("spec");
+    pod_spec(&spec, true, &[], errors);
+    let Some(old) = old else { return };
+    if spec.get("containers").len() != old.at("spec.containers").len() {
+        return errors.forbidden(&spec, "containers may not be added or removed on pod resize");
+    }
+    if crate::prepare::qos_class(spec.value) != crate::prepare::qos_class(old.get("spec").value) {
+        errors.invalid_value("metadata", new.peek("metadata"), "Pod QOS Class may not change as a result of resizing");
+    }
+}
+
+/// What a kubelet may report.
+pub(super) fn status(status: &At<'_>, errors: &mut Errors) {
+    let ips = status.get("podIPs");
+    for ip in ips.items() {
+        let ip = ip.get("ip");
+        errors.each(&ip, format::ip_legacy(ip.str()));
+    }
+    let first = ips.items().next().map_or("", |i| i.get("ip").str());
+    if ips.len() > 0 && !status.get("podIP").str().is_empty() && status.get("podIP").str() != first {
+        errors.invalid(&ips, "first value must match `podIP`");
+    }
+}

@@ -1,0 +1,186 @@
+//! Where a pod may run: tolerations, affinity, spread, gates.
+use super::{
+    at::{At, Errors},
+    meta,
+};
+use crate::validate as format;
+use serde_json::Value;
+use std::collections::HashSet;
+
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+
+pub(super) fn validate(spec: &At<'_>, errors: &mut Errors) {
+    affinity(&spec.get("affinity"), errors);
+    let mut seen = HashSet::new();
+    for gate in spec.get("schedulingGates").items() {
+        let name = gate.get("name").moved(&*gate.path);
+        errors.each(&name, format::qualified_name(name.str()));
+        if !seen.insert(name.str()) {
+            errors.duplicate(&name);
+        }
+    }
+    spread(&spec.get("topologySpreadConstraints"), errors);
+    tolerations(&spec.get("tolerations"), errors);
+}
+
+/// ValidateTolerations
+pub(super) fn tolerations(list: &At<'_>, errors: &mut Errors) {
+    for toleration in list.items() {
+        let field = |name: &str| toleration.get(name);
+        let (key, operator, value, effect) = (field("key"), field("operator"), field("value"), field("effect"));
+        if !key.str().is_empty() {
+            errors.each(&key, format::qualified_name(key.str()));
+        } else if operator.str() != "Exists" {
+            errors.invalid(
+                &operator,
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+            );
+        }
+        if field("tolerationSeconds").is_set() && effect.str() != "NoExecute" {
+            errors.invalid(&effect, "effect must be 'NoExecute' when `tolerationSeconds` is set");
+        }
+        match operator.str() {
+            "" | "Equal" => {
+                let messages = format::label_value(value.str());
+                if !messages.is_empty() {
+                    errors.invalid_value(&operator.path, value.value, &messages.join(";"));
+                }
+            }
+            "Exists" if !value.str().is_empty() => {
+                errors.invalid_value(&operator.path, value.value, "value must be empty when `operator` is 'Exists'");
+            }
+            "Exists" => {}
+            "Lt" | "Gt" => errors.unsupported(&operator, &["Equal", "Exists", "Lt", "Gt"]),
+            _ => errors.unsupported(&operator, &["Equal", "Exists"]),
+        }
+    }
+}
+
+fn affinity(at: &At<'_>, errors: &mut Errors) {
+    let node = at.get("nodeAffinity");
+    if node.get(REQUIRED).is_set() {
+        node_selector(&node.get(REQUIRED), errors);
+    }
+    for term in node.get(PREFERRED).items() {
+        weight(&term, errors);
+        node_selector_term(&term.get("preference"), errors);
+    }
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let affinity = at.get(kind);
+        for term in affinity.get(REQUIRED).items() {
+            pod_affinity_term(&term, errors);
+        }
+        for term in affinity.get(PREFERRED).items() {
+            weight(&term, errors);
+            pod_affinity_term(&term.get("podAffinityTerm"), errors);
+        }
+    }
+}
+
+fn weight(term: &At<'_>, errors: &mut Errors) {
+    let weight = term.get("weight");
+    if !(1..=100).contains(&weight.int().unwrap_or(0)) {
+        errors.invalid_value(&weight.path, &Value::from(weight.int().unwrap_or(0)), "must be in the range 1-100");
+    }
+}
+
+/// ValidateNodeSelector
+pub(super) fn node_selector(at: &At<'_>, errors: &mut Errors) {
+    let terms = at.get("nodeSelectorTerms");
+    if terms.len() == 0 {
+        return errors.required(&terms, "must have at least one node selector term");
+    }
+    for term in terms.items() {
+        node_selector_term(&term, errors);
+    }
+}
+
+fn node_selector_term(term: &At<'_>, errors: &mut Errors) {
+    for requirement in term.get("matchExpressions").items() {
+        let (operator, values, key) = (requirement.get("operator"), requirement.get("values"), requirement.get("key"));
+        match operator.str() {
+            "In" | "NotIn" if values.len() == 0 => {
+                errors.required(&values, "must be specified when `operator` is 'In' or 'NotIn'");
+            }
+            "Exists" | "DoesNotExist" if values.len() > 0 => {
+                errors.forbidden(&values, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+            }
+            "Gt" | "Lt" if values.len() != 1 => {
+                errors.required(&values, "must be specified single value when `operator` is 'Lt' or 'Gt'");
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
+            _ => errors.invalid(&operator, "not a valid selector operator"),
+        }
+        errors.each(&key, format::qualified_name(key.str()));
+        for value in values.items() {
+            errors.each(&value, format::label_value(value.str()));
+        }
+    }
+    for requirement in term.get("matchFields").items() {
+        let (operator, values, key) = (requirement.get("operator"), requirement.get("values"), requirement.get("key"));
+        match operator.str() {
+            "In" | "NotIn" if values.len() != 1 => {
+                errors.required(
+                    &values,
+                    "must be only one value when `operator` is 'In' or 'NotIn' for node field selector",
+                );
+            }
+            "In" | "NotIn" => {}
+            _ => errors.invalid(&operator, "not a valid selector operator"),
+        }
+        if key.str() != "metadata.name" {
+            errors.invalid(&key, "not a valid field selector key");
+        } else {
+            for value in values.items() {
+                errors.each(&value, format::dns1123_subdomain(value.str()));
+            }
+        }
+    }
+}
+
+/// validatePodAffinityTerm
+fn pod_affinity_term(term: &At<'_>, errors: &mut Errors) {
+    meta::label_selector(&term.get("labelSelector"), errors);
+    meta::label_selector(&term.get("namespaceSelector"), errors);
+    for namespace in term.get("namespaces").items() {
+        errors.each(&namespace.moved(format!("{}.namespace", term.path)), format::dns1123_label(namespace.str()));
+    }
+    let key = term.get("topologyKey");
+    if key.str().is_empty() {
+        errors.required(&key, "can not be empty");
+    }
+    errors.each(&key, format::qualified_name(key.str()));
+}
+
+fn spread(list: &At<'_>, errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    for constraint in list.items() {
+        let (skew, key, action) =
+            (constraint.get("maxSkew"), constraint.get("topologyKey"), constraint.get("whenUnsatisfiable"));
+        if skew.int().unwrap_or(0) <= 0 {
+            errors.invalid_value(&skew.path, &Value::from(skew.int().unwrap_or(0)), "must be greater than 0");
+        }
+        if key.str().is_empty() {
+            errors.required(&key, "can not be empty");
+        }
+        if action.str().is_empty() {
+            errors.unsupported(&action, &["DoNotSchedule", "ScheduleAnyway"]);
+        }
+        if !seen.insert((key.str(), action.str())) {
+            let pair = format!("{{{}, {}}}", key.str(), action.str());
+            let path = format!("{}.{{topologyKey, whenUnsatisfiable}}", constraint.path);
+            errors.0.push(crate::Cause::duplicate(path, &Value::from(pair)));
+        }
+        let domains = constraint.get("minDomains");
+        if domains.is_set() {
+            errors.positive(&domains);
+            if action.str() != "DoNotSchedule" {
+                let detail =
+                    format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {}", action.str());
+                errors.invalid(&domains, &detail);
+            }
+        }
+        meta::label_selector(&constraint.get("labelSelector"), errors);
+    }
+}

@@ -1,0 +1,74 @@
+//! Closed sets of values (`+enum`), checked wherever the table has one in what the user asks for. Upstream's lists are sorted too.
+use super::at::{At, Errors};
+use crate::{
+    Kind,
+    table::{Container, Shape, Table, TypeId},
+};
+
+/// Fields that upstream words in its own way; their checks are in the files of their kinds.
+const WORDED_ELSEWHERE: [(&str, &str); 14] = [
+    ("LabelSelectorRequirement", "operator"),
+    ("NodeSelectorRequirement", "operator"),
+    ("ScopedResourceSelectorRequirement", "operator"),
+    ("FieldSelectorRequirement", "operator"),
+    ("Toleration", "operator"),
+    ("DeploymentStrategy", "type"),
+    ("DaemonSetUpdateStrategy", "type"),
+    ("StatefulSetUpdateStrategy", "type"),
+    ("StatefulSetSpec", "podManagementPolicy"),
+    ("HTTPIngressPath", "pathType"),
+    ("PodSpec", "restartPolicy"),
+    ("Secret", "type"),
+    ("Taint", "effect"),
+    ("Container", "restartPolicy"),
+];
+
+const MAX_DEPTH: usize = 64;
+
+pub(super) fn closed_sets(kind: &Kind, root: &At<'_>, errors: &mut Errors) {
+    let table = kind.table();
+    for field in table.fields(kind.root) {
+        let name = table.name(field);
+        if name != "metadata" && name != "status" {
+            check(table, kind.root, name, root, errors, 0);
+        }
+    }
+}
+
+fn check(table: &Table, owner: TypeId, name: &str, at: &At<'_>, errors: &mut Errors, depth: usize) {
+    let Some(field) = table.field(owner, name) else { return };
+    let value = at.get(name);
+    if !value.is_set() || depth > MAX_DEPTH {
+        return;
+    }
+    if let Shape::Object(id) = field.shape {
+        let mut inside = |at: &At<'_>| {
+            for (name, _) in at.members() {
+                check(table, id, name, at, errors, depth + 1);
+            }
+        };
+        match field.container {
+            Container::One => inside(&value),
+            Container::List => value.items().for_each(|at| inside(&at)),
+            Container::Map | Container::MapOfLists => {
+                value.members().for_each(|(key, _)| inside(&value.key(key)));
+            }
+        }
+        return;
+    }
+    let mut supported = table.values(field).peekable();
+    let owner = table.type_name(owner);
+    if supported.peek().is_none() || WORDED_ELSEWHERE.contains(&(owner, name)) {
+        return;
+    }
+    let supported: Vec<&str> = supported.collect();
+    let mut one = |at: &At<'_>| {
+        if !at.str().is_empty() && !supported.contains(&at.str()) {
+            errors.unsupported(at, &supported);
+        }
+    };
+    match field.container {
+        Container::One => one(&value),
+        _ => value.items().for_each(|at| one(&at)),
+    }
+}
