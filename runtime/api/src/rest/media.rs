@@ -1,10 +1,14 @@
 //! Media types: what a body is, and what the client wants to get.
-use crate::http::{Request, Response};
+use crate::{
+    http::{Request, Response},
+    server::Api,
+};
 use mote_schema::{Object, Status};
 use serde_json::{Value, json};
 
 pub(crate) const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// The shape an answer takes, by the `as` parameter of the Accept header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,18 +89,19 @@ pub(crate) fn write_metadata(object: &Object, out: &mut Vec<u8>) {
 }
 
 /// A request's body as a tree, with what parsing had to complain about (duplicate fields).
-pub(crate) fn parse(request: &Request) -> Result<(Value, Vec<String>), Status> {
+pub(crate) fn parse(api: &Api, request: &Request) -> Result<(Value, Vec<String>), Status> {
     let given = request.header(http::header::CONTENT_TYPE);
     let media = given.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     let parsed = match media.as_str() {
         "" | JSON => mote_schema::prune::parse_json(&request.body),
         YAML | "application/x-yaml" | "text/yaml" => mote_schema::prune::parse_yaml(&request.body),
+        PROTOBUF => mote_schema::protobuf::decode(&api.catalog(), &request.body).map(|value| (value, Vec::new())),
         _ => {
             return Err(Status::new(
                 415,
                 "UnsupportedMediaType",
                 format!(
-                    "the body of the request was in an unknown format - accepted media types include: {JSON}, {YAML}"
+                    "the body of the request was in an unknown format - accepted media types include: {JSON}, {YAML}, {PROTOBUF}"
                 ),
             ));
         }

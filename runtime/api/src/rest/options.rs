@@ -3,6 +3,7 @@ use crate::{
     DeleteOptions, behavior,
     http::{Query, Request},
     registry::{FieldValidation, Options},
+    server::Api,
 };
 use mote_schema::{
     Cause, Kind, Object, Status,
@@ -203,7 +204,7 @@ fn check_propagation(options: DeleteOptions) -> Result<DeleteOptions, Status> {
 }
 
 /// A DELETE's options: the body, else the query. The second value is dry-run.
-pub(crate) fn delete_request(request: &Request) -> Result<(DeleteOptions, bool), Status> {
+pub(crate) fn delete_request(api: &Api, request: &Request) -> Result<(DeleteOptions, bool), Status> {
     let from_query = write_options(&request.query, "DeleteOptions")?.dry_run;
     if request.body.is_empty() {
         let text = |field: &str| request.query.get(field).filter(|value| !value.is_empty());
@@ -221,7 +222,7 @@ pub(crate) fn delete_request(request: &Request) -> Result<(DeleteOptions, bool),
         };
         return Ok((check_propagation(options)?, from_query));
     }
-    let (body, _) = super::media::parse(request)?;
+    let (body, _) = super::media::parse(api, request)?;
     let dry_run = body["dryRun"].as_array().is_some_and(|list| list.iter().any(|item| item == "All"));
     Ok((delete_options(&body)?, from_query || dry_run))
 }

@@ -15,7 +15,7 @@ pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, request: Request) -
     if request.info.verb != "create" {
         return Err(Status::method_not_supported(&kind.group, &kind.plural, &request.info.verb));
     }
-    let (mut body, complaints) = media::parse(&request)?;
+    let (mut body, complaints) = media::parse(api, &request)?;
     let mut target = Target {
         user: &request.user,
         kind,

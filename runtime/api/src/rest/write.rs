@@ -82,7 +82,7 @@ fn check_kind(kind: &Kind, body: &Value) -> Result<(), Status> {
 pub(crate) async fn create(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(request.header(ACCEPT))?;
     let mut target = target(&request, kind, Sub::Main, "CreateOptions")?;
-    let (body, complaints) = media::parse(&request)?;
+    let (body, complaints) = media::parse(api, &request)?;
     check_kind(kind, &body)?;
     let object = api.create_decoded(&mut target, body, complaints).await?;
     Ok(warn(media::respond(201, &object, form)?, &target.warnings))
@@ -91,7 +91,7 @@ pub(crate) async fn create(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
 pub(crate) async fn update(api: &Api, kind: &Arc<Kind>, sub: Sub, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(request.header(ACCEPT))?;
     let mut target = target(&request, kind, sub, "UpdateOptions")?;
-    let (body, complaints) = media::parse(&request)?;
+    let (body, complaints) = media::parse(api, &request)?;
     check_kind(kind, &body)?;
     let object = api.update_decoded(&mut target, body, complaints).await?;
     Ok(warn(media::respond(200, &object, form)?, &target.warnings))
@@ -132,7 +132,7 @@ pub(crate) async fn patch(api: &Api, kind: &Arc<Kind>, sub: Sub, request: Reques
 
 pub(crate) async fn delete(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(request.header(ACCEPT))?;
-    let (options, dry_run) = delete_request(&request)?;
+    let (options, dry_run) = delete_request(api, &request)?;
     let mut target = target(&request, kind, Sub::Main, "DeleteOptions")?;
     target.options.dry_run = dry_run;
     match api.delete(&mut target, &options).await? {
@@ -153,7 +153,7 @@ pub(crate) async fn delete(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
 pub(crate) async fn delete_collection(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(request.header(ACCEPT))?;
     let filter = Filter::parse(&request.query, kind, "")?;
-    let (delete, dry_run) = delete_request(&request)?;
+    let (delete, dry_run) = delete_request(api, &request)?;
     let mut target = target(&request, kind, Sub::Main, "DeleteOptions")?;
     target.options.dry_run = dry_run;
     let deleted = api.delete_collection(&mut target, &delete, |object| filter.matches(object)).await?;
@@ -174,7 +174,7 @@ pub(crate) async fn scale(api: &Api, kind: &Arc<Kind>, request: Request) -> Resu
     let scale = match request.info.verb.as_str() {
         "get" => behavior::read_scale(&current()?)?,
         "update" => {
-            let (body, _) = media::parse(&request)?;
+            let (body, _) = media::parse(api, &request)?;
             behavior::write_scale(api, &mut target, body).await?
         }
         "patch" => {
@@ -197,7 +197,7 @@ pub(crate) async fn scale(api: &Api, kind: &Arc<Kind>, request: Request) -> Resu
 pub(crate) async fn create_sub(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(request.header(ACCEPT))?;
     let mut target = target(&request, kind, Sub::Main, "CreateOptions")?;
-    let (body, _) = media::parse(&request)?;
+    let (body, _) = media::parse(api, &request)?;
     options::check_dry_run(&body, &mut target.options);
     let answer = behavior::create_sub(api, &mut target, &request.info.subresource, body).await?;
     media::document(201, &answer, form)
