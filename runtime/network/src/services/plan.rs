@@ -1,0 +1,388 @@
+//! What one Service wants in the table: a pure function of the Service and its endpoints.
+use super::model::{Endpoint, Port, Protocol, Service, usable};
+use super::rules::{By, Chain, LOCAL_SLOT, Map, Pick, REJECT, Range};
+use mote_cni::netlink::expr::{Data, Verdict};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// A UDP address and port, and who may answer for it: flows to others are to be forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UdpFront {
+    /// None: any address of the host (a node port).
+    pub ip: Option<Ipv4Addr>,
+    pub port: u16,
+    pub serving: BTreeSet<(Ipv4Addr, u16)>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub elements: BTreeMap<(Map, Vec<u8>), Option<Data>>,
+    pub chains: BTreeSet<Chain>,
+    pub udp: Vec<UdpFront>,
+    /// The Service ports with affinity: their numbers, and what a client may be tied to (address and port as bytes).
+    pub sticky: BTreeMap<u32, BTreeSet<Vec<u8>>>,
+}
+
+/// address . protocol . port
+pub fn front_key(ip: Ipv4Addr, protocol: Protocol, port: u16) -> Vec<u8> {
+    let mut key = ip.octets().to_vec();
+    key.extend([protocol as u8, 0, 0, 0]);
+    key.extend(port.to_be_bytes());
+    key.extend([0, 0]);
+    key
+}
+
+/// address . port
+pub fn back(endpoint: &Endpoint) -> Vec<u8> {
+    let mut data = endpoint.ip.octets().to_vec();
+    data.extend(endpoint.port.to_be_bytes());
+    data.extend([0, 0]);
+    data
+}
+
+fn slot_key(id: u32, slot: u32) -> Vec<u8> {
+    [id.to_ne_bytes(), slot.to_ne_bytes()].concat()
+}
+
+/// `endpoints` are a port's, tidy; `id` its number, unique among all ports of all Services.
+pub fn plan(
+    service: &Service,
+    node_ip: IpAddr,
+    endpoints: &dyn Fn(&Port) -> Vec<Endpoint>,
+    id: &mut dyn FnMut(&Port) -> u32,
+) -> Plan {
+    let mut plan = Plan::default();
+    plan.elements.insert((Map::ClusterIps, service.cluster_ip.octets().to_vec()), None);
+    for port in &service.ports {
+        let number = id(port);
+        plan.port(service, node_ip, port, number, &endpoints(port));
+    }
+    plan
+}
+
+impl Plan {
+    fn port(&mut self, service: &Service, node_ip: IpAddr, port: &Port, id: u32, endpoints: &[Endpoint]) {
+        let external = port.node_port != 0 || !service.load_balancer_ips.is_empty() || !service.external_ips.is_empty();
+        let uses_cluster = !service.internal_local || external;
+        let uses_local = service.internal_local || (service.external_local && external);
+        let usable = usable(endpoints, uses_cluster, uses_local);
+
+        // On a single node the two pools are usually one.
+        let own_pool = usable.local != usable.cluster;
+        self.pool(id, 0, &usable.cluster);
+        if own_pool {
+            self.pool(id, LOCAL_SLOT, &usable.local);
+        }
+        for endpoint in usable.cluster.iter().chain(&usable.local).filter(|e| e.local) {
+            let itself = [endpoint.ip.octets(), endpoint.ip.octets()].concat();
+            self.elements.insert((Map::Hairpin, itself), None);
+        }
+        let all = |by| pick(by, false, &usable.cluster, service);
+        let here = |by| pick(by, own_pool, &usable.local, service);
+
+        let nothing = if usable.any { Verdict::Drop } else { Verdict::Goto(REJECT.to_owned()) };
+        let inside = if service.internal_local { here(By::Address) } else { all(By::Address) };
+        let front = front_key(service.cluster_ip, port.protocol, port.port);
+        match inside {
+            Some(pick) => self.serve(front, id, Chain::Pick(pick)),
+            None => self.refuse(front, nothing.clone()),
+        }
+
+        let addresses = service.external_ips.iter().chain(&service.load_balancer_ips);
+        let mut fronts: Vec<(By, Vec<u8>)> =
+            addresses.map(|ip| (By::Address, front_key(*ip, port.protocol, port.port))).collect();
+        if port.node_port != 0 {
+            fronts.push((By::NodePort, front_key(Ipv4Addr::UNSPECIFIED, port.protocol, port.node_port)));
+        }
+        for (by, front) in fronts {
+            let (all, here) = (all(by), here(by));
+            let reachable = if service.external_local { here.is_some() } else { all.is_some() };
+            match all {
+                Some(all) if service.external_local => {
+                    self.serve(front.clone(), id, Chain::ExternalLocal(all, here));
+                }
+                Some(all) => self.serve(front.clone(), id, Chain::Masquerade(all)),
+                None => {}
+            }
+            if !reachable {
+                self.refuse(front, nothing.clone());
+            }
+        }
+        self.firewall(service, node_ip, port);
+
+        let serving: BTreeSet<_> = endpoints.iter().filter(|e| e.serving).map(|e| (e.ip, e.port)).collect();
+        if service.affinity_seconds.is_some() {
+            let allowed = usable.cluster.iter().chain(&usable.local).map(back).collect();
+            self.sticky.insert(id, allowed);
+        }
+        if port.protocol == Protocol::Udp && !serving.is_empty() {
+            let ips = [service.cluster_ip];
+            let ips = ips.iter().chain(&service.external_ips).chain(&service.load_balancer_ips);
+            let serving = || serving.clone();
+            self.udp.extend(ips.map(|ip| UdpFront { ip: Some(*ip), port: port.port, serving: serving() }));
+            if port.node_port != 0 {
+                self.udp.push(UdpFront { ip: None, port: port.node_port, serving: serving() });
+            }
+        }
+    }
+
+    fn pool(&mut self, id: u32, first: u32, endpoints: &[Endpoint]) {
+        for (slot, endpoint) in (first..).zip(endpoints) {
+            self.elements.insert((Map::Endpoints, slot_key(id, slot)), Some(Data::Value(back(endpoint))));
+        }
+    }
+
+    fn serve(&mut self, front: Vec<u8>, id: u32, chain: Chain) {
+        let verdict = Verdict::Goto(chain.name());
+        self.elements.insert((Map::Services, front.clone()), Some(Data::Verdict(verdict)));
+        self.elements.insert((Map::Ids, front), Some(Data::Value(id.to_ne_bytes().to_vec())));
+        self.chains.extend(chain.needs());
+        self.chains.insert(chain);
+    }
+
+    fn refuse(&mut self, front: Vec<u8>, verdict: Verdict) {
+        self.elements.insert((Map::NoEndpoints, front), Some(Data::Verdict(verdict)));
+    }
+
+    /// loadBalancerSourceRanges. The node's own connections arrive with the load balancer's address as their source,
+    /// so that is allowed where the node is.
+    fn firewall(&mut self, service: &Service, node_ip: IpAddr, port: &Port) {
+        if service.source_ranges.is_empty() || service.load_balancer_ips.is_empty() {
+            return;
+        }
+        let mut ranges: Vec<Range> = service
+            .source_ranges
+            .iter()
+            .filter_map(|range| match range.ip {
+                IpAddr::V4(ip) => Some(Range { ip, prefix: range.prefix }),
+                IpAddr::V6(_) => None,
+            })
+            .collect();
+        if service.source_ranges.iter().any(|range| range.contains(node_ip)) {
+            ranges.extend(service.load_balancer_ips.iter().map(|ip| Range { ip: *ip, prefix: 32 }));
+        }
+        ranges.sort();
+        ranges.dedup();
+        let chain = Chain::Sources(ranges);
+        for ip in &service.load_balancer_ips {
+            let verdict = Verdict::Goto(chain.name());
+            let front = front_key(*ip, port.protocol, port.port);
+            self.elements.insert((Map::Firewall, front), Some(Data::Verdict(verdict)));
+        }
+        self.chains.insert(chain);
+    }
+}
+
+fn pick(by: By, local: bool, pool: &[Endpoint], service: &Service) -> Option<Pick> {
+    let count = u32::try_from(pool.len()).ok().filter(|count| *count > 0)?;
+    Some(Pick { by, local, count, affinity_seconds: service.affinity_seconds })
+}
+
+/// What the tests of this folder make plans from.
+#[cfg(test)]
+pub mod tests_support {
+    use super::*;
+
+    pub fn endpoint(ip: &str, state: &str) -> Endpoint {
+        Endpoint {
+            ip: ip.parse().unwrap(),
+            port: 80,
+            ready: state.contains("ready"),
+            serving: state.contains("ready") || state.contains("serving"),
+            terminating: state.contains("terminating"),
+            local: state.contains("local"),
+        }
+    }
+
+    pub fn endpoints(ips: &[&str]) -> Vec<Endpoint> {
+        ips.iter().map(|ip| endpoint(ip, "ready local")).collect()
+    }
+
+    pub fn service(cluster_ip: &str) -> Service {
+        Service {
+            cluster_ip: cluster_ip.parse().unwrap(),
+            external_ips: Vec::new(),
+            load_balancer_ips: Vec::new(),
+            source_ranges: Vec::new(),
+            ports: vec![Port { name: String::new(), protocol: Protocol::Tcp, port: 80, node_port: 0 }],
+            affinity_seconds: None,
+            internal_local: false,
+            external_local: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tests_support::endpoint;
+    use super::*;
+
+    fn service(change: impl FnOnce(&mut Service)) -> Service {
+        let mut service = tests_support::service("10.43.0.7");
+        change(&mut service);
+        service
+    }
+
+    /// One line per element, as `MAP KEY -> DATA`, without the cluster address that every Service has.
+    fn lines(service: &Service, endpoints: &[Endpoint]) -> Vec<String> {
+        let node_ip = "192.0.2.1".parse().unwrap();
+        let plan = plan(service, node_ip, &|_| endpoints.to_vec(), &mut |_| 5);
+        let address = |bytes: &[u8]| Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).to_string();
+        let port = |bytes: &[u8]| u16::from_be_bytes([bytes[0], bytes[1]]);
+        let number = |bytes: &[u8]| u32::from_ne_bytes(bytes[..4].try_into().unwrap());
+        for chain in plan.chains.iter().flat_map(Chain::needs) {
+            assert!(plan.chains.contains(&chain), "a chain must exist before it is gone to");
+        }
+        let line = |((map, key), data): (&(Map, Vec<u8>), &Option<Data>)| {
+            assert_eq!(key.len(), map.set().key_len());
+            let key = match map {
+                Map::ClusterIps => return None,
+                Map::Endpoints => format!("{}/{:#x}", number(key), number(&key[4..])),
+                Map::Hairpin => address(key),
+                _ => format!("{}:{}", address(key), port(&key[8..])),
+            };
+            let data = match data {
+                None => String::new(),
+                Some(Data::Value(v)) if v.len() == 4 => format!(" -> {}", number(v)),
+                Some(Data::Value(v)) => format!(" -> {}:{}", address(v), port(&v[4..])),
+                Some(Data::Verdict(Verdict::Goto(chain))) => format!(" -> {chain}"),
+                Some(Data::Verdict(verdict)) => format!(" -> {verdict:?}"),
+            };
+            Some(format!("{} {key}{data}", map.set().name))
+        };
+        plan.elements.iter().filter_map(line).collect()
+    }
+
+    #[test]
+    fn plans() {
+        let check = |name: &str, service: &Service, endpoints: &[Endpoint], expected: &[&str]| {
+            assert_eq!(lines(service, endpoints), expected, "{name}");
+        };
+        let (a, b) = (endpoint("10.42.0.2", "ready local"), endpoint("10.42.0.3", "ready local"));
+        let far = endpoint("10.42.9.9", "ready");
+        let plain = service(|_| ());
+        let backs = ["endpoints 5/0x0 -> 10.42.0.2:80", "endpoints 5/0x1 -> 10.42.0.3:80"];
+        let hairpins = ["hairpin 10.42.0.2", "hairpin 10.42.0.3"];
+
+        check(
+            "two endpoints",
+            &plain,
+            &[a.clone(), b.clone()],
+            &["services 10.43.0.7:80 -> pick-2", "ids 10.43.0.7:80 -> 5", backs[0], backs[1], hairpins[0], hairpins[1]],
+        );
+        check("no endpoints", &plain, &[], &["no-endpoints 10.43.0.7:80 -> reject"]);
+        check("none is ready", &plain, &[endpoint("10.42.0.2", "local")], &["no-endpoints 10.43.0.7:80 -> reject"]);
+        check(
+            "those that end serve while there is nothing better",
+            &plain,
+            &[endpoint("10.42.0.2", "serving terminating local")],
+            &["services 10.43.0.7:80 -> pick-1", "ids 10.43.0.7:80 -> 5", backs[0], hairpins[0]],
+        );
+        check(
+            "and not when there is",
+            &plain,
+            &[a.clone(), endpoint("10.42.0.3", "serving terminating local")],
+            &["services 10.43.0.7:80 -> pick-1", "ids 10.43.0.7:80 -> 5", backs[0], hairpins[0]],
+        );
+        let sticky = service(|s| s.affinity_seconds = Some(60));
+        check(
+            "affinity",
+            &sticky,
+            std::slice::from_ref(&a),
+            &["services 10.43.0.7:80 -> pick-1-affinity-60", "ids 10.43.0.7:80 -> 5", backs[0], hairpins[0]],
+        );
+        let inner = service(|s| s.internal_local = true);
+        check(
+            "internal Local with a far endpoint only",
+            &inner,
+            std::slice::from_ref(&far),
+            &["no-endpoints 10.43.0.7:80 -> Drop"],
+        );
+        check(
+            "internal Local with one here",
+            &inner,
+            &[a.clone(), far.clone()],
+            &[
+                "services 10.43.0.7:80 -> local-pick-1",
+                "ids 10.43.0.7:80 -> 5",
+                "endpoints 5/0x10000 -> 10.42.0.2:80",
+                hairpins[0],
+            ],
+        );
+        let node_port = service(|s| s.ports[0].node_port = 30080);
+        check(
+            "node port",
+            &node_port,
+            std::slice::from_ref(&a),
+            &[
+                "services 0.0.0.0:30080 -> masquerade-node-port-pick-1",
+                "services 10.43.0.7:80 -> pick-1",
+                "ids 0.0.0.0:30080 -> 5",
+                "ids 10.43.0.7:80 -> 5",
+                backs[0],
+                hairpins[0],
+            ],
+        );
+        check(
+            "node port, no endpoints",
+            &node_port,
+            &[],
+            &["no-endpoints 0.0.0.0:30080 -> reject", "no-endpoints 10.43.0.7:80 -> reject"],
+        );
+        let outer = service(|s| {
+            s.external_ips = vec!["198.51.100.1".parse().unwrap()];
+            s.external_local = true;
+        });
+        check(
+            "external Local, all endpoints here",
+            &outer,
+            std::slice::from_ref(&a),
+            &[
+                "services 10.43.0.7:80 -> pick-1",
+                "services 198.51.100.1:80 -> external-pick-1-local-1",
+                "ids 10.43.0.7:80 -> 5",
+                "ids 198.51.100.1:80 -> 5",
+                backs[0],
+                hairpins[0],
+            ],
+        );
+        check(
+            "external Local, none here: pods and host reach it, others are dropped",
+            &outer,
+            std::slice::from_ref(&far),
+            &[
+                "services 10.43.0.7:80 -> pick-1",
+                "services 198.51.100.1:80 -> external-pick-1-local-0",
+                "ids 10.43.0.7:80 -> 5",
+                "ids 198.51.100.1:80 -> 5",
+                "endpoints 5/0x0 -> 10.42.9.9:80",
+                "no-endpoints 198.51.100.1:80 -> Drop",
+            ],
+        );
+        let balanced = service(|s| {
+            s.load_balancer_ips = vec!["198.51.100.2".parse().unwrap()];
+            s.source_ranges = vec!["203.0.113.0/24".parse().unwrap()];
+        });
+        let got = lines(&balanced, std::slice::from_ref(&a));
+        assert!(got.contains(&"services 198.51.100.2:80 -> masquerade-pick-1".to_owned()), "{got:?}");
+        assert!(got.iter().any(|line| line.starts_with("firewall 198.51.100.2:80 -> sources-")), "{got:?}");
+    }
+
+    #[test]
+    fn udp_ports_name_who_may_answer() {
+        let service = service(|s| {
+            s.ports[0].protocol = Protocol::Udp;
+            s.ports[0].node_port = 30053;
+        });
+        let endpoints = [endpoint("10.42.0.2", "ready local"), endpoint("10.42.0.3", "local")];
+        let plan = plan(&service, "192.0.2.1".parse().unwrap(), &|_| endpoints.to_vec(), &mut |_| 1);
+        let serving = BTreeSet::from([("10.42.0.2".parse().unwrap(), 80)]);
+        assert_eq!(
+            plan.udp,
+            [
+                UdpFront { ip: Some(service.cluster_ip), port: 80, serving: serving.clone() },
+                UdpFront { ip: None, port: 30053, serving },
+            ]
+        );
+    }
+}

@@ -1,0 +1,367 @@
+//! The proxy's table: its sets and maps, the chains that never change, and the chains made on demand.
+//!
+//! # Design
+//! A Service is *elements of maps only*; it has no chain and no rule of its own. A packet's way:
+//!
+//! 1. `services` maps (address . protocol . port) to a chain. Node ports stand there under address 0.0.0.0.
+//! 2. That chain is shared by every Service port of the same *shape*: how many endpoints, affinity or not, which
+//!    policy. `pick-3` reads the Service port's number from `ids` under the same key, draws a slot below 3, looks up
+//!    (number . slot) in `endpoints` and translates the destination to the address and port found.
+//! 3. Session affinity is one map for all, (client . number) to endpoint, which the packets themselves fill and
+//!    renew.
+//!
+//! So an endpoint that changes costs one element, a new Service a handful, whatever else there is; and upstream's
+//! chain per Service port and set per endpoint (pkg/proxy/nftables) need not exist. What clients see is upstream's:
+//! refuse when nothing serves (`no-endpoints`), drop when a Local policy has nothing here, masquerade what comes from
+//! outside or goes to itself, leave 127.0.0.1 without node ports.
+use mote_cni::Cidr;
+use mote_cni::netlink::expr::{
+    CT_STATE_NEW, CT_STATUS_DNAT, Compare, FIB_LOCAL, FibOf, Header, Meta, Register, Rule, Track, Verdict,
+};
+use mote_cni::netlink::nft::{
+    BaseChain, Batch, FAMILY_IPV4, Field, Holds, Hook, PRIORITY_DNAT, PRIORITY_FILTER, PRIORITY_SNAT, Set,
+};
+use std::net::Ipv4Addr;
+
+pub const TABLE: &str = "mote-services";
+/// Kubernetes' own masquerade bit, so that rules others wrote for it keep their meaning.
+const MASQUERADE_MARK: u32 = 0x4000;
+/// How many clients have their affinity remembered; further ones are spread anew each time.
+const AFFINITY_LIMIT: u32 = 65536;
+/// The slots of this node's endpoints begin here when a Service has a pool of them.
+pub const LOCAL_SLOT: u32 = 1 << 16;
+
+const FRONT: &[Field] = &[Field::Ipv4Address, Field::Protocol, Field::Port];
+const BACK: &[Field] = &[Field::Ipv4Address, Field::Port];
+
+/// The sets and maps, in the order in which the table lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Map {
+    ClusterIps,
+    Services,
+    Ids,
+    Endpoints,
+    NoEndpoints,
+    Firewall,
+    Hairpin,
+}
+
+impl Map {
+    pub const ALL: [Map; 7] =
+        [Map::ClusterIps, Map::Services, Map::Ids, Map::Endpoints, Map::NoEndpoints, Map::Firewall, Map::Hairpin];
+
+    pub const fn set(self) -> Set {
+        let (name, key, holds): (_, &'static [Field], _) = match self {
+            Map::ClusterIps => ("cluster-ips", &[Field::Ipv4Address], Holds::Keys),
+            Map::Services => ("services", FRONT, Holds::Verdicts),
+            Map::Ids => ("ids", FRONT, Holds::Values(&[Field::Number])),
+            Map::Endpoints => ("endpoints", &[Field::Number, Field::Number], Holds::Values(BACK)),
+            Map::NoEndpoints => ("no-endpoints", FRONT, Holds::Verdicts),
+            Map::Firewall => ("firewall", FRONT, Holds::Verdicts),
+            Map::Hairpin => ("hairpin", &[Field::Ipv4Address, Field::Ipv4Address], Holds::Keys),
+        };
+        Set { name, key, holds, remembered_limit: None }
+    }
+}
+
+pub const AFFINITY: Set = Set {
+    name: "affinity",
+    key: &[Field::Ipv4Address, Field::Number],
+    holds: Holds::Values(BACK),
+    remembered_limit: Some(AFFINITY_LIMIT),
+};
+
+const fn filter(name: &'static str, hook: Hook, priority: i32) -> BaseChain {
+    BaseChain { name, kind: "filter", hook, priority }
+}
+const fn nat(name: &'static str, hook: Hook, priority: i32) -> BaseChain {
+    BaseChain { name, kind: "nat", hook, priority }
+}
+
+/// Before translation: who may use a load balancer's address.
+const FIREWALL_PREROUTING: BaseChain = filter("firewall-prerouting", Hook::Prerouting, PRIORITY_DNAT - 10);
+const FIREWALL_OUTPUT: BaseChain = filter("firewall-output", Hook::Output, PRIORITY_DNAT - 10);
+const FILTER_INPUT: BaseChain = filter("filter-input", Hook::Input, PRIORITY_FILTER);
+const FILTER_FORWARD: BaseChain = filter("filter-forward", Hook::Forward, PRIORITY_FILTER);
+const FILTER_OUTPUT: BaseChain = filter("filter-output", Hook::Output, PRIORITY_FILTER);
+const NAT_PREROUTING: BaseChain = nat("nat-prerouting", Hook::Prerouting, PRIORITY_DNAT);
+const NAT_OUTPUT: BaseChain = nat("nat-output", Hook::Output, PRIORITY_DNAT);
+const NAT_POSTROUTING: BaseChain = nat("nat-postrouting", Hook::Postrouting, PRIORITY_SNAT);
+
+const DISPATCH: &str = "dispatch";
+/// Refuses; what `no-endpoints` sends packets to.
+pub const REJECT: &str = "reject";
+
+const R0: Register = Register(8);
+const R1: Register = Register(9);
+const R2: Register = Register(10);
+/// The client's address; with the number after it, the key of `affinity`.
+const CLIENT: Register = Register(11);
+/// The Service port's number; with the slot after it, the key of `endpoints`.
+const ID: Register = Register(12);
+const SLOT: Register = Register(13);
+const BACK_IP: Register = Register(14);
+const BACK_PORT: Register = Register(15);
+
+const SOURCE_OFFSET: u32 = 12;
+const DESTINATION_OFFSET: u32 = 16;
+
+/// By which key a packet finds its Service port: its destination, or, for a node port, 0.0.0.0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum By {
+    Address,
+    NodePort,
+}
+
+/// How an endpoint is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pick {
+    pub by: By,
+    /// Of this node's endpoints only.
+    pub local: bool,
+    pub count: u32,
+    pub affinity_seconds: Option<u32>,
+}
+
+/// A chain made on demand and shared by all Service ports that need one like it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Chain {
+    Pick(Pick),
+    /// Masquerades, then picks: traffic from outside under the Cluster policy.
+    Masquerade(Pick),
+    /// Traffic to an external address under the Local policy: pods and the host reach every endpoint, others only
+    /// this node's (`None`: there is none).
+    ExternalLocal(Pick, Option<Pick>),
+    /// Drops what does not come from these.
+    Sources(Vec<Range>),
+}
+
+/// A range in a form that sorts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Range {
+    pub ip: Ipv4Addr,
+    pub prefix: u8,
+}
+
+impl Pick {
+    fn name(&self) -> String {
+        let by = if self.by == By::NodePort { "node-port-" } else { "" };
+        let local = if self.local { "local-" } else { "" };
+        let affinity = self.affinity_seconds.map_or(String::new(), |s| format!("-affinity-{s}"));
+        format!("{by}{local}pick-{}{affinity}", self.count)
+    }
+}
+
+impl Chain {
+    pub fn name(&self) -> String {
+        match self {
+            Chain::Pick(pick) => pick.name(),
+            Chain::Masquerade(pick) => format!("masquerade-{}", pick.name()),
+            Chain::ExternalLocal(cluster, local) => {
+                format!("external-{}-local-{}", cluster.name(), local.map_or(0, |pick| pick.count))
+            }
+            Chain::Sources(ranges) => {
+                let hash = ranges.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, range| {
+                    let bytes = range.ip.octets().into_iter().chain([range.prefix]);
+                    bytes.fold(hash, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+                });
+                format!("sources-{hash:016x}")
+            }
+        }
+    }
+
+    /// The chains this one sends packets to; they must exist before it.
+    pub fn needs(&self) -> Vec<Chain> {
+        match self {
+            Chain::Pick(_) | Chain::Sources(_) => Vec::new(),
+            Chain::Masquerade(pick) => vec![Chain::Pick(*pick)],
+            Chain::ExternalLocal(cluster, local) => {
+                [Some(*cluster), *local].into_iter().flatten().map(Chain::Pick).collect()
+            }
+        }
+    }
+
+    pub fn rules(&self, network: &Network) -> Vec<Rule> {
+        let goto = |rule: Rule, pick: &Pick| rule.verdict(Verdict::Goto(pick.name()));
+        match self {
+            Chain::Pick(pick) => pick.rules(),
+            Chain::Masquerade(pick) => vec![mark(Rule::new()), goto(Rule::new(), pick)],
+            Chain::ExternalLocal(cluster, local) => {
+                let from_host =
+                    || Rule::new().fib_type(FibOf::Source, R0).compare(Compare::Equal, R0, &FIB_LOCAL.to_ne_bytes());
+                let from_pod = within(Rule::new(), SOURCE_OFFSET, Compare::Equal, &network.cluster_cidr);
+                let mut rules = vec![goto(from_pod, cluster), mark(from_host()), goto(from_host(), cluster)];
+                rules.extend(local.as_ref().map(|pick| goto(Rule::new(), pick)));
+                rules
+            }
+            Chain::Sources(ranges) => {
+                let allow = |range: &Range| {
+                    let cidr = Cidr { ip: range.ip.into(), prefix: range.prefix };
+                    within(Rule::new(), SOURCE_OFFSET, Compare::Equal, &cidr).verdict(Verdict::Return)
+                };
+                ranges.iter().map(allow).chain([Rule::new().verdict(Verdict::Drop)]).collect()
+            }
+        }
+    }
+}
+
+impl Pick {
+    fn rules(&self) -> Vec<Rule> {
+        let id = || {
+            let key = match self.by {
+                By::Address => front(Rule::new()),
+                By::NodePort => node_port_front(Rule::new()),
+            };
+            key.map(Map::Ids.set().name, R0, ID)
+        };
+        let first = if self.local { LOCAL_SLOT } else { 0 };
+        let draw = |rule: Rule| rule.random(self.count, first, SLOT).map(Map::Endpoints.set().name, ID, BACK_IP);
+        let translate = |rule: Rule| rule.dnat(FAMILY_IPV4, BACK_IP, BACK_PORT);
+        let plain = translate(draw(id()));
+        let Some(seconds) = self.affinity_seconds else { return vec![plain] };
+        let client = |rule: Rule| rule.payload(Header::Network, SOURCE_OFFSET, 4, CLIENT);
+        let remember = |rule: Rule| rule.remember(AFFINITY.name, CLIENT, BACK_IP, u64::from(seconds) * 1000);
+        vec![
+            translate(remember(client(id()).map(AFFINITY.name, CLIENT, BACK_IP))),
+            translate(remember(draw(client(id())))),
+            // Only when the map is full.
+            plain,
+        ]
+    }
+}
+
+/// What the fixed rules need to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    pub cluster_cidr: Cidr,
+    pub service_cidr: Cidr,
+    /// Answers by itself, through no rule.
+    pub dns_ip: Ipv4Addr,
+}
+
+fn within(rule: Rule, offset: u32, compare: Compare, cidr: &Cidr) -> Rule {
+    rule.payload(Header::Network, offset, 4, R0).bitwise(R0, &cidr.mask_octets(), &[0; 4]).compare(
+        compare,
+        R0,
+        &cidr.network_octets(),
+    )
+}
+
+/// destination address . protocol . destination port
+fn front(rule: Rule) -> Rule {
+    protocol_and_port(rule.payload(Header::Network, DESTINATION_OFFSET, 4, R0))
+}
+
+fn node_port_front(rule: Rule) -> Rule {
+    protocol_and_port(rule.load(R0, &[0; 4]))
+}
+
+fn protocol_and_port(rule: Rule) -> Rule {
+    rule.meta(Meta::L4Proto, R1).payload(Header::Transport, 2, 2, R2)
+}
+
+fn not_localhost(rule: Rule) -> Rule {
+    let localhost = Cidr { ip: Ipv4Addr::LOCALHOST.into(), prefix: 8 };
+    within(rule, DESTINATION_OFFSET, Compare::NotEqual, &localhost)
+}
+
+fn new_connection() -> Rule {
+    Rule::new().track(Track::State, R0).bitwise(R0, &CT_STATE_NEW.to_ne_bytes(), &[0; 4]).compare(
+        Compare::NotEqual,
+        R0,
+        &[0; 4],
+    )
+}
+
+fn mark(rule: Rule) -> Rule {
+    let bit = MASQUERADE_MARK.to_ne_bytes();
+    rule.meta(Meta::Mark, R0).bitwise(R0, &(!MASQUERADE_MARK).to_ne_bytes(), &bit).set_mark(R0)
+}
+
+/// The table as it is with no Service at all, replacing whatever there was under its name.
+pub fn write_base(batch: &mut Batch, network: &Network) {
+    batch.replace_table();
+    for map in Map::ALL {
+        batch.add_set(&map.set());
+    }
+    batch.add_set(&AFFINITY);
+    for chain in [DISPATCH, REJECT] {
+        batch.add_chain(chain);
+    }
+    let bases = [
+        &FIREWALL_PREROUTING,
+        &FIREWALL_OUTPUT,
+        &FILTER_INPUT,
+        &FILTER_FORWARD,
+        &FILTER_OUTPUT,
+        &NAT_PREROUTING,
+        &NAT_OUTPUT,
+        &NAT_POSTROUTING,
+    ];
+    for chain in bases {
+        batch.add_base_chain(chain);
+    }
+    for (chain, rule) in base_rules(network) {
+        batch.add_rule(chain, rule);
+    }
+}
+
+fn base_rules(network: &Network) -> Vec<(&'static str, Rule)> {
+    let (services, nowhere) = (Map::Services.set().name, Map::NoEndpoints.set().name);
+    let mut rules = vec![(REJECT, Rule::new().reject())];
+
+    for chain in [FIREWALL_PREROUTING.name, FIREWALL_OUTPUT.name] {
+        rules.push((chain, front(new_connection()).verdict_map(Map::Firewall.set().name, R0)));
+    }
+
+    rules.push((FILTER_INPUT.name, node_port_front(not_localhost(new_connection())).verdict_map(nowhere, R0)));
+    for chain in [FILTER_INPUT.name, FILTER_FORWARD.name, FILTER_OUTPUT.name] {
+        rules.push((chain, front(new_connection()).verdict_map(nowhere, R0)));
+    }
+    for chain in [FILTER_FORWARD.name, FILTER_OUTPUT.name] {
+        let to = |rule: Rule| rule.payload(Header::Network, DESTINATION_OFFSET, 4, R0);
+        rules.extend([
+            (chain, to(Rule::new()).compare(Compare::Equal, R0, &network.dns_ip.octets()).verdict(Verdict::Return)),
+            // A cluster address, but none of its ports.
+            (chain, to(new_connection()).is_in(Map::ClusterIps.set().name, R0).reject()),
+            // Nobody's cluster address.
+            (
+                chain,
+                within(new_connection(), DESTINATION_OFFSET, Compare::Equal, &network.service_cidr)
+                    .verdict(Verdict::Drop),
+            ),
+        ]);
+    }
+
+    for chain in [NAT_PREROUTING.name, NAT_OUTPUT.name] {
+        rules.push((chain, Rule::new().verdict(Verdict::Jump(DISPATCH.to_owned()))));
+    }
+    let to_cluster_ip =
+        Rule::new().payload(Header::Network, DESTINATION_OFFSET, 4, R0).is_in(Map::ClusterIps.set().name, R0);
+    let local = Rule::new().fib_type(FibOf::Destination, R0).compare(Compare::Equal, R0, &FIB_LOCAL.to_ne_bytes());
+    rules.extend([
+        // From outside the cluster, by a static route to this node: the answer must come back here.
+        (DISPATCH, mark(within(to_cluster_ip, SOURCE_OFFSET, Compare::NotEqual, &network.cluster_cidr))),
+        (DISPATCH, front(Rule::new()).verdict_map(services, R0)),
+        (DISPATCH, node_port_front(not_localhost(local)).verdict_map(services, R0)),
+    ]);
+
+    let marked = Rule::new()
+        .meta(Meta::Mark, R0)
+        .bitwise(R0, &MASQUERADE_MARK.to_ne_bytes(), &[0; 4])
+        .compare(Compare::NotEqual, R0, &[0; 4])
+        .meta(Meta::Mark, R0)
+        .bitwise(R0, &(!MASQUERADE_MARK).to_ne_bytes(), &[0; 4])
+        .set_mark(R0)
+        .masquerade();
+    let to_itself = Rule::new()
+        .track(Track::Status, R0)
+        .bitwise(R0, &CT_STATUS_DNAT.to_ne_bytes(), &[0; 4])
+        .compare(Compare::NotEqual, R0, &[0; 4])
+        .payload(Header::Network, SOURCE_OFFSET, 4, R0)
+        .payload(Header::Network, DESTINATION_OFFSET, 4, R1)
+        .is_in(Map::Hairpin.set().name, R0)
+        .masquerade();
+    rules.extend([(NAT_POSTROUTING.name, marked), (NAT_POSTROUTING.name, to_itself)]);
+    rules
+}
