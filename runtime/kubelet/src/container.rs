@@ -114,7 +114,6 @@ async fn config(
     let allocatable = kubelet.allocatable();
     let facts = env::Facts {
         client: &kubelet.client,
-        node_name: &kubelet.config.node_name,
         host_ip: &kubelet.config.node_ip,
         pod_ips: start.ips,
         allocatable: &allocatable,

@@ -43,8 +43,15 @@ async fn remove_sandbox(kubelet: &Kubelet, id: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Keeps one dead container per name and the newest sandbox.
-pub async fn dead_containers(kubelet: &Kubelet, key: &Key, pod: &Pod, state: &PodState) -> Result<(), Error> {
+/// Keeps one dead container per name and the newest sandbox. What cannot be removed now is met again at the next
+/// reconcile, and must not keep the pod from running.
+pub async fn dead_containers(kubelet: &Kubelet, key: &Key, pod: &Pod, state: &PodState) {
+    if let Err(error) = remove_dead(kubelet, key, pod, state).await {
+        tracing::debug!(pod = %key, doing = error.doing(), %error, "dead containers are left behind");
+    }
+}
+
+async fn remove_dead(kubelet: &Kubelet, key: &Key, pod: &Pod, state: &PodState) -> Result<(), Error> {
     let mut kept = HashSet::new();
     for found in state.containers.iter().filter(|c| c.state == State::Exited) {
         if kept.insert(found.name.as_str()) && pod.find(&found.name).is_some() {

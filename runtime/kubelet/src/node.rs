@@ -283,13 +283,9 @@ impl Kubelet {
         self.client.update_value(&self.nodes, Sub::Status, value).await?;
         let ready = self.health.not_ready().is_none();
         if was_ready.replace(ready) != Some(ready) {
-            let (reason, words) = if ready { ("NodeReady", "NodeReady") } else { ("NodeNotReady", "NodeNotReady") };
-            self.client.event(
-                &node,
-                "Normal",
-                reason,
-                &format!("Node {} status is now: {words}", self.config.node_name),
-            );
+            let reason = if ready { "NodeReady" } else { "NodeNotReady" };
+            let message = format!("Node {} status is now: {reason}", self.config.node_name);
+            self.client.event(&node, "Normal", reason, &message);
         }
         Ok(())
     }
@@ -326,6 +322,8 @@ pub async fn keep(kubelet: Arc<Kubelet>) {
         let changed = kubelet.health.listen();
         let wait = match kubelet.report(&mut was_ready).await {
             Ok(()) => HEARTBEAT,
+            // Somebody else wrote in between: once more from what is there now.
+            Err(e) if e.is_conflict() => Duration::ZERO,
             Err(e) => {
                 tracing::warn!(error = %e, "the node's status cannot be written");
                 RETRY

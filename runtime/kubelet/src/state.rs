@@ -74,12 +74,16 @@ impl PodState {
         self.containers.iter().any(|c| matches!(c.state, State::Running | State::Unknown))
             || self.sandboxes.iter().any(|s| s.ready)
     }
-    /// Whether a new sandbox is needed, its attempt, and the sandbox in use (util.PodSandboxChanged upstream).
+    /// Whether a new sandbox is needed, and the attempt of the one in use or to be made (util.PodSandboxChanged
+    /// upstream). A number once used may still be reserved in the runtime, so a new one is above them all.
     pub fn sandbox_changed(&self, host_network: bool) -> (bool, u32) {
         let Some(newest) = self.sandboxes.first() else { return (true, 0) };
         let lost_address = !host_network && newest.ips.is_empty();
-        let changed = self.sandboxes.iter().filter(|s| s.ready).count() > 1 || !newest.ready || lost_address;
-        (changed, newest.attempt + u32::from(changed))
+        if self.sandboxes.iter().filter(|s| s.ready).count() > 1 || !newest.ready || lost_address {
+            (true, self.sandboxes.iter().map(|s| s.attempt).max().unwrap_or(0).saturating_add(1))
+        } else {
+            (false, newest.attempt)
+        }
     }
     pub fn ips(&self) -> &[String] {
         self.sandboxes.first().map_or(&[], |s| &s.ips)

@@ -211,7 +211,7 @@ impl Kubelet {
             self.clean_up(&pod.uid).await;
             lock(&worker.memory).cleaned = true;
         }
-        gc::dead_containers(self, key, pod, state).await.map_err(cri)?;
+        gc::dead_containers(self, key, pod, state).await;
         Ok(Next::Done)
     }
 
@@ -255,7 +255,7 @@ impl Kubelet {
             self.keep_probes(key, worker, pod, &state);
         }
         self.write_status(key, worker, &state, false).await?;
-        gc::dead_containers(self, key, pod, &state).await.map_err(cri)?;
+        gc::dead_containers(self, key, pod, &state).await;
         Ok(soonest.next())
     }
 
@@ -270,7 +270,11 @@ impl Kubelet {
         soonest: &mut Soonest,
     ) -> Result<bool, Error> {
         let recorder = Recorder::of_pod(&self.client, &pod.object);
-        let volumes = match self.volumes(worker, pod, state.ips(), soonest).await {
+        if let Some(left) = self.retry_left(worker, "volumes").filter(|_| !lock(&worker.memory).volumes_stale) {
+            soonest.offer(Some(left));
+            return Ok(false);
+        }
+        let volumes = match self.volumes(worker, pod, soonest).await {
             Ok(volumes) => volumes,
             Err(message) => {
                 recorder.warning("FailedMount", &message);
@@ -282,9 +286,13 @@ impl Kubelet {
             return Ok(false);
         }
         if actions.create_sandbox {
+            if let Some(left) = self.retry_left(worker, "sandbox") {
+                soonest.offer(Some(left));
+                return Ok(false);
+            }
             if let Some(why) = self.health.network_error().filter(|_| !pod.is_host_network()) {
                 recorder.warning("NetworkNotReady", &format!("network is not ready: {why}"));
-                soonest.offer(Some(self.retry(worker, "network")));
+                soonest.offer(Some(self.retry(worker, "sandbox")));
                 return Ok(false);
             }
         }
@@ -338,6 +346,14 @@ impl Kubelet {
                 ips: &ips,
                 volumes: &volumes,
             };
+            // A start that failed for want of something waits its turn, whatever else wakes the pod.
+            if let Some(left) = self.retry_left(worker, name) {
+                soonest.offer(Some(left));
+                if *role == Role::Init && !is_sidecar(spec) {
+                    break;
+                }
+                continue;
+            }
             let outcome = match self.crash_back_off(worker, pod, kind, spec, state) {
                 Some(why) => Err(why),
                 None => container::start(self, &start).await,
@@ -371,14 +387,12 @@ impl Kubelet {
         lock(&worker.memory).retries.fail(key, Instant::now())
     }
 
+    fn retry_left(&self, worker: &Worker, key: &str) -> Option<Duration> {
+        lock(&worker.memory).retries.left(key, Instant::now())
+    }
+
     /// Sets volumes up when that was not done since the start, or a source of theirs has changed.
-    async fn volumes(
-        &self,
-        worker: &Worker,
-        pod: &Pod,
-        ips: &[String],
-        soonest: &mut Soonest,
-    ) -> Result<Volumes, String> {
+    async fn volumes(&self, worker: &Worker, pod: &Pod, soonest: &mut Soonest) -> Result<Volumes, String> {
         {
             let mut memory = lock(&worker.memory);
             let stale = std::mem::take(&mut memory.volumes_stale);
@@ -393,9 +407,7 @@ impl Kubelet {
         let facts = volumes::Facts {
             client: &self.client,
             node_name: &self.config.node_name,
-            host_ip: &self.config.node_ip,
             pod_dir: &self.pod_dir(&pod.uid),
-            pod_ips: ips,
         };
         let made = volumes::set_up(&facts, pod).await;
         let mut memory = lock(&worker.memory);
