@@ -38,6 +38,10 @@ const LARGE_BODY_BYTES: usize = 128 * 1024;
 const LARGE_BODIES: usize = 8;
 /// Longer request targets are refused before they are decoded.
 const MAX_TARGET_BYTES: usize = 16 * 1024;
+/// What is read and dropped of a body nobody wants, so that the client comes to read the answer: a socket closed with
+/// unread bytes is reset, and the answer lost.
+const MAX_DROPPED_BYTES: usize = 16 * 1024 * 1024;
+const DROP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the server does with a request; shared by all connections.
 pub struct Front {
@@ -102,7 +106,13 @@ pub(super) async fn answer(
         && accepts_gzip(text(incoming.headers(), header::ACCEPT_ENCODING));
     let mut label = metrics::Request::default();
     let mut place = None;
-    let response = take(&shared, &connection, incoming, &mut label, &mut place).await;
+    let (head, body) = incoming.into_parts();
+    let waits = head.headers.contains_key(header::EXPECT);
+    let mut body = Some(body);
+    let response = take(&shared, &connection, head, &mut body, &mut label, &mut place).await;
+    if let Some(body) = body.filter(|body| !waits && !body.is_end_stream()) {
+        drain(body).await;
+    }
     let response = if gzip { compress(response).await } else { response };
     label.code = response.status;
     label.seconds = started.elapsed().as_secs_f64();
@@ -127,12 +137,16 @@ pub(super) async fn answer(
 async fn take(
     shared: &Arc<Shared>,
     connection: &Connection,
-    mut incoming: hyper::Request<Incoming>,
+    mut parts: http::request::Parts,
+    body: &mut Option<Incoming>,
     label: &mut metrics::Request,
     place: &mut Option<InFlight>,
 ) -> Response {
-    let upgrade = wants_upgrade(&incoming).then(|| hyper::upgrade::on(&mut incoming));
-    let (parts, body) = incoming.into_parts();
+    // What upgrades has no body of its own; its bytes are the tunnel's.
+    let upgrade = wants_upgrade(&parts).then(|| parts.extensions.remove::<hyper::upgrade::OnUpgrade>()).flatten();
+    if upgrade.is_some() {
+        *body = None;
+    }
     if parts.uri.path().len() + parts.uri.query().map_or(0, str::len) > MAX_TARGET_BYTES {
         return Response::text(414, "URI Too Long");
     }
@@ -150,6 +164,10 @@ async fn take(
     };
     label.of(&info);
     let (method, mut headers) = (parts.method, parts.headers);
+    // HTTP/2 has it in the target.
+    if let Some(host) = parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
+        headers.entry(header::HOST).or_insert(host);
+    }
     let user = match shared.front.authenticator.authenticate(connection.user.as_ref(), &mut headers) {
         Ok(user) => user,
         Err(error) => {
@@ -189,8 +207,7 @@ async fn take(
     }
     let peer = Some(connection.peer);
     let work = async {
-        let upgrading = upgrade.is_some();
-        let body = match if upgrading { Ok(Bytes::new()) } else { read(shared, body).await } {
+        let body = match read(shared, body).await {
             Ok(body) => body,
             Err(response) => return response,
         };
@@ -223,18 +240,35 @@ fn deadline(query: &Query, long_running: bool, limit: Duration) -> Result<Option
     Ok(Some(asked.filter(|t| !t.is_zero()).map_or(limit, |t| t.min(limit))))
 }
 
-fn wants_upgrade(request: &hyper::Request<Incoming>) -> bool {
-    request.version() < http::Version::HTTP_2
-        && request.headers().contains_key(header::UPGRADE)
-        && text(request.headers(), header::CONNECTION).to_ascii_lowercase().contains("upgrade")
+fn wants_upgrade(request: &http::request::Parts) -> bool {
+    request.version < http::Version::HTTP_2
+        && request.headers.contains_key(header::UPGRADE)
+        && text(&request.headers, header::CONNECTION).to_ascii_lowercase().contains("upgrade")
 }
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> &str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
 }
 
-/// The whole body, at most `MAX_BODY_BYTES`.
-async fn read(shared: &Shared, body: Incoming) -> Result<Bytes, Response> {
+async fn drain(mut body: Incoming) {
+    let mut dropped = 0;
+    let all = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            dropped += frame.data_ref().map_or(0, Bytes::len);
+            if dropped > MAX_DROPPED_BYTES {
+                break;
+            }
+        }
+    };
+    let late = async {
+        Timer::after(DROP_TIMEOUT).await;
+    };
+    all.or(late).await;
+}
+
+/// The whole body, at most `MAX_BODY_BYTES`; one that is too large is left where it is.
+async fn read(shared: &Shared, place: &mut Option<Incoming>) -> Result<Bytes, Response> {
+    let Some(body) = place.as_mut() else { return Ok(Bytes::new()) };
     let too_large = || {
         let message = format!("Request entity too large: limit is {MAX_BODY_BYTES}");
         Response::from(Status::new(413, "RequestEntityTooLarge", message))
@@ -247,7 +281,6 @@ async fn read(shared: &Shared, body: Incoming) -> Result<Bytes, Response> {
     if announced > LARGE_BODY_BYTES {
         large = Some(shared.front.large_bodies.acquire().await);
     }
-    let mut body = body;
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -272,5 +305,6 @@ async fn read(shared: &Shared, body: Incoming) -> Result<Bytes, Response> {
             large = Some(shared.front.large_bodies.acquire().await);
         }
     }
+    *place = None;
     Ok(if whole.is_empty() { first } else { whole.freeze() })
 }
