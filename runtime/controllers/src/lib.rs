@@ -6,6 +6,7 @@
 
 mod amounts;
 mod hash;
+mod history;
 mod owner;
 mod pod;
 mod pod_control;
@@ -13,16 +14,15 @@ mod service_pods;
 mod session;
 mod status;
 
-//mod clusterrole_aggregation;
 //mod cronjob;
-//mod daemonset;
+mod daemonset;
 mod deployment;
 //mod disruption;
 mod endpoints;
 mod endpointslice;
 //mod endpointslice_mirroring;
 mod garbage_collector;
-//mod job;
+mod job;
 mod namespace;
 mod node_lifecycle;
 mod pod_gc;
@@ -33,7 +33,7 @@ mod root_ca;
 mod serviceaccount;
 //mod statefulset;
 mod taint_eviction;
-//mod ttl_after_finished;
+mod ttl_after_finished;
 
 use mote_api::Client;
 use std::time::Duration;
@@ -69,9 +69,9 @@ pub fn start_all(client: &Client, config: &Config) {
     garbage_collector::start(client);
     deployment::start(client);
     replicaset::start(client);
-    //daemonset::start(client);
+    daemonset::start(client);
     //statefulset::start(client);
-    //job::start(client);
+    job::start(client);
     //cronjob::start(client);
     endpointslice::start(client);
     endpoints::start(client);
@@ -81,7 +81,6 @@ pub fn start_all(client: &Client, config: &Config) {
     pod_gc::start(client, config);
     //disruption::start(client);
     //resourcequota::start(client);
-    //ttl_after_finished::start(client);
+    ttl_after_finished::start(client);
     //protection::start(client);
-    //clusterrole_aggregation::start(client);
 }
