@@ -62,7 +62,9 @@ pub async fn start(running: &Running, place: &Place, _board: &Profile) -> Parts 
     let client = running.client();
     if place.runs(Component::Controllers) {
         let root_ca_pem = running.certificates.authority();
-        mote_controllers::start_all(&client, &mote_controllers::Config { root_ca_pem, ..Default::default() });
+        let local_node = if place.runs(Component::Kubelet) { place.node_name.clone() } else { String::new() };
+        let config = mote_controllers::Config { root_ca_pem, local_node, ..Default::default() };
+        mote_controllers::start_all(&client, &config);
     }
     if place.runs(Component::Scheduler) {
         mote_scheduler::start(&client);
