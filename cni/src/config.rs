@@ -96,13 +96,7 @@ pub fn protocol_number(name: &str) -> Result<u8> {
 
 impl Config {
     pub fn parse(stdin: &[u8]) -> Result<Config> {
-        let version = version(stdin)?;
-        if !SUPPORTED_VERSIONS.contains(&version.as_str()) {
-            let supported = SUPPORTED_VERSIONS.join(", ");
-            let mut error = Error::new(code::INCOMPATIBLE_VERSION, "incompatible CNI versions");
-            error.details = format!("config is {version:?}, plugin supports {supported}");
-            return Err(error);
-        }
+        let version = supported_version(stdin)?;
         let config: Config = serde_json::from_slice(stdin)
             .map_err(|e| Error::new(code::INVALID_CONFIG, format!("network configuration: {e}")))?;
         config.check()?;
@@ -144,6 +138,27 @@ impl Config {
             mtu: self.mtu,
         }
     }
+}
+
+/// The configuration's version, if we speak it.
+pub fn supported_version(stdin: &[u8]) -> Result<String> {
+    let version = version(stdin)?;
+    if !SUPPORTED_VERSIONS.contains(&version.as_str()) {
+        let mut error = Error::new(code::INCOMPATIBLE_VERSION, "incompatible CNI versions");
+        error.details = format!("config is {version:?}, plugin supports {}", SUPPORTED_VERSIONS.join(", "));
+        return Err(error);
+    }
+    Ok(version)
+}
+
+/// Which plugin the configuration is for; "" when it does not say.
+pub fn plugin_type(stdin: &[u8]) -> String {
+    #[derive(Default, Deserialize)]
+    struct Typed {
+        #[serde(default, rename = "type")]
+        plugin: String,
+    }
+    serde_json::from_slice::<Typed>(stdin).unwrap_or_default().plugin
 }
 
 /// The configuration's version, which decides how even errors are written.

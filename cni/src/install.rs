@@ -3,6 +3,7 @@
 //! Files appear whole and only when they differ from what is there: a restart writes nothing to flash.
 use crate::error::{Error, Result};
 use crate::gateway::Network;
+use crate::loopback;
 use serde_json::json;
 use std::fs;
 use std::io::ErrorKind;
@@ -17,7 +18,8 @@ const CONFIG_VERSION: &str = "1.0.0";
 
 /// Whether a program started under this name is to be the plugin.
 pub fn is_plugin(argv0: &std::ffi::OsStr) -> bool {
-    Path::new(argv0).file_name() == Some(PLUGIN.as_ref())
+    let name = Path::new(argv0).file_name();
+    [PLUGIN, loopback::PLUGIN].iter().any(|plugin| name == Some(plugin.as_ref()))
 }
 
 fn conflist(network: &Network, data_dir: &Path) -> Vec<u8> {
@@ -47,9 +49,16 @@ pub fn install(
     network: &Network,
     data_dir: &Path,
 ) -> Result<bool> {
-    let plugin = plugin_dir.join(PLUGIN);
     let mut changed = false;
-    if fs::read_link(&plugin).ok().as_deref() != Some(binary) {
+    for name in [PLUGIN, loopback::PLUGIN] {
+        let plugin = plugin_dir.join(name);
+        let target = fs::read_link(&plugin).ok();
+        // The distribution's own loopback plugin is as good as ours.
+        let is_mote = target.as_ref().is_some_and(|target| target.file_name() == binary.file_name());
+        let others = name == loopback::PLUGIN && plugin.is_file() && !is_mote;
+        if others || target.as_deref() == Some(binary) {
+            continue;
+        }
         let new = new_name(&plugin);
         fs::create_dir_all(plugin_dir)
             .and_then(|()| remove(&new))
@@ -74,7 +83,10 @@ pub fn install(
 /// Takes both away again. All steps are done; all errors are told.
 pub fn uninstall(plugin_dir: &Path, config_dir: &Path) -> Result<()> {
     let mut errors = Vec::new();
-    for path in [config_dir.join(CONFIG_FILE), plugin_dir.join(PLUGIN)] {
+    let (plugin, loopback) = (plugin_dir.join(PLUGIN), plugin_dir.join(loopback::PLUGIN));
+    let ours = fs::read_link(&loopback).is_ok_and(|target| fs::read_link(&plugin).is_ok_and(|own| own == target));
+    let loopback = ours.then_some(loopback);
+    for path in [Some(config_dir.join(CONFIG_FILE)), loopback, Some(plugin)].into_iter().flatten() {
         errors.extend(remove(&path).err().map(|e| Error::io(path.display(), e)));
     }
     Error::all(errors).map_or(Ok(()), Err)
@@ -121,9 +133,14 @@ mod tests {
         plugin["name"] = list["name"].clone();
         plugin["cniVersion"] = list["cniVersion"].clone();
         crate::config::Config::parse(plugin.to_string().as_bytes()).unwrap();
+        assert_eq!(fs::read_link(plugins.join("loopback")).unwrap(), Path::new("/usr/local/bin/mote"));
         uninstall(&plugins, &configs).unwrap();
         uninstall(&plugins, &configs).unwrap();
-        assert_eq!(fs::read_dir(&configs).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(&configs).unwrap().count() + fs::read_dir(&plugins).unwrap().count(), 0);
+        fs::write(plugins.join("loopback"), "the distribution's").unwrap();
+        assert!(run("/usr/bin/mote") && !run("/usr/bin/mote"));
+        uninstall(&plugins, &configs).unwrap();
+        assert_eq!(fs::read(plugins.join("loopback")).unwrap(), b"the distribution's");
         fs::remove_dir_all(&dir).unwrap();
     }
 }

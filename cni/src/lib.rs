@@ -13,6 +13,8 @@ pub mod gateway;
 pub mod install;
 /// Addresses of pods.
 mod ipam;
+/// The plugin containerd asks for besides.
+mod loopback;
 /// Links, addresses, routes, packet rules, connection tracking.
 pub mod netlink;
 /// Work inside another network namespace.

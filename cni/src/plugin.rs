@@ -3,7 +3,7 @@
 //! Everything a call made is found again by names and files alone (the link's name follows from the attachment, the
 //! reservation lists the host ports), so DEL and GC need neither the pod's namespace nor an earlier result, and may
 //! be repeated.
-use crate::config::{Config, Request, STDIN_LIMIT_BYTES, SUPPORTED_VERSIONS, version};
+use crate::config::{Config, Request, STDIN_LIMIT_BYTES, SUPPORTED_VERSIONS, plugin_type, supported_version, version};
 use crate::error::{Error, Result, code};
 use crate::gateway::{self, LINK_PREFIX, mac_of, set_sysctl};
 use crate::ipam::{Pool, Reservation};
@@ -11,7 +11,7 @@ use crate::netlink::address::{Address, Route};
 use crate::netlink::link::Veth;
 use crate::netlink::{Protocol, Socket};
 use crate::netns::Namespace;
-use crate::{Cidr, ports};
+use crate::{Cidr, loopback, ports};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::IpAddr;
@@ -56,6 +56,9 @@ fn call(variable: &dyn Fn(&str) -> Option<String>, stdin: &[u8]) -> Result<Optio
     if request.command == "VERSION" {
         let spoken = version(stdin).unwrap_or_else(|_| LATEST.to_owned());
         return Ok(Some(json!({"cniVersion": spoken, "supportedVersions": SUPPORTED_VERSIONS})));
+    }
+    if plugin_type(stdin) == loopback::PLUGIN {
+        return loopback::call(&request.command, &request.netns, &supported_version(stdin)?);
     }
     let config = Config::parse(stdin)?;
     match request.command.as_str() {

@@ -54,6 +54,14 @@ fn run(dir: &Path) {
     outside.serve("outside", 7000);
     let (a, b) = (Place::new(), Place::new());
 
+    // What containerd runs first, with nothing but this.
+    let loopback = json!({"cniVersion": "0.3.1", "name": "cni-loopback", "type": "loopback"});
+    let added = call("ADD", "a", &a.path, &loopback).unwrap();
+    assert_eq!(added["ips"][0], json!({"interface": 0, "address": "127.0.0.1/8", "version": "4"}));
+    assert_eq!(call("CHECK", "a", &a.path, &loopback), Ok(Value::Null));
+    assert_eq!(call("CHECK", "b", &b.path, &loopback).unwrap_err()["code"], 103);
+    assert_eq!(call("DEL", "a", "", &loopback), Ok(Value::Null));
+
     let plain = config(dir, "1.0.0");
     assert_eq!(call("STATUS", "", "", &plain), Ok(Value::Null));
     let added = call("ADD", "a", &a.path, &plain).unwrap();

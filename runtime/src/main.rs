@@ -1,7 +1,7 @@
 //! `mote`: a whole Kubernetes node in one process. This crate alone knows all the others: it reads the command line and
 //! the configuration, starts the parts in order and stops them. What the parts do is not here.
 //!
-//! The same file is also the CNI plugin: the runtime runs it under the name `mote-cni`.
+//! The same file is also the CNI plugin: the runtime runs it under the name `mote-cni` (or `loopback`).
 mod command;
 mod config;
 mod data_dir;
@@ -12,12 +12,12 @@ mod notify;
 mod parts;
 mod signals;
 
-use std::{ffi::OsStr, path::Path, process::ExitCode};
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let program = args.next().unwrap_or_default();
-    if Path::new(&program).file_name() == Some(OsStr::new("mote-cni")) {
+    if mote_cni::is_plugin(&program) {
         return mote_cni::plugin_main();
     }
     command::run(args)

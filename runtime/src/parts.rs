@@ -125,10 +125,11 @@ fn kubelet_config(place: &Place) -> mote_kubelet::Config {
 /// installed beforehand, so failing is no reason to stop.
 fn install_plugin(place: &Place) {
     let network = network_config(place).pod_network();
-    let data_dir = place.data_dir.join("cni");
+    // On tmpfs: pods' addresses end with the boot that the pods end with.
+    let data_dir = Path::new(mote_cni::config::DEFAULT_DATA_DIR);
     let installed = std::env::current_exe().map_err(|error| error.to_string()).and_then(|program| {
         for plugin_dir in plugin_dirs(&std::fs::read_to_string(CONTAINERD_CONFIG).unwrap_or_default()) {
-            mote_cni::install(&plugin_dir, Path::new(CNI_CONFIG_DIR), &program, &network, &data_dir)
+            mote_cni::install(&plugin_dir, Path::new(CNI_CONFIG_DIR), &program, &network, data_dir)
                 .map_err(|error| error.to_string())?;
         }
         Ok(())
