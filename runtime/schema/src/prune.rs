@@ -175,9 +175,15 @@ impl<'t> Cleaner<'t> {
                 }
             }
             (Shape::Bytes, Value::String(text)) => self.bytes(text),
-            (Shape::Quantity, Value::String(text)) => self.quantity(&text.trim().to_owned(), value),
-            (Shape::Quantity, Value::Number(number)) => self.quantity(&number.to_string(), value),
-            (Shape::Quantity, other) => self.quantity(&other.to_string(), value),
+            (Shape::Quantity, Value::String(text)) => match Quantity::parse(text.trim()) {
+                Ok(quantity) => *text = quantity.to_string(),
+                Err(error) => self.fail(error.to_string()),
+            },
+            // A bare number is one too; anything else is read as its text and refused.
+            (Shape::Quantity, other) => match Quantity::parse(&other.to_string()) {
+                Ok(quantity) => *other = Value::String(quantity.to_string()),
+                Err(error) => self.fail(error.to_string()),
+            },
             (Shape::IntOrString, Value::String(_)) => {}
             (Shape::IntOrString, Value::Number(number)) => {
                 if number.as_i64().is_none_or(|n| i32::try_from(n).is_err()) {
@@ -224,13 +230,6 @@ impl<'t> Cleaner<'t> {
                 };
                 self.fail(format!("illegal base64 data at input byte {at}"));
             }
-        }
-    }
-
-    fn quantity(&mut self, text: &str, value: &mut Value) {
-        match Quantity::parse(text) {
-            Ok(quantity) => *value = Value::String(quantity.to_string()),
-            Err(error) => self.fail(error.to_string()),
         }
     }
 

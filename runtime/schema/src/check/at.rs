@@ -65,7 +65,8 @@ impl<'v> At<'v> {
         }
     }
     pub fn is_empty(&self) -> bool {
-        self.len() == 0 && self.str().is_empty()
+        let elements = self.len();
+        elements == 0 && self.str().is_empty()
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) fn node(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     }
     let Some(old) = old else { return };
     let (cidrs, before) = (new.at("spec.podCIDRs"), old.at("spec.podCIDRs"));
-    if before.len() > 0 && before.value != cidrs.value {
+    if !before.is_empty() && before.value != cidrs.value {
         errors.forbidden(&cidrs, "node updates may not change podCIDR except from \"\" to valid");
     }
     let (provider, before) = (new.at("spec.providerID"), old.at("spec.providerID"));
@@ -66,7 +66,7 @@ pub(super) fn limit_range(new: &At<'_>, errors: &mut Errors) {
         }
         if kind.str() == "Pod" {
             for field in ["default", "defaultRequest"] {
-                if item.get(field).len() > 0 {
+                if !item.get(field).is_empty() {
                     errors.forbidden(&item.get(field), "may not be specified when `type` is 'Pod'");
                 }
             }

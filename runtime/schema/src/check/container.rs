@@ -12,7 +12,7 @@ pub(super) struct Pod<'v> {
 }
 
 pub(super) fn containers(list: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
-    if list.len() == 0 {
+    if list.is_empty() {
         errors.required(list, "");
         return;
     }
@@ -73,7 +73,7 @@ pub(super) fn ephemeral_containers(list: &At<'_>, spec: &At<'_>, pod: &Pod<'_>, 
                 errors.forbidden(&at, "cannot be set for an Ephemeral Container");
             }
         }
-        if container.get("resources").len() > 0 {
+        if !container.get("resources").is_empty() {
             errors.forbidden(&container.get("resources"), "cannot be set for an Ephemeral Container");
         }
         for mount in container.get("volumeMounts").items() {
@@ -434,7 +434,7 @@ fn handler(at: &At<'_>, errors: &mut Errors) {
         }
         found = true;
         match kind {
-            "exec" if action.get("command").len() == 0 => errors.required(&action.get("command"), ""),
+            "exec" if action.get("command").is_empty() => errors.required(&action.get("command"), ""),
             "httpGet" => {
                 if action.get("path").str().is_empty() {
                     errors.required(&action.get("path"), "");

@@ -10,7 +10,7 @@ use std::{collections::HashSet, net::IpAddr};
 pub(super) fn ingress(new: &At<'_>, errors: &mut Errors) {
     let spec = new.get("spec");
     let (rules, backend) = (spec.get("rules"), spec.get("defaultBackend"));
-    if rules.len() == 0 && !backend.is_set() {
+    if rules.is_empty() && !backend.is_set() {
         let null = if rules.is_set() { rules.value.clone() } else { Value::Array(Vec::new()) };
         errors.invalid_value(&spec.path, &null, "either `defaultBackend` or `rules` must be specified");
     }
@@ -29,7 +29,7 @@ pub(super) fn ingress(new: &At<'_>, errors: &mut Errors) {
         if !http.is_set() {
             continue;
         }
-        if http.get("paths").len() == 0 {
+        if http.get("paths").is_empty() {
             errors.required(&http.get("paths"), "");
         }
         for path in http.get("paths").items() {
@@ -261,7 +261,7 @@ pub(super) fn endpoint_ip(at: &At<'_>, errors: &mut Errors) {
 pub(super) fn endpoints(new: &At<'_>, errors: &mut Errors) {
     for subset in new.get("subsets").items() {
         let (ready, not_ready, ports) = (subset.get("addresses"), subset.get("notReadyAddresses"), subset.get("ports"));
-        if ready.len() + not_ready.len() == 0 {
+        if ready.is_empty() && not_ready.is_empty() {
             errors.required(&subset, "must specify `addresses` or `notReadyAddresses`");
         }
         for address in ready.items().chain(not_ready.items()) {

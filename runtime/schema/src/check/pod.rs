@@ -34,10 +34,10 @@ pub(super) fn validate(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) 
     }
     match old {
         None => {
-            if spec.get("ephemeralContainers").len() > 0 {
+            if !spec.get("ephemeralContainers").is_empty() {
                 errors.forbidden(&spec.get("ephemeralContainers"), "cannot be set on create");
             }
-            if !spec.get("nodeName").str().is_empty() && spec.get("schedulingGates").len() > 0 {
+            if !spec.get("nodeName").str().is_empty() && !spec.get("schedulingGates").is_empty() {
                 errors.forbidden(&spec.get("nodeName"), "cannot be set until all schedulingGates have been cleared");
             }
         }
@@ -55,7 +55,7 @@ pub(super) fn template_with(at: &At<'_>, extra_volumes: &[&str], errors: &mut Er
     meta::annotations(&annotations, errors);
     pod_annotations(&annotations, &spec, errors);
     pod_spec(&spec, false, extra_volumes, errors);
-    if spec.get("ephemeralContainers").len() > 0 {
+    if !spec.get("ephemeralContainers").is_empty() {
         errors.forbidden(&spec.get("ephemeralContainers"), "ephemeral containers not allowed in pod template");
     }
 }
@@ -200,7 +200,7 @@ fn dns_config(spec: &At<'_>, errors: &mut Errors) {
         if !config.is_set() {
             return errors.required(&config, "must provide `dnsConfig` when `dnsPolicy` is None");
         }
-        if servers.len() == 0 {
+        if servers.is_empty() {
             return errors.required(&servers, "must provide at least one DNS nameserver when `dnsPolicy` is None");
         }
     }
@@ -263,7 +263,7 @@ fn update(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
     }
     let (Some(new_map), Some(old_map)) = (new.value.as_object(), old.value.as_object()) else { return };
     let mut munged = new_map.clone();
-    take_over(&mut munged, old_map, gates.len() > 0);
+    take_over(&mut munged, old_map, !gates.is_empty());
     if munged != *old_map {
         let changed = differences(old_map, &munged);
         errors.forbidden(new, &format!("pod updates may not change fields other than {UPDATABLE}\n{changed}"));
@@ -288,10 +288,11 @@ fn take_over(munged: &mut Map<String, Value>, old: &Map<String, Value>, gated: b
         restore("nodeSelector");
     }
     let grace = |m: &Map<String, Value>| m.get("terminationGracePeriodSeconds").and_then(Value::as_i64);
-    if grace(old).is_some_and(|g| g < 0) && grace(munged) == Some(1) {
-        if let Some(value) = old.get("terminationGracePeriodSeconds") {
-            munged.insert("terminationGracePeriodSeconds".into(), value.clone());
-        }
+    if grace(old).is_some_and(|g| g < 0)
+        && grace(munged) == Some(1)
+        && let Some(value) = old.get("terminationGracePeriodSeconds")
+    {
+        munged.insert("terminationGracePeriodSeconds".into(), value.clone());
     }
     for list in ["containers", "initContainers"] {
         let before = old.get(list).and_then(Value::as_array).into_iter().flatten();
@@ -388,7 +389,7 @@ pub(super) fn status(status: &At<'_>, errors: &mut Errors) {
         errors.each(&ip, format::ip_legacy(ip.str()));
     }
     let first = ips.items().next().map_or("", |i| i.get("ip").str());
-    if ips.len() > 0 && !status.get("podIP").str().is_empty() && status.get("podIP").str() != first {
+    if !ips.is_empty() && !status.get("podIP").str().is_empty() && status.get("podIP").str() != first {
         errors.invalid(&ips, "first value must match `podIP`");
     }
 }

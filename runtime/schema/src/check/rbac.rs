@@ -9,30 +9,30 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 
 pub(super) fn role(new: &At<'_>, namespaced: bool, errors: &mut Errors) {
     for rule in new.get("rules").items() {
-        if rule.get("verbs").len() == 0 {
+        if rule.get("verbs").is_empty() {
             errors.required(&rule.get("verbs"), "verbs must contain at least one value");
         }
         let (urls, groups, resources) = (rule.get("nonResourceURLs"), rule.get("apiGroups"), rule.get("resources"));
-        if urls.len() > 0 {
+        if !urls.is_empty() {
             if namespaced {
                 errors.invalid(&urls, "namespaced rules cannot apply to non-resource URLs");
             }
-            if groups.len() + resources.len() + rule.get("resourceNames").len() > 0 {
+            if !groups.is_empty() || !resources.is_empty() || !rule.get("resourceNames").is_empty() {
                 errors.invalid(&urls, "rules cannot apply to both regular resources and non-resource URLs");
             }
             continue;
         }
-        if groups.len() == 0 {
+        if groups.is_empty() {
             errors.required(&groups, "resource rules must supply at least one api group");
         }
-        if resources.len() == 0 {
+        if resources.is_empty() {
             errors.required(&resources, "resource rules must supply at least one resource");
         }
     }
     let aggregation = new.get("aggregationRule");
     if aggregation.is_set() {
         let selectors = aggregation.get("clusterRoleSelectors");
-        if selectors.len() == 0 {
+        if selectors.is_empty() {
             errors.required(&selectors, "at least one clusterRoleSelector required if aggregationRule is non-nil");
         }
         for selector in selectors.items() {

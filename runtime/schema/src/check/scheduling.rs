@@ -88,7 +88,7 @@ fn weight(term: &At<'_>, errors: &mut Errors) {
 /// ValidateNodeSelector
 pub(super) fn node_selector(at: &At<'_>, errors: &mut Errors) {
     let terms = at.get("nodeSelectorTerms");
-    if terms.len() == 0 {
+    if terms.is_empty() {
         return errors.required(&terms, "must have at least one node selector term");
     }
     for term in terms.items() {
@@ -100,10 +100,10 @@ fn node_selector_term(term: &At<'_>, errors: &mut Errors) {
     for requirement in term.get("matchExpressions").items() {
         let (operator, values, key) = (requirement.get("operator"), requirement.get("values"), requirement.get("key"));
         match operator.str() {
-            "In" | "NotIn" if values.len() == 0 => {
+            "In" | "NotIn" if values.is_empty() => {
                 errors.required(&values, "must be specified when `operator` is 'In' or 'NotIn'");
             }
-            "Exists" | "DoesNotExist" if values.len() > 0 => {
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
                 errors.forbidden(&values, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
             }
             "Gt" | "Lt" if values.len() != 1 => {

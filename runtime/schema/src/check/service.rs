@@ -23,7 +23,7 @@ pub(super) fn validate(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) 
     }
     let (kind, headless) = (spec.get("type"), is_headless(&spec));
     let external = kind.str() == "ExternalName";
-    if spec.get("ports").len() == 0 && !headless && !external {
+    if spec.get("ports").is_empty() && !headless && !external {
         errors.required(&spec.get("ports"), "");
     }
     match kind.str() {
@@ -178,7 +178,7 @@ fn load_balancer(spec: &At<'_>, errors: &mut Errors) {
     const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
     let balanced = spec.get("type").str() == "LoadBalancer";
     let ranges = spec.get("loadBalancerSourceRanges").moved("spec.LoadBalancerSourceRanges");
-    if ranges.len() > 0 && !balanced {
+    if !ranges.is_empty() && !balanced {
         errors.forbidden(&ranges, ONLY);
     }
     for range in ranges.items() {
@@ -200,7 +200,7 @@ fn load_balancer(spec: &At<'_>, errors: &mut Errors) {
 fn traffic(spec: &At<'_>, errors: &mut Errors) {
     let policy = spec.get("externalTrafficPolicy");
     let kind = spec.get("type").str();
-    let external = needs_node_port(spec) || kind == "ClusterIP" && spec.get("externalIPs").len() > 0;
+    let external = needs_node_port(spec) || kind == "ClusterIP" && !spec.get("externalIPs").is_empty();
     match (external, policy.str()) {
         (true, "") => errors.required(&policy, ""),
         (false, text) if !text.is_empty() => {
@@ -236,7 +236,7 @@ fn update(spec: &At<'_>, old: &At<'_>, errors: &mut Errors) {
         return;
     }
     let (new_ips, old_ips) = (spec.get("clusterIPs"), old.get("clusterIPs"));
-    if new_ips.len() == 0 && old_ips.len() > 0 {
+    if new_ips.is_empty() && !old_ips.is_empty() {
         errors.invalid_value("spec.clusterIPs[0]", &json!([]), "primary clusterIP can not be unset");
     }
     for (at, (new, old)) in new_ips.items().zip(old_ips.items()).enumerate() {

@@ -10,7 +10,7 @@ const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "Rea
 
 fn access_modes(spec: &At<'_>, detail: &str, errors: &mut Errors) {
     let modes = spec.get("accessModes");
-    if modes.len() == 0 {
+    if modes.is_empty() {
         errors.required(&modes, detail);
     }
     let has =
@@ -117,7 +117,7 @@ pub(super) fn persistent_volume(new: &At<'_>, old: Option<&At<'_>>, errors: &mut
     let spec = new.get("spec");
     access_modes(&spec, "", errors);
     let capacity = spec.get("capacity");
-    if capacity.len() == 0 {
+    if capacity.is_empty() {
         errors.required(&capacity, "");
     }
     if !capacity.get("storage").is_set() || capacity.len() > 1 {

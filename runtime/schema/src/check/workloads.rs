@@ -8,6 +8,10 @@ use serde_json::Value;
 
 const SELECTOR: &str = "`selector` does not match template `labels`";
 
+fn has_requirements(selector: &At<'_>) -> bool {
+    !selector.get("matchLabels").is_empty() || !selector.get("matchExpressions").is_empty()
+}
+
 /// Required, valid, and not the one that selects everything.
 fn selector(spec: &At<'_>, what: &str, errors: &mut Errors) {
     let at = spec.get("selector");
@@ -15,7 +19,7 @@ fn selector(spec: &At<'_>, what: &str, errors: &mut Errors) {
         return errors.required(&at, "");
     }
     meta::label_selector(&at, errors);
-    if at.get("matchLabels").len() + at.get("matchExpressions").len() == 0 {
+    if !has_requirements(&at) {
         errors.invalid(&at, &format!("empty selector is invalid for {what}"));
     }
 }
@@ -57,7 +61,7 @@ fn non_negative(spec: &At<'_>, fields: &[&str], errors: &mut Errors) {
 /// ValidatePodTemplateSpecForReplicaSet
 fn replica_template(spec: &At<'_>, errors: &mut Errors) {
     // An empty selector has been refused already.
-    if spec.get("selector").get("matchLabels").len() + spec.get("selector").get("matchExpressions").len() > 0 {
+    if has_requirements(&spec.get("selector")) {
         selects_template(spec, errors);
     }
     pod::template(&spec.get("template"), errors);
@@ -114,7 +118,7 @@ pub(super) fn replication_controller(new: &At<'_>, errors: &mut Errors) {
     let spec = new.get("spec");
     non_negative(&spec, &["replicas", "minReadySeconds"], errors);
     let selector = spec.get("selector");
-    if selector.len() == 0 {
+    if selector.is_empty() {
         errors.required(&selector, "");
     }
     let template = spec.get("template");
@@ -134,7 +138,7 @@ pub(super) fn daemon_set(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors
     meta::label_selector(&spec.get("selector"), errors);
     selects_template(&spec, errors);
     let at = spec.get("selector");
-    if at.is_set() && at.get("matchLabels").len() + at.get("matchExpressions").len() == 0 {
+    if at.is_set() && !has_requirements(&at) {
         errors.invalid(&at, "empty selector is invalid for daemonset");
     }
     pod::template(&spec.get("template"), errors);
@@ -213,7 +217,7 @@ pub(super) fn stateful_set(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Erro
     let start = spec.at("ordinals.start");
     errors.non_negative(&start.moved(format!("{}.ordinals.start", spec.path)));
     selector(&spec, "statefulset", errors);
-    if spec.get("selector").get("matchLabels").len() + spec.get("selector").get("matchExpressions").len() > 0 {
+    if has_requirements(&spec.get("selector")) {
         selects_template(&spec, errors);
     }
     let claims: Vec<&str> = spec.get("volumeClaimTemplates").items().map(|c| c.at("metadata.name").str()).collect();
