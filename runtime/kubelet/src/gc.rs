@@ -103,7 +103,10 @@ pub async fn orphan_directories(kubelet: &Kubelet, runtime_uids: HashSet<String>
             entries.filter_map(|e| e.file_name().into_string().ok()).collect::<Vec<_>>()
         })
     };
-    for uid in names(kubelet.config.data_dir.join("pods")).await {
+    let mut uids = names(kubelet.config.data_dir.join("pods")).await;
+    // After a pod whose directory went first, files of it may be left in memory.
+    uids.extend(names(kubelet.config.data_dir.join("memory")).await);
+    for uid in uids {
         if !known.contains(&uid) {
             tracing::info!(uid, "removing volumes of a pod that is gone");
             if let Err(errors) = volumes::tear_down(&kubelet.pod_dir(&uid)).await {

@@ -11,6 +11,7 @@ mod container;
 mod dns;
 mod env;
 mod events;
+mod exits;
 #[cfg(test)]
 mod fixture;
 mod gc;
@@ -26,6 +27,7 @@ mod plan;
 mod pod;
 mod probes;
 mod resources;
+mod rotation;
 mod sandbox;
 mod security;
 mod state;
@@ -96,6 +98,8 @@ pub(crate) struct Kubelet {
     stirred: Event,
     /// A container may have changed.
     changed: Event,
+    /// Logs of the containers that run, by container id.
+    running_logs: Mutex<HashMap<String, PathBuf>>,
 }
 
 /// Starts the kubelet on the client's executor. The runtime need not be there yet.
@@ -119,6 +123,7 @@ pub async fn start(client: Client, config: Config) -> Arc<dyn PodBackend> {
         nodes: client.kind_of::<k8s_openapi::api::core::v1::Node>(),
         stirred: Event::new(),
         changed: Event::new(),
+        running_logs: Mutex::default(),
         client: client.clone(),
         config,
     });
@@ -127,6 +132,7 @@ pub async fn start(client: Client, config: Config) -> Arc<dyn PodBackend> {
     client.spawn(watch::watch(kubelet.clone()));
     client.spawn(node::keep(kubelet.clone()));
     client.spawn(node::keep_lease(kubelet.clone()));
+    client.spawn(rotation::keep(kubelet.clone()));
     Arc::new(backend::Backend(kubelet))
 }
 
@@ -202,8 +208,10 @@ impl Reconciler for Pods {
         }
         let object = change.object();
         let key = Key::new(object.namespace(), object.name());
-        if shortens_life(change) {
-            if let Some(worker) = lock(&self.0.workers).get(&key) {
+        if let Some(worker) = lock(&self.0.workers).get(&key) {
+            // The downward API shows labels and annotations in files.
+            lock(&worker.memory).volumes_stale |= !same_meta(change, "labels") || !same_meta(change, "annotations");
+            if shortens_life(change) {
                 worker.interrupt.notify(usize::MAX);
             }
         }
@@ -250,13 +258,19 @@ fn shortens_life(change: &Change) -> bool {
     }
 }
 
+fn same_meta(change: &Change, name: &str) -> bool {
+    let (Some(old), Some(new)) = (&change.old, &change.new) else { return true };
+    old.meta().get(name).to_value() == new.meta().get(name).to_value()
+}
+
 /// Only what the kubelet itself reports has changed: its own writes must not wake it.
 fn is_report(change: &Change) -> bool {
     let (Some(old), Some(new)) = (&change.old, &change.new) else { return false };
-    let (old_meta, new_meta) = (old.meta(), new.meta());
-    let same = |name| old_meta.get(name).to_value() == new_meta.get(name).to_value();
-    let generation = new_meta.get("generation").as_i64();
-    let same_spec = generation.is_some() && generation == old_meta.get("generation").as_i64();
+    let generation = |o: &Object| o.meta().get("generation").as_i64();
+    // A binding changes the node and not the generation.
+    let node = |o: &Object| o.root().at("spec.nodeName").str().to_owned();
+    let same_spec = generation(new).is_some() && generation(new) == generation(old) && node(new) == node(old);
+    let same = |name| same_meta(change, name);
     if !same_spec || old.uid() != new.uid() || old.is_deleting() != new.is_deleting() {
         return false;
     }

@@ -3,7 +3,8 @@
 use crate::{
     Kubelet,
     cgroups::{Cgroups, Driver},
-    gc, labels,
+    exits, gc, labels, sandbox,
+    state::lock,
 };
 use async_io::Timer;
 use futures_lite::future;
@@ -78,7 +79,7 @@ async fn connect(kubelet: &Arc<Kubelet>) -> Result<v1::VersionResponse, Error> {
 /// Until the runtime does not answer any more.
 async fn follow(kubelet: &Arc<Kubelet>, version: &v1::VersionResponse) -> Error {
     let mut seen = Seen::default();
-    if let Err(error) = seen.relist(kubelet).await {
+    if let Err(error) = seen.relist(kubelet, false).await {
         return error;
     }
     for key in kubelet.own_keys() {
@@ -119,7 +120,7 @@ async fn follow(kubelet: &Arc<Kubelet>, version: &v1::VersionResponse) -> Error 
                     Err(e) => return e,
                 }
             }
-            match seen.relist(kubelet).await {
+            match seen.relist(kubelet, has_events.load(Ordering::Relaxed)).await {
                 Ok(true) => interval = RELIST_BUSY,
                 Ok(false) => interval = (interval * 3 / 2).min(rest),
                 Err(e) if e.is_unavailable() => return e,
@@ -172,9 +173,22 @@ struct Seen {
 
 impl Seen {
     /// Wakes the pods of everything that came, went or changed; true if anything did.
-    async fn relist(&mut self, kubelet: &Kubelet) -> Result<bool, Error> {
+    async fn relist(&mut self, kubelet: &Arc<Kubelet>, has_events: bool) -> Result<bool, Error> {
         let sandboxes = kubelet.runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await?.items;
         let containers = kubelet.runtime.list_containers(v1::ListContainersRequest::default()).await?.containers;
+        let mut logs = HashMap::new();
+        for c in containers.iter().filter(|c| c.state == v1::container_state::RUNNING) {
+            let label = |name| c.labels.get(name).map_or("", String::as_str);
+            let (namespace, pod) = (label(labels::POD_NAMESPACE), label(labels::POD_NAME));
+            let dir = sandbox::log_dir(&kubelet.config.pod_log_dir, namespace, pod, label(labels::POD_UID));
+            let attempt = c.metadata.as_ref().map_or(0, |m| m.attempt);
+            let log = dir.join(label(labels::CONTAINER_NAME)).join(format!("{attempt}.log"));
+            if !has_events && !lock(&kubelet.running_logs).contains_key(&c.id) {
+                exits::follow(kubelet, c.id.clone(), Key::new(namespace, pod));
+            }
+            logs.insert(c.id.clone(), log);
+        }
+        *lock(&kubelet.running_logs) = logs;
         let all = sandboxes.into_iter().map(|s| (s.id, s.labels, s.state));
         let all = all.chain(containers.into_iter().map(|c| (c.id, c.labels, c.state)));
         let mut now = HashMap::new();
