@@ -7,7 +7,7 @@ use rustls::{
 };
 use serde_json::Value;
 use std::{
-    io::{self, Read, Write},
+    io::{self, BufRead, Read, Write},
     net::{SocketAddr, TcpStream},
     path::Path,
     sync::Arc,
@@ -124,6 +124,68 @@ impl Client {
     #[track_caller]
     pub fn post(&self, path: &str, body: &Value) -> Response {
         self.request("POST", path, &[("Content-Type", "application/json")], body.to_string().as_bytes())
+    }
+}
+
+/// One connection for many requests, for measuring what the server does and not what a handshake costs.
+pub struct Connection {
+    stream: std::io::BufReader<Stream>,
+    host: String,
+}
+
+impl Connection {
+    pub fn open(client: &Client) -> io::Result<Connection> {
+        let stream = client.connect()?;
+        stream.sock.set_nodelay(true)?;
+        Ok(Connection {
+            stream: std::io::BufReader::with_capacity(64 * 1024, stream),
+            host: client.address.to_string(),
+        })
+    }
+
+    /// Status code and body.
+    pub fn request(&mut self, method: &str, path: &str, body: &str) -> io::Result<(u16, Vec<u8>)> {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.host,
+            body.len()
+        );
+        let stream = self.stream.get_mut();
+        stream.write_all(request.as_bytes())?;
+        stream.flush()?;
+        let (mut code, mut length, mut line) = (0, None, String::new());
+        loop {
+            line.clear();
+            self.stream.read_line(&mut line)?;
+            let header = line.trim_end().to_ascii_lowercase();
+            if header.is_empty() {
+                break;
+            } else if let Some(bytes) = header.strip_prefix("content-length: ") {
+                length = bytes.parse().ok();
+            } else if header.starts_with("http/1.1 ") {
+                code = header.get(9..12).and_then(|digits| digits.parse().ok()).unwrap_or(0);
+            }
+        }
+        let mut body = Vec::new();
+        match length {
+            Some(bytes) => {
+                body.resize(bytes, 0);
+                self.stream.read_exact(&mut body)?;
+            }
+            None => loop {
+                line.clear();
+                self.stream.read_line(&mut line)?;
+                let bytes = usize::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
+                let start = body.len();
+                body.resize(start + bytes, 0);
+                self.stream.read_exact(&mut body[start..])?;
+                self.stream.read_exact(&mut [0; 2])?;
+                if bytes == 0 {
+                    break;
+                }
+            },
+        }
+        Ok((code, body))
     }
 }
 

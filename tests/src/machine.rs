@@ -1,6 +1,7 @@
 //! A machine of its own (`tests/machine`) and the whole node on it.
 use crate::{Kubectl, eventually, http::Client};
 use std::{
+    os::fd::AsRawFd,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
 };
@@ -113,8 +114,19 @@ impl Node {
         self.child = start(&self.machine);
     }
 
-    pub fn client(&self) -> Client {
-        Client::new(&self.machine.state().join("files/mote/kubeconfig"))
+    /// Runs `work` on a thread in the machine's network, with a client for its API.
+    pub fn in_network<T: Send>(&self, work: impl FnOnce(&Client) -> T + Send) -> T {
+        let namespace =
+            std::fs::File::open(format!("/proc/{}/ns/net", self.machine.first())).expect("the machine is up");
+        let client = Client::new(&self.machine.state().join("files/mote/kubeconfig"));
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                // SAFETY: setns(2) moves this thread alone; the descriptor is open.
+                assert_eq!(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }, 0, "setns");
+                work(&client)
+            });
+            thread.join().expect("the work is done")
+        })
     }
 }
 

@@ -42,9 +42,14 @@ fn none(what: &str, found: Vec<String>) {
 
 #[test]
 fn every_source_file_says_what_lives_in_it() {
+    // The generated table is included in the middle of a module, where no //! may stand.
     none(
         "start with //!",
-        sources().into_iter().filter(|(_, text)| !text.starts_with("//!")).map(|(name, _)| name).collect(),
+        sources()
+            .into_iter()
+            .filter(|(name, text)| !text.starts_with("//!") && !name.ends_with("builtin/table.rs"))
+            .map(|(name, _)| name)
+            .collect(),
     );
 }
 
