@@ -4,6 +4,7 @@
 //! the notation of the first term that is not zero.
 use std::cmp::Ordering;
 use std::fmt;
+use std::ops::{Add, Neg, Sub};
 
 /// How an amount is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -175,18 +176,6 @@ impl Quantity {
         value.clamp(i64::MIN.into(), i64::MAX.into()) as i64
     }
 
-    pub fn add(self, other: Quantity) -> Quantity {
-        let format = if self.is_zero() { other.format } else { self.format };
-        let (a, b, scale) = align(self, other);
-        Quantity { mantissa: a.saturating_add(b), scale, format }.normal()
-    }
-    pub fn sub(self, other: Quantity) -> Quantity {
-        self.add(Quantity { mantissa: -other.mantissa, ..other })
-    }
-    pub fn neg(self) -> Quantity {
-        Quantity { mantissa: -self.mantissa, ..self }
-    }
-
     /// Without anything finer than ten to the `scale`; rounds away from zero.
     fn round_up(mut self, scale: i32) -> Quantity {
         if self.scale < scale && self.mantissa != 0 {
@@ -217,6 +206,30 @@ impl Quantity {
     /// As a whole number, if it is one and fits.
     fn whole(self) -> Option<i128> {
         self.mantissa.checked_mul(10i128.checked_pow(u32::try_from(self.scale).ok()?)?)
+    }
+}
+
+/// A sum keeps the notation of its first term, unless that is zero.
+impl Add for Quantity {
+    type Output = Quantity;
+    fn add(self, other: Quantity) -> Quantity {
+        let format = if self.is_zero() { other.format } else { self.format };
+        let (a, b, scale) = align(self, other);
+        Quantity { mantissa: a.saturating_add(b), scale, format }.normal()
+    }
+}
+
+impl Sub for Quantity {
+    type Output = Quantity;
+    fn sub(self, other: Quantity) -> Quantity {
+        self + -other
+    }
+}
+
+impl Neg for Quantity {
+    type Output = Quantity;
+    fn neg(self) -> Quantity {
+        Quantity { mantissa: -self.mantissa, ..self }
     }
 }
 
@@ -401,8 +414,8 @@ mod tests {
             ("1Gi", "1Gi", "2Gi", "0"),
             ("500m", "500m", "1", "0"),
         ] {
-            assert_eq!(parse(a).add(parse(b)).to_string(), sum, "{a} + {b}");
-            assert_eq!(parse(a).sub(parse(b)).to_string(), difference, "{a} - {b}");
+            assert_eq!((parse(a) + parse(b)).to_string(), sum, "{a} + {b}");
+            assert_eq!((parse(a) - parse(b)).to_string(), difference, "{a} - {b}");
         }
         assert_eq!((parse("1.1").value(), parse("100u").milli_value(), parse("-1.1").value()), (2, 1, -2));
         assert_eq!((parse("1e900").value(), parse("2Gi").milli_value()), (i64::MAX, 2_147_483_648_000));

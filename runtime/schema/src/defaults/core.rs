@@ -154,7 +154,7 @@ fn pod_level_requests(spec: &mut Members) {
         for (name, value) in requests.into_iter().flatten().filter(|(n, _)| matches!(n.as_str(), "cpu" | "memory")) {
             if let Some(quantity) = value.as_str().and_then(|v| Quantity::parse(v).ok()) {
                 let sum = sums.entry(name.clone()).or_insert_with(|| Quantity::new(0, quantity.format()));
-                *sum = sum.add(quantity);
+                *sum = *sum + quantity;
             }
         }
     }

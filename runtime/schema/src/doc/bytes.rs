@@ -72,32 +72,19 @@ impl<'a> Key<'a> {
     }
 }
 
+/// A length. Most are below 128, so they do not take the way through postcard.
 #[inline]
-pub(super) fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let (&first, mut rest) = bytes.split_first()?;
-    if first < 0x80 {
-        return Some((first.into(), rest));
+fn len(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    match bytes.split_first() {
+        Some((&byte, rest)) if byte < 0x80 => Some((byte.into(), rest)),
+        _ => postcard::take_from_bytes::<usize>(bytes).ok(),
     }
-    let mut value = u64::from(first & 0x7f);
-    for shift in (7..64).step_by(7) {
-        let (&byte, next) = rest.split_first()?;
-        rest = next;
-        // The tenth byte has room for one bit.
-        if shift == 63 && byte > 1 {
-            return None;
-        }
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some((value, rest));
-        }
-    }
-    None
 }
 
 #[inline]
 fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (len, rest) = varint(bytes)?;
-    rest.split_at_checked(usize::try_from(len).ok()?)
+    let (len, rest) = len(bytes)?;
+    rest.split_at_checked(len)
 }
 
 /// The value at the front and what follows it.
@@ -123,16 +110,16 @@ pub(super) fn value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
         FALSE => (Value::Bool(false), rest),
         TRUE => (Value::Bool(true), rest),
         INT => {
-            let (zigzag, rest) = varint(rest)?;
-            (Value::Int((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64)), rest)
+            let (value, rest) = postcard::take_from_bytes(rest).ok()?;
+            (Value::Int(value), rest)
         }
         UINT => {
-            let (value, rest) = varint(rest)?;
+            let (value, rest) = postcard::take_from_bytes(rest).ok()?;
             (Value::Uint(value), rest)
         }
         FLOAT => {
-            let (bits, rest) = rest.split_first_chunk::<8>()?;
-            (Value::Float(f64::from_le_bytes(*bits)), rest)
+            let (value, rest) = postcard::take_from_bytes(rest).ok()?;
+            (Value::Float(value), rest)
         }
         STRING | ESCAPED => {
             let (text, rest) = sized(rest)?;

@@ -92,18 +92,6 @@ fn limits_hold() {
     let big = vec![b' '; MAX_BYTES + 1];
     assert_eq!(Doc::from_json(&big), Err(DocError::TooLarge { limit: MAX_BYTES }));
     // Lists in lists by hand, deeper than anything that writes would make: refused, and harmless when trusted.
-    let mut bytes = vec![0xc0];
-    for _ in 0..100_000 {
-        let mut len = bytes.len();
-        bytes.push(0);
-        while len >= 0x80 {
-            bytes.push(0x80);
-            len >>= 7;
-        }
-        if bytes.len() > 2000 {
-            break;
-        }
-    }
     let mut deep: Vec<u8> = Vec::new();
     for _ in 0..2000 {
         let mut head = vec![9];
@@ -246,7 +234,7 @@ impl Random {
     fn tree(&mut self, depth: usize) -> Value {
         match self.below(if depth == 0 { 8 } else { 11 }) {
             0 => Value::Null,
-            1 => json!(self.next() % 2 == 0),
+            1 => json!(self.below(2) == 0),
             2 => json!(self.below(40)),
             3 => json!(self.next() as i64 >> self.below(64)),
             4 => json!(self.next()),

@@ -50,15 +50,18 @@ impl Writer {
 
     /// The bounds on size and count are checked here: what is written costs memory in proportion to what was read.
     pub fn finish(self) -> Result<Doc, DocError> {
-        if !self.open.is_empty() || self.values != self.values.clamp(1, MAX_VALUES) {
-            return match self.values {
-                0 => Err(DocError::Type { message: "nothing was written".into() }),
-                ..=MAX_VALUES => Err(DocError::Type { message: "a list or map was not closed".into() }),
-                _ => Err(DocError::TooLarge { limit: MAX_VALUES }),
-            };
+        let misused = |message: &str| Err(DocError::Type { message: message.into() });
+        if self.values > MAX_VALUES {
+            return Err(DocError::TooLarge { limit: MAX_VALUES });
         }
         if self.out.len() > MAX_BYTES {
             return Err(DocError::TooLarge { limit: MAX_BYTES });
+        }
+        if self.values == 0 {
+            return misused("nothing was written");
+        }
+        if !self.open.is_empty() {
+            return misused("a list or map was not closed");
         }
         Ok(Doc::trusted(self.out.into()))
     }
@@ -89,7 +92,7 @@ impl Writer {
             self.out.push(SMALL_INT + value as u8);
         } else {
             self.out.push(INT);
-            self.varint((value << 1 ^ value >> 63) as u64);
+            self.scalar(&value);
         }
     }
     pub fn u64(&mut self, value: u64) {
@@ -98,7 +101,7 @@ impl Writer {
             Err(_) => {
                 self.count();
                 self.out.push(UINT);
-                self.varint(value);
+                self.scalar(&value);
             }
         }
     }
@@ -109,7 +112,7 @@ impl Writer {
         }
         self.count();
         self.out.push(FLOAT);
-        self.out.extend_from_slice(&value.to_le_bytes());
+        self.scalar(&value);
     }
     pub fn str(&mut self, text: &str) {
         self.text(text.as_bytes(), bytes::is_plain(text.as_bytes()));
@@ -122,7 +125,7 @@ impl Writer {
             self.out.push(SHORT_STRING + text.len() as u8);
         } else {
             self.out.push(if plain { STRING } else { ESCAPED });
-            self.varint(text.len() as u64);
+            self.len(text.len());
         }
         self.out.extend_from_slice(text);
     }
@@ -173,7 +176,7 @@ impl Writer {
                     self.out.push(KEY_INLINE + text.len() as u8);
                 } else {
                     self.out.push(KEY_LONG);
-                    self.varint(text.len() as u64);
+                    self.len(text.len());
                 }
                 self.out.extend_from_slice(text);
                 text.iter().fold(text.len(), |sum, &b| sum.wrapping_mul(31) + usize::from(b))
@@ -212,18 +215,24 @@ impl Writer {
         }
         self.out[open.start] = if open.is_map { MAP } else { LIST };
         let end = self.out.len();
-        self.varint(len as u64);
+        self.len(len);
         let width = self.out.len() - end;
         self.out[body..].rotate_right(width);
     }
 
-    #[inline]
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.out.push(value as u8 | 0x80);
-            value >>= 7;
+    fn len(&mut self, len: usize) {
+        if len < 0x80 {
+            self.out.push(len as u8);
+        } else {
+            self.scalar(&len);
         }
-        self.out.push(value as u8);
+    }
+    /// A number as postcard writes it: ten bytes at most.
+    fn scalar<T: serde::Serialize>(&mut self, value: &T) {
+        let mut bytes = [0; 10];
+        if let Ok(written) = postcard::to_slice(value, &mut bytes) {
+            self.out.extend_from_slice(written);
+        }
     }
 
     /// Rewrites the container at `start`, the last one in `out`, without the earlier ones of equal names.

@@ -157,7 +157,7 @@ fn add(resources: &Value, list: &str, sums: &mut BTreeMap<&'static str, Quantity
         {
             found += 1;
             let sum = sums.entry(name).or_insert_with(|| Quantity::new(0, quantity.format()));
-            *sum = sum.add(quantity);
+            *sum = *sum + quantity;
         }
     }
     found
