@@ -4,6 +4,7 @@
 
 mod builtin;
 pub mod check;
+pub mod convert;
 pub mod defaults;
 pub mod doc;
 pub mod kind;
