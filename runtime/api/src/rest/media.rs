@@ -3,7 +3,7 @@ use crate::{
     http::{Request, Response},
     server::Api,
 };
-use mote_schema::{Object, Status};
+use mote_schema::{Object, Status, protobuf};
 use serde_json::{Value, json};
 
 pub(crate) const JSON: &str = "application/json";
@@ -95,7 +95,7 @@ pub(crate) fn parse(api: &Api, request: &Request) -> Result<(Value, Vec<String>)
     let parsed = match media.as_str() {
         "" | JSON => mote_schema::prune::parse_json(&request.body),
         YAML | "application/x-yaml" | "text/yaml" => mote_schema::prune::parse_yaml(&request.body),
-        PROTOBUF => mote_schema::protobuf::decode(&api.catalog(), &request.body).map(|value| (value, Vec::new())),
+        PROTOBUF => parse_protobuf(api, &request.body).map(|value| (value, Vec::new())),
         _ => {
             return Err(Status::new(
                 415,
@@ -107,6 +107,20 @@ pub(crate) fn parse(api: &Api, request: &Request) -> Result<(Value, Vec<String>)
         }
     };
     parsed.map_err(Status::bad_request)
+}
+
+/// The kind is what the envelope says: a subresource's body is of another kind than its object.
+fn parse_protobuf(api: &Api, body: &[u8]) -> Result<Value, String> {
+    let envelope = protobuf::envelope(body)?;
+    let (version, name) = (envelope.api_version.as_str(), envelope.kind.as_str());
+    let (group, v) = version.rsplit_once('/').unwrap_or(("", version));
+    let catalog = api.catalog();
+    let kind = catalog.by_kind(group, v, name);
+    let kind = kind.ok_or_else(|| format!("no kind {name:?} is registered for version {version:?}"))?;
+    let mut value = protobuf::decode(kind, envelope.raw)?;
+    value["apiVersion"] = Value::from(version);
+    value["kind"] = Value::from(name);
+    Ok(value)
 }
 
 #[cfg(test)]
