@@ -1,7 +1,103 @@
-//! OpenAPI documents. SEAM: bodies are being written.
-use crate::http::Query;
-use mote_schema::Catalog;
+//! OpenAPI, version 3 (one document a group and version) and version 2 (one for all), written from the field table when
+//! they are asked for. They carry facts (types, required fields, merge keys, list keys, enumerations, which paths take
+//! which verbs) and no prose. It is what `kubectl explain`, `apply`, `diff` and validation read: kubectl from 1.27 on
+//! takes version 3 as JSON, and turns to version 2, as protobuf, only when that fails.
+pub(crate) mod json;
+mod paths;
+mod schemas;
 
-pub fn document(_catalog: &Catalog, _path: &str, _query: &Query, _accept: &str) -> Option<(&'static str, Vec<u8>)> {
-    None
+#[cfg(test)]
+mod tests;
+
+use crate::{discovery::api_path, http::Query};
+use json::Json;
+use mote_schema::{Catalog, Kind};
+use schemas::Schemas;
+use std::{
+    hash::{DefaultHasher, Hasher},
+    sync::Arc,
+};
+
+const JSON: &str = "application/json";
+
+/// The two versions of OpenAPI, as far as they differ here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dialect {
+    V2,
+    V3,
+}
+
+/// The document at a path, with its media type; None when there is none, or not in a form the client accepts. The query
+/// carries a hash that only keeps caches apart: one that is no longer right gets what is.
+pub fn document(catalog: &Catalog, path: &str, _query: &Query, accept: &str) -> Option<(&'static str, Vec<u8>)> {
+    let path = path.strip_prefix("/openapi/")?.trim_end_matches('/');
+    if !accepts_json(accept) {
+        return None;
+    }
+    let bytes = match path.split_once('/') {
+        None if path == "v2" => all(catalog),
+        None if path == "v3" => root(catalog),
+        Some(("v3", version)) => one(catalog, version)?,
+        _ => return None,
+    };
+    Some((JSON, bytes))
+}
+
+fn accepts_json(accept: &str) -> bool {
+    let media = |clause: &str| matches!(clause.split(';').next().unwrap_or("").trim(), "" | JSON | "application/*" | "*/*");
+    accept.split(',').any(media)
+}
+
+/// Where each document is. Its hash in the query lets clients keep it for as long as it does not change.
+fn root(catalog: &Catalog) -> Vec<u8> {
+    let mut json = Json::default();
+    json.open(b'{').object("paths", |json| {
+        for (group, versions) in catalog.groups() {
+            for version in versions {
+                let path = api_path(group, version);
+                let mut hasher = DefaultHasher::new();
+                hasher.write(&one(catalog, &path).unwrap_or_default());
+                let url = format!("/openapi/v3/{path}?hash={:016X}", hasher.finish());
+                json.object(&path, |json| {
+                    json.field("serverRelativeURL", &url);
+                });
+            }
+        }
+    });
+    json.close(b'}');
+    json.finish()
+}
+
+/// "apis/apps/v1"
+fn one(catalog: &Catalog, version: &str) -> Option<Vec<u8>> {
+    let is_in = |kind: &Kind| api_path(&kind.group, &kind.version) == version;
+    let kinds: Vec<Arc<Kind>> = catalog.kinds.iter().filter(|kind| is_in(kind)).cloned().collect();
+    if kinds.is_empty() {
+        return None;
+    }
+    let schemas = Schemas::new(Dialect::V3, catalog, &kinds);
+    let mut json = Json::default();
+    json.open(b'{').field("openapi", "3.0.0").object("info", info).object("paths", |json| {
+        paths::write(Dialect::V3, &kinds, json);
+    });
+    json.object("components", |json| {
+        json.object("schemas", |json| schemas.write(json));
+    });
+    json.close(b'}');
+    Some(json.finish())
+}
+
+fn all(catalog: &Catalog) -> Vec<u8> {
+    let schemas = Schemas::new(Dialect::V2, catalog, &catalog.kinds);
+    let mut json = Json::default();
+    json.open(b'{').field("swagger", "2.0").object("info", info).object("paths", |json| {
+        paths::write(Dialect::V2, &catalog.kinds, json);
+    });
+    json.object("definitions", |json| schemas.write(json));
+    json.close(b'}');
+    json.finish()
+}
+
+fn info(json: &mut Json) {
+    json.field("title", "Kubernetes").field("version", crate::KUBERNETES_VERSION);
 }

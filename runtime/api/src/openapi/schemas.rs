@@ -1,0 +1,238 @@
+//! The types behind the kinds as JSON schemas: the roots and everything they lead to.
+use super::{Dialect, json::Json};
+use mote_schema::{
+    Catalog, Kind,
+    table::{Container, Field, ListType, Shape, Table, TypeId},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
+
+/// Types that the table knows as shapes: their definition in version 2 and in version 3.
+const TIME: (&str, &str, &str) = ("io.k8s.apimachinery.pkg.apis.meta.v1.Time", DATE_TIME, DATE_TIME);
+const MICRO_TIME: (&str, &str, &str) = ("io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime", DATE_TIME, DATE_TIME);
+const DATE_TIME: &str = r#""type":"string","format":"date-time""#;
+const DURATION: (&str, &str, &str) =
+    ("io.k8s.apimachinery.pkg.apis.meta.v1.Duration", r#""type":"string""#, r#""type":"string""#);
+const QUANTITY: (&str, &str, &str) = (
+    "io.k8s.apimachinery.pkg.api.resource.Quantity",
+    r#""type":"string""#,
+    r#""oneOf":[{"type":"string"},{"type":"number"}]"#,
+);
+const INT_OR_STRING: (&str, &str, &str) = (
+    "io.k8s.apimachinery.pkg.util.intstr.IntOrString",
+    r#""type":"string","format":"int-or-string""#,
+    r#""format":"int-or-string","oneOf":[{"type":"integer"},{"type":"string"}]"#,
+);
+const SCALARS: [(&str, &str, &str); 5] = [TIME, MICRO_TIME, DURATION, QUANTITY, INT_OR_STRING];
+
+/// The name of a kind's definition.
+pub(super) fn definition(kind: &Kind) -> String {
+    kind.table().definition(kind.root)
+}
+
+/// The name of its list's definition; None when it has no list.
+pub(super) fn list_definition(kind: &Kind) -> Option<String> {
+    let package = kind.table().package(kind.root);
+    Some(format!("{package}.{}", kind.list_kind)).filter(|_| !kind.list_kind.is_empty())
+}
+
+pub(super) fn reference(dialect: Dialect, definition: &str) -> String {
+    match dialect {
+        Dialect::V2 => format!("#/definitions/{definition}"),
+        Dialect::V3 => format!("#/components/schemas/{definition}"),
+    }
+}
+
+/// (group, version, kind)
+type Identity<'a> = (&'a str, &'a str, &'a str);
+
+/// What one document defines.
+pub(super) struct Schemas<'a> {
+    dialect: Dialect,
+    types: BTreeMap<String, (&'a Table, TypeId)>,
+    lists: BTreeMap<String, &'a Kind>,
+    /// Definition to the kinds it is the root of.
+    kinds: BTreeMap<String, BTreeSet<Identity<'a>>>,
+}
+
+impl<'a> Schemas<'a> {
+    pub fn new(dialect: Dialect, catalog: &'a Catalog, kinds: &'a [Arc<Kind>]) -> Schemas<'a> {
+        let mut schemas = Schemas { dialect, types: BTreeMap::new(), lists: BTreeMap::new(), kinds: BTreeMap::new() };
+        // Every document's paths speak of these two, and of what subresources carry.
+        let carried = |part: &Kind| {
+            let sub =
+                |kind: &Arc<Kind>| kind.subresources.iter().any(|sub| sub.kind == part.kind && sub.group == part.group);
+            matches!(&*part.kind, "DeleteOptions" | "Status" | "ListMeta") || kinds.iter().any(sub)
+        };
+        let parts = catalog.parts.iter().filter(|part| carried(part));
+        for kind in kinds.iter().chain(parts) {
+            let name = definition(kind);
+            schemas.kinds.entry(name).or_default().insert((&kind.group, &kind.version, &kind.kind));
+            schemas.reach(kind.table(), kind.root);
+            if let Some(list) = list_definition(kind) {
+                schemas.lists.insert(list, kind);
+            }
+        }
+        schemas
+    }
+
+    fn reach(&mut self, table: &'a Table, root: TypeId) {
+        let mut open = vec![root];
+        while let Some(id) = open.pop() {
+            if self.types.insert(table.definition(id), (table, id)).is_some() {
+                continue;
+            }
+            open.extend(table.fields(id).iter().filter_map(|field| match field.shape {
+                Shape::Object(inner) => Some(inner),
+                _ => None,
+            }));
+        }
+    }
+
+    pub fn write(&self, json: &mut Json) {
+        for (name, (table, id)) in &self.types {
+            json.object(name, |json| self.write_type(table, *id, self.kinds.get(name), json));
+        }
+        for (name, kind) in &self.lists {
+            json.object(name, |json| self.write_list(kind, json));
+        }
+        for (name, v2, v3) in SCALARS {
+            json.object(name, |json| {
+                json.raw(if self.dialect == Dialect::V2 { v2 } else { v3 });
+            });
+        }
+        json.object(PATCH, |json| {
+            json.field("type", "object");
+        });
+    }
+
+    fn write_type(&self, table: &Table, id: TypeId, kinds: Option<&BTreeSet<Identity<'_>>>, json: &mut Json) {
+        let fields = table.fields(id);
+        json.field("type", "object");
+        let mut required = fields.iter().filter(|field| field.required).map(|field| table.name(field)).peekable();
+        if required.peek().is_some() {
+            json.list("required", required);
+        }
+        json.object("properties", |json| {
+            // A kind says what it is; the table leaves that to who reads it.
+            for name in ["apiVersion", "kind"] {
+                if kinds.is_some() && table.field(id, name).is_none() {
+                    json.object(name, |json| {
+                        json.field("type", "string");
+                    });
+                }
+            }
+            for field in fields {
+                json.object(table.name(field), |json| self.write_field(table, field, json));
+            }
+        });
+        if let Some(kinds) = kinds {
+            write_identities(kinds.iter().copied(), json);
+        }
+    }
+
+    fn write_list(&self, kind: &Kind, json: &mut Json) {
+        json.field("type", "object").list("required", ["items"]).object("properties", |json| {
+            json.raw(r#""apiVersion":{"type":"string"},"kind":{"type":"string"}"#);
+            json.object("items", |json| {
+                json.field("type", "array").object("items", |json| self.refer(&definition(kind), json));
+            });
+            json.object("metadata", |json| self.refer(&format!("{META}.ListMeta"), json));
+        });
+        write_identities([(&*kind.group, &*kind.version, &*kind.list_kind)], json);
+    }
+
+    fn write_field(&self, table: &Table, field: &Field, json: &mut Json) {
+        match field.container {
+            Container::One => self.write_element(table, field, json),
+            Container::List => {
+                json.field("type", "array").object("items", |json| self.write_element(table, field, json));
+            }
+            Container::Map => {
+                json.field("type", "object")
+                    .object("additionalProperties", |json| self.write_element(table, field, json));
+            }
+            Container::MapOfLists => {
+                json.field("type", "object").object("additionalProperties", |json| {
+                    json.field("type", "array").object("items", |json| self.write_element(table, field, json));
+                });
+            }
+        }
+        let default = table.default(field);
+        if !default.is_empty() {
+            json.key("default").raw(default);
+        }
+        if let Some(list_type) = field.list_type {
+            let name = match list_type {
+                ListType::Atomic => "atomic",
+                ListType::Set => "set",
+                ListType::Map => "map",
+            };
+            json.field("x-kubernetes-list-type", name);
+        }
+        let mut keys = table.list_keys(field).peekable();
+        if keys.peek().is_some() {
+            json.list("x-kubernetes-list-map-keys", keys);
+        }
+        if field.atomic {
+            json.field("x-kubernetes-map-type", "atomic");
+        }
+        let merge_key = table.merge_key(field);
+        if !merge_key.is_empty() {
+            json.field("x-kubernetes-patch-merge-key", merge_key);
+        }
+        let strategies =
+            [(field.patch_merge, "merge"), (field.patch_retain_keys, "retainKeys"), (field.patch_replace, "replace")];
+        let strategies: Vec<&str> = strategies.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect();
+        if !strategies.is_empty() {
+            json.field("x-kubernetes-patch-strategy", &strategies.join(","));
+        }
+    }
+
+    fn write_element(&self, table: &Table, field: &Field, json: &mut Json) {
+        match field.shape {
+            Shape::Bool => json.raw(r#""type":"boolean""#),
+            Shape::Int32 => json.raw(r#""type":"integer","format":"int32""#),
+            Shape::Int64 => json.raw(r#""type":"integer","format":"int64""#),
+            Shape::Double => json.raw(r#""type":"number","format":"double""#),
+            Shape::String => json.raw(r#""type":"string""#),
+            Shape::Bytes => json.raw(r#""type":"string","format":"byte""#),
+            Shape::Time => return self.refer(TIME.0, json),
+            Shape::MicroTime => return self.refer(MICRO_TIME.0, json),
+            Shape::Duration => return self.refer(DURATION.0, json),
+            Shape::Quantity => return self.refer(QUANTITY.0, json),
+            Shape::IntOrString => return self.refer(INT_OR_STRING.0, json),
+            Shape::Object(id) => return self.refer(&table.definition(id), json),
+            // Anything at all.
+            Shape::Any => return,
+        };
+        let mut values = table.values(field).peekable();
+        if values.peek().is_some() {
+            json.list("enum", values);
+        }
+    }
+
+    /// Version 3 allows nothing beside a `$ref`, so it stands in an `allOf` of its own.
+    fn refer(&self, definition: &str, json: &mut Json) {
+        let reference = reference(self.dialect, definition);
+        match self.dialect {
+            Dialect::V2 => {
+                json.field("$ref", &reference);
+            }
+            Dialect::V3 => json.objects("allOf", [reference], |json, reference| {
+                json.field("$ref", &reference);
+            }),
+        }
+    }
+}
+
+fn write_identities<'a>(kinds: impl IntoIterator<Item = Identity<'a>>, json: &mut Json) {
+    json.objects("x-kubernetes-group-version-kind", kinds, |json, (group, version, kind)| {
+        json.field("group", group).field("kind", kind).field("version", version);
+    });
+}
