@@ -28,30 +28,54 @@ impl<'a> From<Ref<'a>> for Node<'a> {
 }
 
 impl<'a> Overlay<'a> {
-    pub(crate) fn members(&self) -> impl Iterator<Item = (&'a str, Node<'a>)> {
-        let over = self.over;
-        let visible = self.base.entries().filter(move |(name, _)| over.iter().all(|(hidden, _)| hidden != name));
-        over.iter().copied().chain(visible.map(|(name, place)| (name, Node::Ref(place, 2))))
+    pub(crate) fn members(&self) -> Members<'a> {
+        let base = match self.base.value() {
+            Some(Value::Map(inner)) => inner,
+            _ => &[],
+        };
+        // Members are read two objects deep: the object itself and its metadata are laid over.
+        Members { over: self.over.iter(), hidden: self.over, base: Entries(base), depth: 2, value: None }
     }
 }
 
+/// What a place holds, ready for a visitor. Not generic: a typed kind pays only for the call of its visitor.
+enum Seen<'a> {
+    Null,
+    Bool(bool),
+    Negative(i64),
+    Natural(u64),
+    Float(f64),
+    Str(&'a str),
+    List(Elements<'a>),
+    Map(Members<'a>),
+}
+
 impl<'a> Node<'a> {
-    fn value(self) -> Option<Value<'a>> {
-        match self {
-            Node::Ref(place, _) => place.value(),
-            Node::Str(text) => Some(Value::Str { text: text.as_bytes(), plain: false }),
-            Node::Overlay(_) => Some(Value::Map(&[])),
-        }
+    fn seen(self) -> Result<Seen<'a>, DocError> {
+        let (place, depth) = match self {
+            Node::Ref(place, depth) => (place, depth),
+            Node::Str(text) => return Ok(Seen::Str(text)),
+            Node::Overlay(overlay) => return Ok(Seen::Map(overlay.members())),
+        };
+        Ok(match place.value() {
+            None | Some(Value::Null) => Seen::Null,
+            Some(Value::Bool(value)) => Seen::Bool(value),
+            Some(Value::Int(value)) => u64::try_from(value).map_or(Seen::Negative(value), Seen::Natural),
+            Some(Value::Uint(value)) => Seen::Natural(value),
+            Some(Value::Float(value)) => Seen::Float(value),
+            Some(Value::Str { text, .. }) => match std::str::from_utf8(text) {
+                Ok(text) => Seen::Str(text),
+                Err(_) => return Err(DocError::Damaged { at: 0, what: "a string is not UTF-8" }),
+            },
+            Some(Value::List(_) | Value::Map(_)) if depth >= MAX_DEPTH => {
+                return Err(DocError::TooDeep { limit: MAX_DEPTH });
+            }
+            Some(Value::List(inner)) => Seen::List(Elements { items: Items(inner), depth: depth + 1 }),
+            Some(Value::Map(inner)) => Seen::Map(Members::of(inner, depth + 1)),
+        })
     }
     fn is_null(self) -> bool {
-        matches!(self.value(), None | Some(Value::Null))
-    }
-    fn inner(self) -> Result<usize, DocError> {
-        match self {
-            Node::Ref(_, depth) if depth >= MAX_DEPTH => Err(DocError::TooDeep { limit: MAX_DEPTH }),
-            Node::Ref(_, depth) => Ok(depth + 1),
-            _ => Ok(0),
-        }
+        matches!(self, Node::Ref(place, _) if matches!(place.value(), None | Some(Value::Null)))
     }
 }
 
@@ -67,26 +91,15 @@ impl<'de> Deserializer<'de> for Node<'de> {
     type Error = DocError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DocError> {
-        if let Node::Overlay(overlay) = self {
-            return visitor.visit_map(Members { members: overlay.members(), value: None });
-        }
-        match self.value() {
-            None | Some(Value::Null) => visitor.visit_unit(),
-            Some(Value::Bool(value)) => visitor.visit_bool(value),
-            Some(Value::Int(value)) if value >= 0 => visitor.visit_u64(value as u64),
-            Some(Value::Int(value)) => visitor.visit_i64(value),
-            Some(Value::Uint(value)) => visitor.visit_u64(value),
-            Some(Value::Float(value)) => visitor.visit_f64(value),
-            Some(Value::Str { text, .. }) => match std::str::from_utf8(text) {
-                Ok(text) => visitor.visit_borrowed_str(text),
-                Err(_) => Err(DocError::Damaged { at: 0, what: "a string is not UTF-8" }),
-            },
-            Some(Value::List(inner)) => visitor.visit_seq(Elements { items: Items(inner), depth: self.inner()? }),
-            Some(Value::Map(inner)) => {
-                let depth = self.inner()?;
-                let members = Entries(inner).map(move |(name, place)| (name, Node::Ref(place, depth)));
-                visitor.visit_map(Members { members, value: None })
-            }
+        match self.seen()? {
+            Seen::Null => visitor.visit_unit(),
+            Seen::Bool(value) => visitor.visit_bool(value),
+            Seen::Negative(value) => visitor.visit_i64(value),
+            Seen::Natural(value) => visitor.visit_u64(value),
+            Seen::Float(value) => visitor.visit_f64(value),
+            Seen::Str(text) => visitor.visit_borrowed_str(text),
+            Seen::List(elements) => visitor.visit_seq(elements),
+            Seen::Map(members) => visitor.visit_map(members),
         }
     }
 
@@ -107,7 +120,7 @@ impl<'de> Deserializer<'de> for Node<'de> {
         deserialize_bytes visit_borrowed_str "";
         deserialize_byte_buf visit_borrowed_str "";
         deserialize_seq visit_seq Elements { items: Items(&[]), depth: 0 };
-        deserialize_map visit_map Members { members: Entries(&[]).map(|(name, place)| (name, Node::from(place))), value: None };
+        deserialize_map visit_map Members::of(&[], 0);
     }
     serde::forward_to_deserialize_any! { i128 u128 char unit unit_struct tuple tuple_struct identifier }
 
@@ -135,20 +148,27 @@ impl<'de> Deserializer<'de> for Node<'de> {
         _variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, DocError> {
-        let Node::Ref(place, _) = self else { return Err(DocError::custom("an enum is expected")) };
-        if let Some(name) = place.as_str() {
-            return visitor.visit_enum(name.into_deserializer());
-        }
-        let mut members = place.entries();
-        match (members.next(), members.next()) {
-            (Some((name, content)), None) => {
-                visitor.visit_enum(Variant { name, content: Node::Ref(content, self.inner()?) })
-            }
-            _ => Err(DocError::custom("a string or an object with one member is expected")),
+        match self.variant()? {
+            (name, None) => visitor.visit_enum(name.into_deserializer()),
+            (name, Some(content)) => visitor.visit_enum(Variant { name, content }),
         }
     }
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DocError> {
         visitor.visit_unit()
+    }
+}
+
+impl<'a> Node<'a> {
+    /// A string, or an object with one member.
+    fn variant(self) -> Result<(&'a str, Option<Node<'a>>), DocError> {
+        match self.seen()? {
+            Seen::Str(name) => Ok((name, None)),
+            Seen::Map(mut members) => match (members.next(), members.next()) {
+                (Some((name, content)), None) => Ok((name, Some(content))),
+                _ => Err(DocError::custom("an object with one member is expected")),
+            },
+            _ => Err(DocError::custom("a string or an object with one member is expected")),
+        }
     }
 }
 
@@ -164,15 +184,40 @@ impl<'de> SeqAccess<'de> for Elements<'de> {
     }
 }
 
-struct Members<'a, I: Iterator<Item = (&'a str, Node<'a>)>> {
-    members: I,
+/// Of an object: what lies over it, then the rest of it.
+pub(crate) struct Members<'a> {
+    over: std::slice::Iter<'a, (&'static str, Node<'a>)>,
+    hidden: &'a [(&'static str, Node<'a>)],
+    base: Entries<'a>,
+    depth: usize,
     value: Option<Node<'a>>,
 }
 
-impl<'de, I: Iterator<Item = (&'de str, Node<'de>)>> MapAccess<'de> for Members<'de, I> {
+impl<'a> Members<'a> {
+    fn of(inner: &'a [u8], depth: usize) -> Members<'a> {
+        Members { over: [].iter(), hidden: &[], base: Entries(inner), depth, value: None }
+    }
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = (&'a str, Node<'a>);
+    fn next(&mut self) -> Option<(&'a str, Node<'a>)> {
+        if let Some(&(name, node)) = self.over.next() {
+            return Some((name, node));
+        }
+        loop {
+            let (name, place) = self.base.next()?;
+            if self.hidden.iter().all(|(hidden, _)| *hidden != name) {
+                return Some((name, Node::Ref(place, self.depth)));
+            }
+        }
+    }
+}
+
+impl<'de> MapAccess<'de> for Members<'de> {
     type Error = DocError;
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, DocError> {
-        let Some((name, value)) = self.members.next() else { return Ok(None) };
+        let Some((name, value)) = self.next() else { return Ok(None) };
         self.value = Some(value);
         seed.deserialize(de::value::BorrowedStrDeserializer::new(name)).map(Some)
     }
