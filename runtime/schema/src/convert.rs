@@ -1,8 +1,9 @@
 //! One stored object under two faces: events.k8s.io/v1 Events are stored as core/v1 Events, autoscaling/v1
 //! HorizontalPodAutoscalers as autoscaling/v2 (pkg/apis/{events,autoscaling}/v1/conversion.go).
 //!
-//! Order for a write: `prune::clean` and `defaults::apply` with the kind the client named, then `to_stored`, then all else with the
-//! stored kind (its defaults too: applying them again changes nothing). For a read: `from_stored` last. Kinds that are stored as they are pass through untouched.
+//! Order for a write: `prune::clean` and `defaults::apply` with the kind the client named, then `to_stored`, then all else with
+//! the stored kind (its defaults too: applying them again changes nothing). For a read: `from_stored` last. Kinds that are
+//! stored as they are pass through untouched.
 use crate::Kind;
 use serde_json::{Map, Value, json};
 

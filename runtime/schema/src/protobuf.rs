@@ -65,7 +65,7 @@ struct Decoder<'t> {
 }
 
 impl Decoder<'_> {
-    /// `inline` is the number of the embedded message that is being read, 0 outside of one.
+    /// `inline` says which embedded message is being read, as `Field::inline` does; 0 outside of one.
     fn object(
         &mut self,
         id: TypeId,
@@ -86,11 +86,10 @@ impl Decoder<'_> {
                 let name = table.name(field);
                 self.field(field, wire, depth, map.entry(name).or_insert(Value::Null))
                     .map_err(|e| if e.starts_with("proto:") { e } else { format!("proto: {name}: {e}") })?;
-            } else if inline == 0
-                && let (Wire::Bytes(embedded), Some(outer)) =
-                    (&wire, fields.iter().find(|f| f.inline != 0 && u64::from(f.inline) == number))
+            } else if let (Wire::Bytes(embedded), Some(inner)) = (&wire, embedded_in(inline, number))
+                && fields.iter().any(|f| f.inline == inner || inline == 0 && f.inline & 15 == inner)
             {
-                self.object(id, embedded, outer.inline, depth + 1, map)?;
+                self.object(id, embedded, inner, depth + 1, map)?;
             }
             // Numbers this version does not know are passed over, as protobuf asks.
         }
@@ -198,6 +197,16 @@ impl Decoder<'_> {
             }
             _ => return Err("unexpected wire type".into()),
         })
+    }
+}
+
+/// `Field::inline` of what lies in message `number` inside the embedded message `inline`.
+fn embedded_in(inline: u8, number: u64) -> Option<u8> {
+    let number = u8::try_from(number).ok().filter(|n| (1..16).contains(n))?;
+    match inline {
+        0 => Some(number),
+        1..16 => Some(inline | number << 4),
+        _ => None,
     }
 }
 

@@ -146,16 +146,12 @@ impl<'t> Cleaner<'t> {
         }
     }
 
-    /// A null among elements is the element's zero.
+    /// A null among elements is the element's zero; that of times and bytes is null.
     fn element(&mut self, place: Place<'_>, value: &mut Value) {
-        if value.is_null()
-            && let Some(zero) = zero(self.table, place.field.shape)
-        {
+        if !value.is_null() {
+            self.one(place, value);
+        } else if let Some(zero) = zero(self.table, place.field.shape) {
             *value = zero;
-        }
-        self.one(place, value);
-        if value.is_null() && place.field.shape != Shape::Any {
-            *value = Value::String(String::new());
         }
     }
 

@@ -73,7 +73,8 @@ pub struct Field {
     pub list_type: Option<ListType>,
     /// Protobuf field number; 0 when not known.
     pub number: u16,
-    /// Protobuf number of the embedded message that JSON inlines (Volume's `volumeSource`); 0 for none.
+    /// Protobuf number of the embedded message that JSON inlines (Volume's `volumeSource`); 0 for none. A message embedded in that
+    /// one has its number in the upper four bits.
     pub inline: u8,
     /// The API documents it as required (OpenAPI `required`).
     pub required: bool,

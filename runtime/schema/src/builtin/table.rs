@@ -573,12 +573,12 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(586, Object(3), One, None, 16, 4, 0, 0),
     f(677, String, One, None, 33, 2, 0, 10),
     // io.k8s.api.admissionregistration.v1.NamedRuleWithOperations
-    f(144, String, List, Some(Atomic), 0, 0, 0, 0),
-    f(215, String, List, Some(Atomic), 0, 0, 0, 0),
+    f(144, String, List, Some(Atomic), 0, 1, 34, 0),
+    f(215, String, List, Some(Atomic), 0, 2, 34, 0),
     f(291, String, List, Some(Atomic), 0, 1, 2, 11),
     f(197, String, List, Some(Atomic), 0, 1, 0, 0),
-    f(38, String, List, Some(Atomic), 0, 0, 0, 0),
-    f(168, String, One, None, 16, 0, 0, 12),
+    f(38, String, List, Some(Atomic), 0, 3, 34, 0),
+    f(168, String, One, None, 16, 4, 34, 12),
     // io.k8s.api.admissionregistration.v1.ParamKind
     f(18, String, One, None, 0, 1, 0, 0),
     f(19, String, One, None, 0, 2, 0, 0),
