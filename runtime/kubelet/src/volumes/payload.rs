@@ -160,7 +160,10 @@ fn projected(
         } else if let Some(projection) = &source.service_account_token {
             let id = token::id(name, &projection.path);
             match tokens.iter().find(|(known, _)| *known == id) {
-                Some((_, Ok(token))) => Ok(drop(files.insert(projection.path.clone(), own(token.text.clone().into())))),
+                Some((_, Ok(token))) => {
+                    drop(files.insert(projection.path.clone(), own(token.text.clone().into())));
+                    Ok(())
+                }
                 Some((_, Err(e))) => Err(e.clone()),
                 None => Err("failed to fetch token: it was not asked for".into()),
             }
