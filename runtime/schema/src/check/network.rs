@@ -296,8 +296,10 @@ const MAX_PORTS: usize = 20_000;
 
 pub(super) fn endpoint_slice(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     let kind = new.get("addressType");
-    if kind.str().is_empty() {
-        errors.required(&kind, "");
+    match kind.str() {
+        "" => errors.required(&kind, ""),
+        "FQDN" | "IPv4" | "IPv6" => {}
+        _ => errors.unsupported(&kind, &["FQDN", "IPv4", "IPv6"]),
     }
     let endpoints = new.get("endpoints");
     if endpoints.len() > MAX_ENDPOINTS {

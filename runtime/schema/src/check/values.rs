@@ -1,4 +1,4 @@
-//! Closed sets of values (`+enum`), checked wherever the table has one in what the user asks for. Upstream's lists are sorted too.
+//! Closed sets of values (`+enum`), checked wherever the table has one in what the user asks for.
 use super::at::{At, Errors};
 use crate::{
     Kind,
@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Fields that upstream words in its own way; their checks are in the files of their kinds.
-const WORDED_ELSEWHERE: [(&str, &str); 14] = [
+const WORDED_ELSEWHERE: [(&str, &str); 16] = [
     ("LabelSelectorRequirement", "operator"),
     ("NodeSelectorRequirement", "operator"),
     ("ScopedResourceSelectorRequirement", "operator"),
@@ -21,6 +21,8 @@ const WORDED_ELSEWHERE: [(&str, &str); 14] = [
     ("Secret", "type"),
     ("Taint", "effect"),
     ("Container", "restartPolicy"),
+    ("PersistentVolumeClaimSpec", "accessModes"),
+    ("PersistentVolumeSpec", "accessModes"),
 ];
 
 const MAX_DEPTH: usize = 64;
