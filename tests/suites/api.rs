@@ -128,7 +128,7 @@ fn two_hundred_objects_are_listed_in_pages() {
     let kubectl = namespace("pages");
     let pod = |n: usize| {
         format!(
-            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: pod-{n:03}, labels: {{n: '{}'}}}}\nspec: {{containers: [{{name: c, image: i}}]}}\n",
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: pod-{n:03}, labels: {{tenth: '{}'}}}}\nspec: {{containers: [{{name: c, image: i}}]}}\n",
             n % 10
         )
     };
@@ -156,7 +156,7 @@ fn two_hundred_objects_are_listed_in_pages() {
     assert_eq!((pages, names), (7, expected), "all pages are of the first one's state");
     revisions.dedup();
     assert_eq!(revisions.len(), 1, "{revisions:?}");
-    assert_eq!(kubectl.ok("get pods -l n=3 -o name --chunk-size=7").lines().count(), 20);
+    assert_eq!(kubectl.ok("get pods -l tenth=3 -o name --chunk-size=7").lines().count(), 20);
 }
 
 /// Reads watch events until `count` have come; the connection is then cut.

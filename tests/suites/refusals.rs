@@ -487,7 +487,7 @@ fn requests_that_lead_nowhere() {
                 "Invalid",
                 "",
             ),
-            case("a watch from rubbish", ("GET", &watch_rubbish), JSON, b"", 400, "BadRequest", "resourceVersion"),
+            case("a watch from rubbish", ("GET", &watch_rubbish), JSON, b"", 422, "Invalid", "resourceVersion"),
             case("a selector that is none", ("GET", &selector), JSON, b"", 400, "BadRequest", ""),
             case("a field that cannot be selected", ("GET", &field), JSON, b"", 400, "BadRequest", "data.a"),
             case("a page of no list", ("GET", &token), JSON, b"", 400, "BadRequest", "continue"),
