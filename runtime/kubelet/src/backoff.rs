@@ -48,6 +48,14 @@ impl Backoff {
         delay
     }
 
+    /// Goes on where an earlier process was after `failures`, if nothing is known yet.
+    pub fn resume(&mut self, key: &str, failures: u32, now: Instant) {
+        if failures > 0 && self.live(key, now).is_none() {
+            let delay = self.initial.saturating_mul(1 << (failures - 1).min(16)).min(self.max);
+            self.entries.insert(key.to_owned(), Entry { delay, updated: now });
+        }
+    }
+
     pub fn forget(&mut self, key: &str) {
         self.entries.remove(key);
     }
@@ -94,6 +102,18 @@ mod tests {
         now += Duration::from_secs(301);
         assert_eq!(backoff.delay("a", now), None);
         assert_eq!(backoff.fail("a", now), CONTAINER_INITIAL);
+    }
+
+    #[test]
+    fn goes_on_after_a_restart() {
+        let mut backoff = Backoff::new(CONTAINER_INITIAL, CONTAINER_MAX);
+        let now = Instant::now();
+        for (key, failures, want) in [("a", 0, None), ("b", 1, Some(10)), ("c", 3, Some(40)), ("d", 99, Some(300))] {
+            backoff.resume(key, failures, now);
+            assert_eq!(backoff.delay(key, now).map(|d| d.as_secs()), want);
+        }
+        backoff.resume("c", 1, now);
+        assert_eq!(backoff.delay("c", now), Some(Duration::from_secs(40)));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct Cgroups {
 
 impl Cgroups {
     pub fn detect(driver: Driver) -> Cgroups {
-        let unified = rustix::fs::statfs(ROOT).is_ok_and(|s| s.f_type as i64 == CGROUP2_SUPER_MAGIC);
+        let unified = rustix::fs::statfs(ROOT).is_ok_and(|s| s.f_type == CGROUP2_SUPER_MAGIC);
         Cgroups { driver, unified, told: AtomicBool::new(false) }
     }
 
@@ -45,10 +45,10 @@ impl Cgroups {
         }
         let path = parent(self.driver, uid, qos);
         let made = if self.unified { create_v2(Path::new(ROOT), &path, limits) } else { self.create_v1(&path, limits) };
-        if let Err(e) = made {
-            if !self.told.swap(true, Ordering::Relaxed) {
-                tracing::warn!(error = %e, path, "pod cgroups cannot be managed; limits hold per container only");
-            }
+        if let Err(e) = made
+            && !self.told.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(error = %e, path, "pod cgroups cannot be managed; limits hold per container only");
         }
     }
 
@@ -123,10 +123,10 @@ fn create_v2(root: &Path, path: &str, limits: &PodCgroup) -> io::Result<()> {
             let _ = fs::write(dir.join("cgroup.subtree_control"), controller);
         }
         dir.push(part);
-        if let Err(e) = fs::create_dir(&dir) {
-            if e.kind() != io::ErrorKind::AlreadyExists {
-                return Err(e);
-            }
+        if let Err(e) = fs::create_dir(&dir)
+            && e.kind() != io::ErrorKind::AlreadyExists
+        {
+            return Err(e);
         }
     }
     set(&dir, "cpu.weight", weight(limits.cpu_shares))?;

@@ -287,10 +287,10 @@ fn matching(auths: &serde_json::Value, image: &str) -> Vec<AuthConfig> {
         }
         let text = |key: &str| entry.get(key).and_then(|v| v.as_str()).unwrap_or("").to_owned();
         let (mut username, mut password) = (text("username"), text("password"));
-        if let Some(pair) = crate::base64_decode(&text("auth")).and_then(|b| String::from_utf8(b).ok()) {
-            if let Some((user, pass)) = pair.split_once(':') {
-                (username, password) = (user.into(), pass.trim_end_matches('\0').into());
-            }
+        if let Some(pair) = crate::base64_decode(&text("auth")).and_then(|b| String::from_utf8(b).ok())
+            && let Some((user, pass)) = pair.split_once(':')
+        {
+            (username, password) = (user.into(), pass.trim_end_matches('\0').into());
         }
         found.push((
             plain.len(),

@@ -329,11 +329,9 @@ pub async fn keep(kubelet: Arc<Kubelet>) {
                 RETRY
             }
         };
-        if !greeted {
-            if let Ok(node) = kubelet.client.get(&kubelet.nodes, "", &kubelet.config.node_name) {
-                kubelet.client.event(&node, "Normal", "Starting", "Starting kubelet.");
-                greeted = true;
-            }
+        if !greeted && let Ok(node) = kubelet.client.get(&kubelet.nodes, "", &kubelet.config.node_name) {
+            kubelet.client.event(&node, "Normal", "Starting", "Starting kubelet.");
+            greeted = true;
         }
         let slept = async {
             Timer::after(wait).await;

@@ -89,23 +89,21 @@ impl Job {
         let mut tally = Tally::default();
         loop {
             let held = self.startup.as_ref().is_some_and(|s| *lock(s) != Some(Standing::Success));
-            if !held {
-                if let Some(success) = self.once(&probe).await {
-                    let standing = tally.add(success, &probe);
-                    let before = *lock(&self.standing);
-                    if let Some(standing) = standing.filter(|s| Some(*s) != before) {
-                        *lock(&self.standing) = Some(standing);
-                        changed();
-                    }
-                    // The container is about to be killed, or has started: this one has said what it had to.
-                    let over = match self.type_ {
-                        Type::Startup => standing.is_some(),
-                        Type::Liveness => standing == Some(Standing::Failure),
-                        Type::Readiness => false,
-                    };
-                    if over {
-                        return;
-                    }
+            if !held && let Some(success) = self.once(&probe).await {
+                let standing = tally.add(success, &probe);
+                let before = *lock(&self.standing);
+                if let Some(standing) = standing.filter(|s| Some(*s) != before) {
+                    *lock(&self.standing) = Some(standing);
+                    changed();
+                }
+                // The container is about to be killed, or has started: this one has said what it had to.
+                let over = match self.type_ {
+                    Type::Startup => standing.is_some(),
+                    Type::Liveness => standing == Some(Standing::Failure),
+                    Type::Readiness => false,
+                };
+                if over {
+                    return;
                 }
             }
             Timer::after(period).await;

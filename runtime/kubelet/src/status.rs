@@ -112,11 +112,11 @@ fn container(
         Some(newest) => of_found(newest, old, inputs),
         None => of_absent(pod, spec, old, has_init),
     };
-    if status.last_state.as_ref().is_none_or(is_empty) {
-        if let Some(previous) = found.get(1).filter(|c| c.state == State::Exited) {
-            status.last_state =
-                Some(ContainerState { terminated: Some(terminated(previous, inputs)), ..Default::default() });
-        }
+    if status.last_state.as_ref().is_none_or(is_empty)
+        && let Some(previous) = found.get(1).filter(|c| c.state == State::Exited)
+    {
+        status.last_state =
+            Some(ContainerState { terminated: Some(terminated(previous, inputs)), ..Default::default() });
     }
     status.volume_mounts = volume_mounts(spec);
     status.resources = spec.resources.clone();
@@ -127,13 +127,15 @@ fn container(
         && !is_sidecar(spec)
         && found.first().is_some_and(|c| c.state == State::Exited && c.exit_code == 0);
     let to_start = role != Role::Ephemeral || found.is_empty();
-    if !done_init && to_start && should_start(spec, pod, found.first().copied()) {
-        if let Some(why) = inputs.waiting.get(&spec.name) {
-            if let Some(ended) = status.state.take().and_then(|s| s.terminated) {
-                status.last_state = Some(ContainerState { terminated: Some(ended), ..Default::default() });
-            }
-            status.state = Some(waiting(why.reason, &why.message));
+    if !done_init
+        && to_start
+        && should_start(spec, pod, found.first().copied())
+        && let Some(why) = inputs.waiting.get(&spec.name)
+    {
+        if let Some(ended) = status.state.take().and_then(|s| s.terminated) {
+            status.last_state = Some(ContainerState { terminated: Some(ended), ..Default::default() });
         }
+        status.state = Some(waiting(why.reason, &why.message));
     }
     let state = status.state.clone().unwrap_or_default();
     let running = found.first().filter(|_| state.running.is_some());

@@ -19,7 +19,7 @@ use crate::{
 use async_executor::Task;
 use event_listener::Event;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, ContainerStatus};
 use mote_api::{
     DeleteOptions, Sub,
     driver::{Error, Key, Next},
@@ -470,6 +470,15 @@ impl Kubelet {
         let since = Duration::try_from(since).unwrap_or_default();
         let mut memory = lock(&worker.memory);
         let now = Instant::now();
+        // A restart of the kubelet is no amnesty: the restarts are counted in what was reported.
+        let reported = pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses).flatten();
+        let waited = |s: &&ContainerStatus| {
+            let waiting = s.state.as_ref().and_then(|s| s.waiting.as_ref());
+            s.name == container.name && waiting.is_some_and(|w| w.reason.as_deref() == Some("CrashLoopBackOff"))
+        };
+        if let Some(failures) = reported.into_iter().find(waited).map(|s| s.restart_count) {
+            memory.crashes.resume(&container.name, u32::try_from(failures).unwrap_or(0), now);
+        }
         let Some(delay) = memory.crashes.delay(&container.name, now).filter(|delay| since < *delay) else {
             memory.crashes.fail(&container.name, now);
             return None;
