@@ -2,10 +2,9 @@
 mod world;
 
 use serde_json::{Value, json};
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
-use world::{Place, ask_tcp};
+use std::process::ExitCode;
+use world::{Place, ask_tcp, call};
 
 fn main() -> ExitCode {
     // This very binary is the plugin when it is called like one.
@@ -27,22 +26,6 @@ fn config(dir: &Path, version: &str) -> Value {
         "cniVersion": version, "name": "mote", "type": "mote-cni", "link": "mote0", "dataDir": dir,
         "podCIDR": "10.42.0.0/24", "clusterCIDR": "10.42.0.0/16",
     })
-}
-
-fn call(command: &str, id: &str, netns: &str, config: &Value) -> Result<Value, Value> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .env("CNI_COMMAND", command)
-        .env("CNI_CONTAINERID", id)
-        .env("CNI_NETNS", netns)
-        .env("CNI_IFNAME", "eth0")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(config.to_string().as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let json = if output.stdout.is_empty() { Value::Null } else { serde_json::from_slice(&output.stdout).unwrap() };
-    if output.status.success() { Ok(json) } else { Err(json) }
 }
 
 fn address(result: &Value) -> String {
@@ -103,7 +86,7 @@ fn run(dir: &Path) {
     let c = Place::new();
     let taken = call("ADD", "c", &c.path, &ported).unwrap_err();
     assert!(taken["msg"].as_str().unwrap().contains("opening host ports of 10.42.0.4"), "{taken}");
-    assert_eq!(std::fs::exists(dir.join("mote/10.42.0.4")).unwrap(), false);
+    assert!(!std::fs::exists(dir.join("mote/10.42.0.4")).unwrap());
     assert!(!our_links().contains(&mote_cni::host_link_name("mote", "c", "eth0")));
 
     // CHECK believes only what it sees.
@@ -117,14 +100,14 @@ fn run(dir: &Path) {
     let mut valid = config(dir, "1.1.0");
     valid["cni.dev/valid-attachments"] = json!([{"containerID": "a", "ifname": "eth0"}]);
     assert_eq!(call("GC", "", "", &valid), Ok(Value::Null));
-    assert_eq!(std::fs::exists(dir.join("mote/10.42.0.3")).unwrap(), false);
+    assert!(!std::fs::exists(dir.join("mote/10.42.0.3")).unwrap());
     assert!(outside.ask_tcp("192.0.2.1:8080").is_err(), "its host port went too");
     assert!(a.ask_tcp("192.0.2.2:7000").is_ok());
 
     // DEL with the namespace gone, and again, and without its netns; then the address's file is gone.
     for netns in ["/run/netns/gone", ""] {
         assert_eq!(call("DEL", "a", netns, &plain), Ok(Value::Null));
-        assert_eq!(std::fs::exists(dir.join("mote/10.42.0.2")).unwrap(), false);
+        assert!(!std::fs::exists(dir.join("mote/10.42.0.2")).unwrap());
     }
     let latest = call("ADD", "c", &c.path, &config(dir, "1.1.0")).unwrap();
     assert_eq!(latest["interfaces"][1]["mtu"], 1500);

@@ -5,8 +5,10 @@ use mote_cni::netlink::link::Veth;
 use mote_cni::netlink::{Protocol, Socket};
 use mote_cni::netns::Namespace;
 use rustix::thread::UnshareFlags;
+use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
@@ -110,6 +112,23 @@ pub fn ask_udp(to: &str) -> Result<String, String> {
     let mut buffer = [0; 64];
     let len = socket.recv(&mut buffer).map_err(|e| e.kind().to_string())?;
     Ok(String::from_utf8_lossy(&buffer[..len]).into_owned())
+}
+
+/// Calls the plugin, which is this very test's program.
+pub fn call(command: &str, id: &str, netns: &str, config: &Value) -> Result<Value, Value> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .env("CNI_COMMAND", command)
+        .env("CNI_CONTAINERID", id)
+        .env("CNI_NETNS", netns)
+        .env("CNI_IFNAME", "eth0")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(config.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let json = if output.stdout.is_empty() { Value::Null } else { serde_json::from_slice(&output.stdout).unwrap() };
+    if output.status.success() { Ok(json) } else { Err(json) }
 }
 
 /// A place outside the node: 192.0.2.2, the host being 192.0.2.1 and its default route leading there. The outside

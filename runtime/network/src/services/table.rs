@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 const UNUSED_CHAINS_LIMIT: usize = 64;
 
 type ElementKey = (Map, Vec<u8>);
+/// Key and, for maps, value.
+type Element = (Vec<u8>, Option<Data>);
 
 pub struct Table {
     network: Network,
@@ -33,7 +35,7 @@ pub struct Table {
 pub struct Difference {
     pub chains: Vec<Chain>,
     pub removed: BTreeMap<Map, Vec<Vec<u8>>>,
-    pub added: BTreeMap<Map, Vec<(Vec<u8>, Option<Data>)>>,
+    pub added: BTreeMap<Map, Vec<Element>>,
     /// Everything is written anew.
     pub whole: bool,
 }
@@ -137,7 +139,7 @@ impl Table {
 
     fn whole(&mut self) -> Difference {
         self.chains.retain(|_, uses| *uses > 0);
-        let mut added: BTreeMap<Map, Vec<(Vec<u8>, Option<Data>)>> = BTreeMap::new();
+        let mut added: BTreeMap<Map, Vec<Element>> = BTreeMap::new();
         for ((map, key), owners) in &self.wants {
             if let Some(data) = owners.values().next() {
                 added.entry(*map).or_default().push((key.clone(), data.clone()));
