@@ -30,9 +30,19 @@ DIR is /var/lib/mote unless given; the administrator's kubeconfig is written to 
 
 #[derive(Debug, PartialEq)]
 enum Command {
-    Run { config: Option<PathBuf>, data_dir: PathBuf },
-    ShowConfig { config: Option<PathBuf>, effective: bool },
-    Version { json: bool },
+    Run {
+        config: Option<PathBuf>,
+        data_dir: PathBuf,
+    },
+    ShowConfig {
+        config: Option<PathBuf>,
+        effective: bool,
+    },
+    Version {
+        json: bool,
+    },
+    /// Not in the help: for uninstalling, and for whoever takes a node apart.
+    Clean,
     Help,
 }
 
@@ -69,6 +79,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             Err(code) => code,
         },
         Ok(Command::Version { json }) => print(&version(json)),
+        Ok(Command::Clean) => crate::parts::clean(),
         Ok(Command::Help) => print(HELP),
         Err(misuse) => {
             eprintln!("mote: {misuse}; see `mote help`");
@@ -121,6 +132,10 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Misuse> {
             }
             Ok(Command::Run { config, data_dir })
         }
+        "clean" => match args.next() {
+            None => Ok(Command::Clean),
+            Some((_, raw)) => Err(Misuse::UnknownArgument(lossy(&raw))),
+        },
         "show-config" => {
             let mut effective = true;
             while let Some((flag, raw)) = args.next() {

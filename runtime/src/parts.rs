@@ -8,6 +8,7 @@ use mote_boards::Profile;
 use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 const POD_LOG_DIR: &str = "/var/log/pods";
@@ -137,6 +138,25 @@ fn install_plugin(place: &Place) {
     if let Err(error) = installed {
         tracing::warn!(error, "installing the CNI plugin");
     }
+}
+
+/// Takes the host's network apart again: links, rules, plugin and reservations. Pods that still run lose their network.
+/// Does all it can and tells what it could not.
+pub fn clean() -> ExitCode {
+    let mut errors = Vec::new();
+    errors.extend(mote_network::remove_all().err().map(|error| error.to_string()));
+    for plugin_dir in plugin_dirs(&std::fs::read_to_string(CONTAINERD_CONFIG).unwrap_or_default()) {
+        let removed = mote_cni::uninstall(&plugin_dir, Path::new(CNI_CONFIG_DIR));
+        errors.extend(removed.err().map(|error| error.to_string()));
+    }
+    match std::fs::remove_dir_all(mote_cni::config::DEFAULT_DATA_DIR) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => errors.push(error.to_string()),
+        _ => {}
+    }
+    for error in &errors {
+        eprintln!("mote clean: {error}");
+    }
+    if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The usual place, and the one containerd is told to look at.
