@@ -159,7 +159,7 @@ struct Work {
 
 impl Controller {
     async fn sync(&self, key: &Key, set: Object, selector: &LabelSelector) -> Result<Next, Error> {
-        let history = history::sync(&self.session, &self.revisions, &set).await?;
+        let history = history::sync(&self.session, &self.revisions, &set, HASH_LABEL).await?;
         let hash = history::hash_of(&history.current).to_owned();
         let pods = claim(&self.session, &set, &self.pods, selector, |_| true).await?;
         let nodes = self.session.list(&self.nodes, None)?;

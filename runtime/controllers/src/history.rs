@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 /// The label on pods: the hash for a DaemonSet's, the revision's name for a StatefulSet's.
 pub const HASH_LABEL: &str = "controller-revision-hash";
+/// The label on a StatefulSet's revisions; a DaemonSet's have the same as its pods.
+pub const REVISION_HASH_LABEL: &str = "controller.kubernetes.io/hash";
 
 /// The owner's present template as a revision, and the older ones, oldest first.
 pub struct History {
@@ -34,7 +36,12 @@ fn data(template: Ref<'_>) -> Value {
 }
 
 /// Finds or makes the revision of `owner`'s template; it always has the highest number.
-pub async fn sync(session: &Session, revisions: &Arc<Kind>, owner: &Object) -> Result<History, Error> {
+pub async fn sync(
+    session: &Session,
+    revisions: &Arc<Kind>,
+    owner: &Object,
+    hash_label: &str,
+) -> Result<History, Error> {
     let template = owner.root().at("spec.template");
     let data = data(template);
     let mut known = session.list(revisions, Some(owner.namespace()))?;
@@ -56,7 +63,7 @@ pub async fn sync(session: &Session, revisions: &Arc<Kind>, owner: &Object) -> R
     if !labels.is_object() {
         labels = json!({});
     }
-    labels[HASH_LABEL] = hash.clone().into();
+    labels[hash_label] = hash.clone().into();
     let revision = json!({
         "metadata": {
             "name": format!("{}-{hash}", owner.name()), "namespace": owner.namespace(), "labels": labels,

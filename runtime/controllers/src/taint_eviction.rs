@@ -21,7 +21,8 @@ struct Controller {
 }
 
 pub fn start(client: &Client) {
-    let session = Session::new(client, "taint-eviction-controller");
+    // Upstream has no role of its own for it.
+    let session = Session::new(client, "node-controller");
     let controller = Controller {
         pods: session.kind("", "v1", "pods"),
         nodes: session.kind("", "v1", "nodes"),

@@ -1,195 +1,29 @@
 //! The controllers over a real API server with its store in memory: no sockets, no kubelet. Pods are marked ready by the
 //! test, as a kubelet would.
-use async_executor::Executor;
-use async_io::Timer;
-use futures_lite::future;
-use mote_api::{
-    Api, Client, DeleteOptions, Kind, Object, Patch, Settings, Sub,
-    auth::Authenticator,
-    bootstrap, certs,
-    rbac::{Authorizer, Policy},
-};
+mod fixture;
+
+use fixture::{Cluster, NODE};
+use mote_api::{Object, Patch, Sub};
 use serde_json::{Value, json};
-use std::{
-    net::Ipv4Addr,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
 
-/// How long a cluster may take to become what a test waits for; generous, since it is only reached by failures.
-const PATIENCE: Duration = Duration::from_secs(60);
-const NODE: &str = "board";
-
-struct Cluster {
-    client: Client,
-    executor: Arc<Executor<'static>>,
-    dir: PathBuf,
+/// A cluster of that name with all controllers.
+fn start(name: &str) -> Cluster {
+    let cluster = Cluster::new(name);
+    let config = mote_controllers::Config {
+        root_ca_pem: "PEM".into(),
+        local_node: NODE.into(),
+        ..mote_controllers::Config::default()
+    };
+    mote_controllers::start_all(&cluster.client, &config);
+    cluster
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-impl Cluster {
-    fn new(name: &str) -> Cluster {
-        let dir = std::env::temp_dir().join(format!("mote-controllers-{name}-{}", std::process::id()));
-        let store = mote_store::Store::open(mote_store::Options {
-            dir: None,
-            cache_bytes: 1 << 20,
-            watch_events: 4096,
-            watch_bytes: 4 << 20,
-            history: Duration::from_secs(60),
-            lazy_delay: Duration::from_millis(5),
-        })
-        .expect("a store in memory opens");
-        let executor = Arc::new(Executor::new());
-        let settings = Settings {
-            service_cidr: (Ipv4Addr::new(10, 43, 0, 0), 16),
-            node_port_range: 30000..=32767,
-            advertise_address: Ipv4Addr::LOCALHOST,
-            port: 6443,
-            max_events: 1000,
-        };
-        let api = Api::new(Arc::new(store), executor.clone(), settings);
-        let client = api.client();
-        let certificates = certs::Certificates::open(certs::Options {
-            dir: dir.clone(),
-            cluster_domain: "cluster.local".into(),
-            names: vec![],
-            addresses: vec![],
-            server: "https://127.0.0.1:6443".into(),
-        })
-        .expect("certificates are made");
-        let lookup = {
-            let api = api.clone();
-            Arc::new(move |plural: &str, namespace: &str, name: &str| api.lookup("", "v1", plural, namespace, name))
-        };
-        let authenticator = Authenticator::new(certificates.token_keys(), "https://test", lookup);
-        let policy = client.clone();
-        let authorizer = Authorizer::new(move || Policy::load(&policy));
-        api.secure(Arc::new(authenticator), Arc::new(authorizer));
-        let cluster = Cluster { client, executor, dir };
-        cluster.run(async { bootstrap::ensure(&cluster.client).await.expect("the bootstrap objects are made") });
-        let config = mote_controllers::Config {
-            root_ca_pem: "PEM".into(),
-            local_node: NODE.into(),
-            ..mote_controllers::Config::default()
-        };
-        mote_controllers::start_all(&cluster.client, &config);
-        cluster
-    }
-
-    fn run<T>(&self, future: impl Future<Output = T>) -> T {
-        future::block_on(self.executor.run(future))
-    }
-
-    fn kind(&self, resource: &str) -> Arc<Kind> {
-        let (group, version, plural) = match resource {
-            "deployments" | "replicasets" | "daemonsets" | "statefulsets" | "controllerrevisions" => {
-                ("apps", "v1", resource)
-            }
-            "jobs" | "cronjobs" => ("batch", "v1", resource),
-            "endpointslices" => ("discovery.k8s.io", "v1", resource),
-            "poddisruptionbudgets" => ("policy", "v1", resource),
-            _ => ("", "v1", resource),
-        };
-        self.client.kind(group, version, plural).expect("a built-in kind")
-    }
-
-    #[track_caller]
-    fn create(&self, resource: &str, value: Value) -> Object {
-        let namespace = if matches!(resource, "namespaces" | "nodes") { "" } else { "default" };
-        self.run(self.client.create_value(&self.kind(resource), namespace, value)).expect("it is created")
-    }
-
-    #[track_caller]
-    fn patch(&self, resource: &str, name: &str, sub: Sub, patch: Value) -> Object {
-        let kind = self.kind(resource);
-        let namespace = if kind.namespaced { "default" } else { "" };
-        self.run(self.client.patch(&kind, namespace, name, sub, Patch::Merge(patch))).expect("it is patched")
-    }
-
-    #[track_caller]
-    fn delete(&self, resource: &str, name: &str, propagation: &str) {
-        let kind = self.kind(resource);
-        let namespace = if kind.namespaced { "default" } else { "" };
-        let options = DeleteOptions { propagation: Some(propagation.into()), ..DeleteOptions::default() };
-        self.run(self.client.delete(&kind, namespace, name, options)).expect("it is deleted");
-    }
-
-    fn get(&self, resource: &str, name: &str) -> Option<Value> {
-        let kind = self.kind(resource);
-        let namespace = if kind.namespaced { "default" } else { "" };
-        self.client.get(&kind, namespace, name).ok().map(|o| o.to_value())
-    }
-
-    fn list(&self, resource: &str) -> Vec<Value> {
-        let objects = self.client.list(&self.kind(resource), Some("default")).expect("a list");
-        objects.iter().map(Object::to_value).collect()
-    }
-
-    /// Lets the cluster run until `what` holds; shows `seen` when it never does.
-    #[track_caller]
-    fn until<T: std::fmt::Debug>(&self, seen: impl Fn() -> T, what: impl Fn(&T) -> bool) -> T {
-        let started = Instant::now();
-        loop {
-            self.run(Timer::after(Duration::from_millis(5)));
-            let now = seen();
-            if what(&now) {
-                return now;
-            }
-            assert!(started.elapsed() < PATIENCE, "still {now:#?}");
-        }
-    }
-
-    /// What a kubelet would report of every pod that has not been reported yet.
-    fn play_kubelet(&self, ready: bool) {
-        for (n, pod) in self.list("pods").into_iter().enumerate() {
-            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-            if pod["metadata"]["deletionTimestamp"].is_string() {
-                let options = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
-                let _ = self.run(self.client.delete(&self.kind("pods"), "default", name, options));
-                continue;
-            }
-            if pod["spec"]["nodeName"].is_null() {
-                let binding = json!({"target": {"kind": "Node", "name": NODE}});
-                let _ = self.run(self.client.create_sub(&self.kind("pods"), "default", name, "binding", binding));
-            }
-            let status = if ready { "True" } else { "False" };
-            let known = pod["status"]["conditions"]
-                .as_array()
-                .is_some_and(|list| list.iter().any(|c| c["type"] == "Ready" && c["status"] == status));
-            if !known {
-                let ip = format!("10.42.0.{}", n + 2);
-                let status = json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": [
-                    {"type": "Ready", "status": status, "lastTransitionTime": "2030-01-01T00:00:00Z"}]});
-                let _ = self.run(self.client.patch(
-                    &self.kind("pods"),
-                    "default",
-                    name,
-                    Sub::Status,
-                    Patch::Merge(json!({"status": status})),
-                ));
-            }
-        }
-    }
-
-    fn node(&self) {
-        self.create("nodes", json!({"metadata": {"name": NODE}}));
-        self.patch("nodes", NODE, Sub::Status, json!({"status": {
-            "allocatable": {"cpu": "4", "memory": "4Gi", "pods": "100"}, "conditions": [{"type": "Ready", "status": "True"}]}}));
-    }
-
-    fn reasons(&self, of: &str) -> Vec<String> {
-        let events = self.list("events");
-        let about = events.iter().filter(|e| e["involvedObject"]["name"] == of);
-        about
-            .map(|e| format!("{}: {}", e["reason"].as_str().unwrap_or(""), e["message"].as_str().unwrap_or("")))
-            .collect()
-    }
+/// The same with a node, and ready to take pods.
+fn start_with_node(name: &str) -> Cluster {
+    let cluster = start(name);
+    cluster.node();
+    cluster.until(|| cluster.get("serviceaccounts", "default"), Option::is_some);
+    cluster
 }
 
 fn template(image: &str) -> Value {
@@ -209,7 +43,7 @@ fn condition<'a>(object: &'a Value, type_: &str) -> &'a Value {
 
 #[test]
 fn every_namespace_has_an_account_and_the_ca() {
-    let cluster = Cluster::new("namespace");
+    let cluster = start("namespace");
     let found = cluster.until(
         || (cluster.get("serviceaccounts", "default"), cluster.get("configmaps", "kube-root-ca.crt")),
         |(account, map)| account.is_some() && map.is_some(),
@@ -221,9 +55,7 @@ fn every_namespace_has_an_account_and_the_ca() {
 
 #[test]
 fn a_deployment_rolls_out_and_back_and_scales() {
-    let cluster = Cluster::new("deployment");
-    cluster.node();
-    cluster.until(|| cluster.get("serviceaccounts", "default"), Option::is_some);
+    let cluster = start_with_node("deployment");
     cluster.create("deployments", deployment(3));
     let status = |want: fn(&Value) -> bool| {
         cluster.until(
@@ -296,7 +128,7 @@ fn a_deployment_rolls_out_and_back_and_scales() {
 
 #[test]
 fn owners_go_first_last_or_alone() {
-    let cluster = Cluster::new("owners");
+    let cluster = start("owners");
     let owned = |name: &str, owner: &Object| {
         json!({"metadata": {"name": name, "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap",
             "name": owner.name(), "uid": owner.uid(), "blockOwnerDeletion": true}]}})
@@ -326,7 +158,7 @@ fn owners_go_first_last_or_alone() {
 
 #[test]
 fn a_deleted_namespace_is_emptied() {
-    let cluster = Cluster::new("deletion");
+    let cluster = start("deletion");
     cluster.create("namespaces", json!({"metadata": {"name": "old"}}));
     let maps = cluster.kind("configmaps");
     for (name, finalizers) in [("plain", json!([])), ("held", json!(["example.com/hold"]))] {
@@ -349,9 +181,7 @@ fn a_deleted_namespace_is_emptied() {
 
 #[test]
 fn endpoints_follow_ready_pods() {
-    let cluster = Cluster::new("endpoints");
-    cluster.node();
-    cluster.until(|| cluster.get("serviceaccounts", "default"), Option::is_some);
+    let cluster = start_with_node("endpoints");
     cluster.create(
         "services",
         json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"},
@@ -396,9 +226,7 @@ fn endpoints_follow_ready_pods() {
 
 #[test]
 fn a_daemonset_runs_everywhere() {
-    let cluster = Cluster::new("daemonset");
-    cluster.node();
-    cluster.until(|| cluster.get("serviceaccounts", "default"), Option::is_some);
+    let cluster = start_with_node("daemonset");
     let set = |image: &str| json!({"metadata": {"name": "agent"}, "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template(image)}});
     cluster.create("daemonsets", set("one"));
     let done = |d: &Value| {
@@ -425,9 +253,7 @@ fn a_daemonset_runs_everywhere() {
 
 #[test]
 fn a_job_counts_its_pods() {
-    let cluster = Cluster::new("job");
-    cluster.node();
-    cluster.until(|| cluster.get("serviceaccounts", "default"), Option::is_some);
+    let cluster = start_with_node("job");
     let mut pod = template("one");
     pod["metadata"] = json!({});
     pod["spec"]["restartPolicy"] = "Never".into();
@@ -452,5 +278,136 @@ fn a_job_counts_its_pods() {
     cluster.until(
         || cluster.list("pods"),
         |pods| pods.len() == 3 && pods.iter().all(|p| p["metadata"]["finalizers"].is_null()),
+    );
+}
+
+#[test]
+fn a_statefulset_goes_in_order() {
+    let cluster = start_with_node("statefulset");
+    let set = json!({"metadata": {"name": "db"}, "spec": {"replicas": 2, "serviceName": "db",
+        "selector": {"matchLabels": {"app": "web"}}, "template": template("one"),
+        "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}}}]}});
+    cluster.create("statefulsets", set);
+    // The second pod waits for the first.
+    cluster.until(|| cluster.get("pods", "db-0"), Option::is_some);
+    assert!(cluster.get("pods", "db-1").is_none());
+    let wait = |want: fn(&Value) -> bool| {
+        cluster.until(
+            || {
+                cluster.play_kubelet(true);
+                cluster.get("statefulsets", "db").unwrap()
+            },
+            want,
+        )
+    };
+    let settled = |s: &Value| {
+        s["status"]["availableReplicas"] == s["spec"]["replicas"]
+            && s["status"]["replicas"] == s["spec"]["replicas"]
+            && s["status"]["currentRevision"] == s["status"]["updateRevision"]
+            && s["status"]["observedGeneration"] == s["metadata"]["generation"]
+    };
+    let first = wait(settled);
+    let pod = cluster.get("pods", "db-1").unwrap();
+    assert_eq!(pod["metadata"]["labels"]["controller-revision-hash"], first["status"]["updateRevision"]);
+    assert_eq!(pod["spec"]["subdomain"], "db");
+    let volumes = pod["spec"]["volumes"].as_array().unwrap();
+    assert!(volumes.iter().any(|v| v["persistentVolumeClaim"]["claimName"] == "data-db-1"));
+    assert!(cluster.get("persistentvolumeclaims", "data-db-0").is_some());
+
+    cluster.patch("statefulsets", "db", Sub::Main, json!({"spec": {"template": template("two")}}));
+    let second = wait(settled);
+    assert_ne!(first["status"]["updateRevision"], second["status"]["updateRevision"]);
+    assert_eq!(cluster.get("pods", "db-0").unwrap()["spec"]["containers"][0]["image"], "two");
+    cluster.patch("statefulsets", "db", Sub::Main, json!({"spec": {"replicas": 1}}));
+    wait(settled);
+    assert!(cluster.get("pods", "db-1").is_none());
+}
+
+#[test]
+fn a_budget_counts_healthy_pods() {
+    let cluster = start_with_node("budget");
+    cluster.create("deployments", deployment(3));
+    cluster.create(
+        "poddisruptionbudgets",
+        json!({"metadata": {"name": "web"}, "spec": {"maxUnavailable": 1,
+        "selector": {"matchLabels": {"app": "web"}}}}),
+    );
+    let budget = cluster.until(
+        || {
+            cluster.play_kubelet(true);
+            cluster.get("poddisruptionbudgets", "web").unwrap()
+        },
+        |b| b["status"]["currentHealthy"] == 3,
+    );
+    let status = &budget["status"];
+    assert_eq!(
+        (&status["disruptionsAllowed"], &status["desiredHealthy"], &status["expectedPods"]),
+        (&json!(1), &json!(2), &json!(3))
+    );
+    assert_eq!(condition(&budget, "DisruptionAllowed")["reason"], "SufficientPods");
+}
+
+#[test]
+fn a_cronjob_starts_what_it_missed_once() {
+    let cluster = start_with_node("cronjob");
+    let mut pod = template("one");
+    pod["spec"]["restartPolicy"] = "Never".into();
+    pod["metadata"] = json!({});
+    cluster.create(
+        "cronjobs",
+        json!({"metadata": {"name": "tick"}, "spec": {"schedule": "* * * * *", "suspend": true,
+        "jobTemplate": {"spec": {"template": pod}}}}),
+    );
+    cluster.patch("cronjobs", "tick", Sub::Status, json!({"status": {"lastScheduleTime": "2020-01-01T00:00:00Z"}}));
+    cluster.patch("cronjobs", "tick", Sub::Main, json!({"spec": {"suspend": false, "concurrencyPolicy": "Forbid"}}));
+    let jobs = cluster.until(|| cluster.list("jobs"), |jobs| !jobs.is_empty());
+    assert_eq!(jobs.len(), 1);
+    assert!(jobs[0]["metadata"]["name"].as_str().unwrap().starts_with("tick-"));
+    cluster.until(
+        || cluster.get("cronjobs", "tick").unwrap(),
+        |c| c["status"]["active"][0]["uid"] == jobs[0]["metadata"]["uid"],
+    );
+}
+
+#[test]
+fn handwritten_endpoints_are_mirrored() {
+    let cluster = start_with_node("mirror");
+    cluster.create("services", json!({"metadata": {"name": "ext"}, "spec": {"ports": [{"port": 80}]}}));
+    cluster.create("endpoints", json!({"metadata": {"name": "ext"}, "subsets": [{"addresses": [{"ip": "192.0.2.1"}], "ports": [{"port": 8080}]}]}));
+    let slices = || {
+        let all = cluster.list("endpointslices");
+        all.into_iter().filter(|s| s["metadata"]["labels"]["kubernetes.io/service-name"] == "ext").collect::<Vec<_>>()
+    };
+    let found = cluster.until(slices, |s| s.len() == 1);
+    assert_eq!(found[0]["endpoints"][0]["addresses"], json!(["192.0.2.1"]));
+    assert_eq!(
+        found[0]["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"],
+        "endpointslicemirroring-controller.k8s.io"
+    );
+    cluster.delete("services", "ext", "Background");
+    cluster.until(|| (slices().len(), cluster.get("endpoints", "ext")), |(n, e)| *n == 0 && e.is_none());
+}
+
+#[test]
+fn pods_leave_tainted_and_vanished_nodes() {
+    let cluster = start_with_node("taints");
+    cluster.create("deployments", deployment(1));
+    cluster.until(
+        || {
+            cluster.play_kubelet(true);
+            cluster.get("deployments", "web").unwrap()
+        },
+        |d| d["status"]["availableReplicas"] == 1,
+    );
+    let taint = json!({"spec": {"taints": [{"key": "away", "effect": "NoExecute"}], "unschedulable": true}});
+    cluster.patch("nodes", NODE, Sub::Main, taint);
+    let pods = cluster
+        .until(|| cluster.list("pods"), |pods| pods.iter().any(|p| p["metadata"]["deletionTimestamp"].is_string()));
+    let leaving = pods.iter().find(|p| p["metadata"]["deletionTimestamp"].is_string()).unwrap();
+    assert_eq!(condition(leaving, "DisruptionTarget")["reason"], "DeletionByTaintManager");
+    cluster.until(
+        || cluster.get("nodes", NODE).unwrap()["spec"]["taints"].to_string(),
+        |taints| taints.contains("node.kubernetes.io/unschedulable"),
     );
 }
