@@ -1,6 +1,9 @@
-//! Containers: names, ports, environment, mounts, probes, lifecycle, resources, security (pkg/apis/core/validation).
-use super::at::{At, Errors, NEGATIVE};
-use crate::{quantity::Quantity, validate};
+//! Containers: names, ports, mounts, probes, lifecycle, security (pkg/apis/core/validation).
+use super::{
+    at::{At, Errors},
+    env, resources,
+};
+use crate::validate;
 use serde_json::Value;
 use std::collections::HashSet;
 
@@ -103,10 +106,10 @@ fn common(container: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
         }
     }
     ports(&container.get("ports"), errors);
-    env(&container.get("env"), errors);
-    env_from(&container.get("envFrom"), errors);
+    env::env(&container.get("env"), errors);
+    env::env_from(&container.get("envFrom"), errors);
     volume_mounts(container, pod, errors);
-    resource_requirements(&container.get("resources"), &pod.claims, errors);
+    resources::requirements(&container.get("resources"), &pod.claims, errors);
     security_context(&container.get("securityContext"), pod.host_users, errors);
 }
 
@@ -145,182 +148,6 @@ fn host_ports<'v>(containers: impl Iterator<Item = At<'v>>, errors: &mut Errors)
             if !seen.insert(key.clone()) {
                 errors.0.push(crate::Cause::duplicate(&*host.path, &Value::from(key)));
             }
-        }
-    }
-}
-
-fn env(list: &At<'_>, errors: &mut Errors) {
-    for variable in list.items() {
-        let name = variable.get("name");
-        if name.str().is_empty() {
-            errors.required(&name, "");
-        } else {
-            errors.each(&name, validate::env_var_name(name.str()));
-        }
-        let from = variable.get("valueFrom");
-        if from.is_set() {
-            value_from(&from, !variable.get("value").str().is_empty(), errors);
-        }
-    }
-}
-
-/// What a variable may hold of its own pod (validEnvDownwardAPIFieldPathExpressions).
-const ENV_FIELDS: [&str; 9] = [
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.hostIPs",
-    "status.podIP",
-    "status.podIPs",
-];
-
-fn value_from(from: &At<'_>, has_value: bool, errors: &mut Errors) {
-    let empty = Value::from("");
-    let sources = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
-    let count = sources.iter().filter(|s| from.get(s).is_set()).count();
-    if from.get("fieldRef").is_set() {
-        field_ref(&from.get("fieldRef"), &ENV_FIELDS, errors);
-    }
-    if from.get("resourceFieldRef").is_set() {
-        resource_field_ref(&from.get("resourceFieldRef"), false, errors);
-    }
-    for source in ["configMapKeyRef", "secretKeyRef"] {
-        let at = from.get(source);
-        if at.is_set() {
-            if at.get("name").str().is_empty() {
-                errors.required(&at.get("name"), "");
-            }
-            let key = at.get("key");
-            if key.str().is_empty() {
-                errors.required(&key, "");
-            } else {
-                errors.each(&key, validate::config_map_key(key.str()));
-            }
-        }
-    }
-    match count {
-        0 => errors.invalid_value(
-            &from.path,
-            &empty,
-            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
-        ),
-        _ if has_value => errors.invalid_value(&from.path, &empty, "may not be specified when `value` is not empty"),
-        1 => {}
-        _ => errors.invalid_value(&from.path, &empty, "may not have more than one field specified at a time"),
-    }
-}
-
-/// validateObjectFieldSelector
-pub(super) fn field_ref(at: &At<'_>, expressions: &[&str], errors: &mut Errors) {
-    let path = at.get("fieldPath");
-    if at.get("apiVersion").str().is_empty() {
-        return errors.required(&at.get("apiVersion"), "");
-    }
-    if path.str().is_empty() {
-        return errors.required(&path, "");
-    }
-    if at.get("apiVersion").str() != "v1" {
-        let detail = format!("error converting fieldPath: unsupported pod version: {}", at.get("apiVersion").str());
-        return errors.invalid(&path, &detail);
-    }
-    if let Some((field, rest)) = path.str().split_once("['")
-        && let Some(subscript) = rest.strip_suffix("']")
-    {
-        let messages = match field {
-            "metadata.annotations" => validate::qualified_name(&subscript.to_lowercase()),
-            "metadata.labels" => validate::qualified_name(subscript),
-            _ => {
-                let detail =
-                    format!("error converting fieldPath: field label does not support subscript: {}", path.str());
-                return errors.invalid(&path, &detail);
-            }
-        };
-        for message in messages {
-            errors.invalid_value(&at.path, &Value::from(subscript), &message);
-        }
-    } else if !expressions.contains(&path.str()) {
-        let known =
-            matches!(path.str(), "metadata.annotations" | "metadata.labels") || ENV_FIELDS.contains(&path.str());
-        let others = [
-            "spec.restartPolicy",
-            "spec.schedulerName",
-            "status.phase",
-            "status.message",
-            "status.reason",
-            "spec.hostNetwork",
-        ];
-        if known || others.contains(&path.str()) {
-            errors.unsupported(&path, expressions);
-        } else {
-            errors.invalid(&path, &format!("error converting fieldPath: field label not supported: {}", path.str()));
-        }
-    }
-}
-
-const RESOURCE_FIELDS: [&str; 6] = [
-    "limits.cpu",
-    "limits.ephemeral-storage",
-    "limits.memory",
-    "requests.cpu",
-    "requests.ephemeral-storage",
-    "requests.memory",
-];
-
-/// validateContainerResourceFieldSelector
-pub(super) fn resource_field_ref(at: &At<'_>, in_volume: bool, errors: &mut Errors) {
-    let (container, resource, divisor) = (at.get("containerName"), at.get("resource"), at.get("divisor"));
-    if in_volume && container.str().is_empty() {
-        errors.required(&container, "");
-    } else if resource.str().is_empty() {
-        errors.required(&resource, "");
-    } else if !RESOURCE_FIELDS.contains(&resource.str())
-        && !["limits.hugepages-", "requests.hugepages-"].iter().any(|p| resource.str().starts_with(p))
-    {
-        errors.unsupported(&resource, &RESOURCE_FIELDS);
-    }
-    let allowed: &[&str] = match resource.str().rsplit('.').next() {
-        Some("cpu") => &["1", "1m"],
-        _ => &["1", "1E", "1Ei", "1G", "1Gi", "1K", "1Ki", "1M", "1Mi", "1P", "1Pi", "1T", "1Ti", "1k"],
-    };
-    if !matches!(divisor.str(), "" | "0") && !allowed.contains(&divisor.str()) {
-        let what = if resource.str().ends_with("cpu") {
-            "only divisor's values 1m and 1 are supported with the cpu resource".into()
-        } else {
-            let name = resource.str().rsplit('.').next().unwrap_or("");
-            format!(
-                "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the {name} resource"
-            )
-        };
-        errors.invalid(&divisor, &what);
-    }
-}
-
-fn env_from(list: &At<'_>, errors: &mut Errors) {
-    let empty = Value::from("");
-    for source in list.items() {
-        let prefix = source.get("prefix");
-        if !prefix.str().is_empty() {
-            errors.each(&prefix, validate::env_var_name(prefix.str()));
-        }
-        let mut count = 0;
-        for name in ["configMapRef", "secretRef"] {
-            let at = source.get(name);
-            if at.is_set() {
-                count += 1;
-                if at.get("name").str().is_empty() {
-                    errors.required(&at.get("name"), "");
-                } else {
-                    errors.each(&at.get("name"), validate::dns1123_subdomain(at.get("name").str()));
-                }
-            }
-        }
-        match count {
-            0 => errors.invalid_value(&list.path, &empty, "must specify one of: `configMapRef` or `secretRef`"),
-            1 => {}
-            _ => errors.invalid_value(&list.path, &empty, "may not have more than one field specified at a time"),
         }
     }
 }
@@ -472,77 +299,6 @@ pub(super) fn port_number_or_name(port: &At<'_>, errors: &mut Errors) {
             for message in validate::port_number(number) {
                 errors.invalid_value(&port.path, &Value::from(number), &message);
             }
-        }
-    }
-}
-
-/// Standard names of what a container may ask for, without huge pages.
-const STANDARD: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
-
-fn resource_name(name: &str, path: &str, errors: &mut Errors) {
-    let at = Value::from(name);
-    for message in validate::qualified_name(name) {
-        errors.invalid_value(path, &at, &message);
-    }
-    if !name.contains('/') {
-        if !STANDARD.contains(&name) && !name.starts_with("hugepages-") {
-            errors.invalid_value(path, &at, "must be a standard resource for containers");
-        }
-    } else if name.starts_with("requests.")
-        || !name.contains("kubernetes.io/")
-            && validate::qualified_name(&format!("requests.{name}")) != Vec::<String>::new()
-    {
-        errors.invalid_value(path, &at, "doesn't follow extended resource name standard");
-    }
-}
-
-/// ValidateContainerResourceRequirements
-pub(super) fn resource_requirements(at: &At<'_>, claims: &[&str], errors: &mut Errors) {
-    let (limits, requests) = (at.get("limits"), at.get("requests"));
-    let parse = |value: &Value| value.as_str().and_then(|v| Quantity::parse(v).ok());
-    let quantity = |list: &At<'_>, name: &str, value: &Value, errors: &mut Errors| {
-        let path = format!("{}[{name}]", list.path);
-        let Some(quantity) = parse(value) else { return };
-        if quantity.is_negative() {
-            errors.invalid_value(&path, value, NEGATIVE);
-        }
-        let whole = name.contains('/') && !name.contains("kubernetes.io/");
-        if whole && quantity.milli_value() % 1000 != 0 {
-            errors.invalid_value(&path, value, "must be an integer");
-        }
-    };
-    for (name, value) in limits.members() {
-        // The name's own path carries the name as a key.
-        resource_name(name, &format!("{}[{name}]", limits.path), errors);
-        quantity(&limits, name, value, errors);
-    }
-    for (name, value) in requests.members() {
-        resource_name(name, &format!("{}[{name}]", requests.path), errors);
-        quantity(&requests, name, value, errors);
-        let limit = limits.value.get(name);
-        let overcommitted = name.contains('/') || name.starts_with("hugepages-");
-        match (limit.and_then(parse), parse(value)) {
-            (Some(limit), Some(request)) if overcommitted && request != limit => {
-                let detail = format!("must be equal to {name} limit of {limit}");
-                errors.invalid_value(&requests.path, value, &detail);
-            }
-            (Some(limit), Some(request)) if request > limit => {
-                let detail = format!("must be less than or equal to {name} limit of {limit}");
-                errors.invalid_value(&requests.path, value, &detail);
-            }
-            (None, Some(_)) if overcommitted => {
-                errors.required(&limits, "Limit must be set for non overcommitable resources");
-            }
-            _ => {}
-        }
-    }
-    let asks = |wanted: &dyn Fn(&str) -> bool| limits.members().chain(requests.members()).any(|(name, _)| wanted(name));
-    if asks(&|n| n.starts_with("hugepages-")) && !asks(&|n| matches!(n, "cpu" | "memory")) {
-        errors.forbidden(at, "HugePages require cpu or memory");
-    }
-    for claim in at.get("claims").items() {
-        if !claims.contains(&claim.get("name").str()) {
-            errors.not_found(&claim);
         }
     }
 }

@@ -2,7 +2,7 @@
 use super::{
     at::{At, Errors},
     container::{self, Pod},
-    meta, scheduling, volume,
+    meta, resources, scheduling, volume,
 };
 use crate::validate as format;
 use serde_json::{Map, Value};
@@ -85,7 +85,7 @@ fn pod_spec(spec: &At<'_>, is_pod: bool, extra_volumes: &[&str], errors: &mut Er
     container::containers(&regular, &pod, errors);
     container::init_containers(&spec.get("initContainers"), &regular, &pod, errors);
     container::ephemeral_containers(&spec.get("ephemeralContainers"), spec, &pod, errors);
-    container::resource_requirements(&spec.get("resources"), &pod.claims, errors);
+    resources::requirements(&spec.get("resources"), &pod.claims, errors);
     if spec.get("hostNetwork").is_true() {
         for port in regular.items().flat_map(|c| c.get("ports").items()) {
             let (host, inner) = (port.get("hostPort"), port.get("containerPort"));

@@ -2,7 +2,7 @@
 //! counted.
 use super::{
     at::{At, Errors},
-    container,
+    env,
 };
 use crate::{quantity::Quantity, validate as format};
 use serde_json::Value;
@@ -140,7 +140,7 @@ fn downward_file(file: &At<'_>, errors: &mut Errors) {
     let (field, resource) = (file.get("fieldRef"), file.get("resourceFieldRef"));
     match (field.is_set(), resource.is_set()) {
         (true, both) => {
-            container::field_ref(&field, &FILE_FIELDS, errors);
+            env::field_ref(&field, &FILE_FIELDS, errors);
             if both {
                 errors.invalid_value(
                     &file.path,
@@ -149,7 +149,7 @@ fn downward_file(file: &At<'_>, errors: &mut Errors) {
                 );
             }
         }
-        (false, true) => container::resource_field_ref(&resource, true, errors),
+        (false, true) => env::resource_field_ref(&resource, true, errors),
         (false, false) => errors.required(file, "one of fieldRef and resourceFieldRef is required"),
     }
     mode(&file.get("mode"), errors);
