@@ -9,7 +9,8 @@ use crate::discovery::api_path;
 use mote_schema::{Kind, kind::Subresource};
 use std::{borrow::Cow, sync::Arc};
 
-const BODIES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+/// YAML and protobuf are taken as well; naming them at each operation would double the documents.
+const BODIES: [&str; 1] = ["application/json"];
 const PATCHES: [&str; 3] =
     ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
 

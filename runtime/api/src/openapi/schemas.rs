@@ -208,8 +208,8 @@ impl<'a> Schemas<'a> {
             Shape::Quantity => return self.refer(QUANTITY.0, json),
             Shape::IntOrString => return self.refer(INT_OR_STRING.0, json),
             Shape::Object(id) => return self.refer(&table.definition(id), json),
-            // Anything at all.
-            Shape::Any => return,
+            // Anything at all, and a schema with something in it: kubectl explain takes an empty one for none.
+            Shape::Any => json.raw(r#""x-kubernetes-preserve-unknown-fields":true"#),
         };
         let mut values = table.values(field).peekable();
         if values.peek().is_some() {

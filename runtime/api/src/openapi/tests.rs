@@ -75,6 +75,8 @@ fn a_schema_says_what_apply_and_explain_need() {
     let limits = &schema("io.k8s.api.core.v1.ResourceRequirements")["properties"]["limits"];
     let quantity = reference("io.k8s.apimachinery.pkg.api.resource.Quantity");
     assert_eq!((&limits["type"], &limits["additionalProperties"]["allOf"]), (&json!("object"), &quantity));
+    let fields = &schema("io.k8s.apimachinery.pkg.apis.meta.v1.ManagedFieldsEntry")["properties"]["fieldsV1"];
+    assert!(fields.as_object().is_some_and(|schema| !schema.is_empty()));
     let list = schema("io.k8s.api.apps.v1.DeploymentList");
     assert_eq!(list["x-kubernetes-group-version-kind"][0]["kind"], "DeploymentList");
 }

@@ -6,7 +6,7 @@ use crate::{
     openapi,
     server::Api,
 };
-use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use std::hash::{DefaultHasher, Hasher as _};
 
 impl Api {
@@ -30,6 +30,11 @@ impl Api {
         } else {
             Response { status: 200, headers: Vec::new(), body: Body::Full(bytes.into()) }.with(CONTENT_TYPE, media)
         };
-        response.with(ETAG, &tag).with(VARY, "Accept")
+        let response = response.with(ETAG, &tag).with(VARY, "Accept");
+        // A place that names its content by hash holds the same for ever (upstream: kube-openapi's handler3).
+        match path.starts_with("/openapi/v3/") && request.query.has("hash") {
+            true => response.with(CACHE_CONTROL, "public, max-age=31536000, immutable"),
+            false => response,
+        }
     }
 }
