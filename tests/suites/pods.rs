@@ -287,7 +287,15 @@ fn host_ports_lead_in() {
     kubectl.ok("wait pod/web --for=condition=Ready --timeout=30s");
     let node_ip = kubectl.field("pod/web", ".status.hostIP").unwrap();
     eventually("the host port", 10, || {
-        let output = node().machine.exec(&["busybox", "wget", "-qO-", "-T", "2", &format!("http://{node_ip}:18081/")]);
+        let output = node().machine.exec(&[
+            "busybox",
+            "timeout",
+            "2",
+            "busybox",
+            "wget",
+            "-qO-",
+            &format!("http://{node_ip}:18081/"),
+        ]);
         if output.stdout == b"in\n" { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     });
 }
