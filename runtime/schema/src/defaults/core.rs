@@ -1,6 +1,7 @@
-//! Conditional defaults of the core group (pkg/apis/core/v1/defaults.go).
+//! Conditional defaults of the core group, and the aliases its conversion fills (pkg/apis/core/v1/{defaults,conversion}.go).
 use super::{Members, default, object, text};
 use crate::quantity::Quantity;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -95,6 +96,52 @@ fn copy_missing(map: &mut Members, from: &str, to: &str) {
     }
 }
 
+/// What is written as text joins the data and is not kept (Convert_v1_Secret_To_core_Secret).
+pub(super) fn secret(map: &mut Members) {
+    let Some(Value::Object(texts)) = map.remove("stringData") else { return };
+    if let Some(data) = object(map, "data").filter(|_| !texts.is_empty()) {
+        for (key, value) in texts {
+            let text = value.as_str().unwrap_or("");
+            data.insert(key, BASE64_STANDARD.encode(text).into());
+        }
+    }
+}
+
+/// One name twice; the newer field wins (Convert_v1_PodSpec_To_core_PodSpec and back).
+pub(super) fn pod_spec(spec: &mut Members) {
+    let name = match text(spec, "serviceAccountName") {
+        "" => text(spec, "serviceAccount"),
+        name => name,
+    }
+    .to_owned();
+    for field in ["serviceAccountName", "serviceAccount"] {
+        if name.is_empty() {
+            spec.remove(field);
+        } else {
+            spec.insert(field.into(), name.clone().into());
+        }
+    }
+}
+
+/// The first of several and the one of old (Convert_v1_NodeSpec_To_core_NodeSpec and back).
+pub(super) fn node_spec(spec: &mut Members) {
+    let first = spec.get("podCIDRs").and_then(|l| l.get(0)).cloned();
+    match (text(spec, "podCIDR").to_owned(), first) {
+        (one, None) if !one.is_empty() => {
+            spec.insert("podCIDRs".into(), json!([one]));
+        }
+        (one, Some(first)) if first != one => {
+            // Who sets the old field alone means it.
+            if one.is_empty() {
+                spec.insert("podCIDR".into(), first);
+            } else {
+                spec.insert("podCIDRs".into(), json!([one]));
+            }
+        }
+        _ => {}
+    }
+}
+
 /// The label that selects a namespace by its name is always right.
 pub(super) fn namespace(map: &mut Members) {
     let Some(Value::Object(meta)) = map.get_mut("metadata") else { return };
@@ -119,6 +166,9 @@ pub(super) fn replication_controller(map: &mut Members) {
 /// Only a Pod's own containers: templates keep what was written.
 pub(super) fn pod(map: &mut Members) {
     let Some(Value::Object(spec)) = map.get_mut("spec") else { return };
+    if spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|n| n < 0) {
+        spec.insert("terminationGracePeriodSeconds".into(), 1.into());
+    }
     let host_network = spec.get("hostNetwork") == Some(&Value::Bool(true));
     for list in ["containers", "initContainers"] {
         let Some(Value::Array(containers)) = spec.get_mut(list) else { continue };

@@ -80,6 +80,7 @@ fn before(kind: &str, map: &mut Members) {
     match kind {
         "Pod" => core::pod(map),
         "Namespace" => core::namespace(map),
+        "Secret" => core::secret(map),
         "ReplicationController" => core::replication_controller(map),
         "Job" => workloads::job_labels(map),
         "CustomResourceDefinition" => custom_resource_definition(map),
@@ -93,6 +94,8 @@ fn hook(package: &str, name: &str, map: &mut Members) {
         ("io.k8s.api.core.v1", "Container" | "EphemeralContainer") => core::container(map),
         ("io.k8s.api.core.v1", "Volume") => core::volume(map),
         ("io.k8s.api.core.v1", "ServiceSpec") => core::service(map),
+        ("io.k8s.api.core.v1", "PodSpec") => core::pod_spec(map),
+        ("io.k8s.api.core.v1", "NodeSpec") => core::node_spec(map),
         ("io.k8s.api.core.v1", "LimitRangeItem") => core::limit_range_item(map),
         ("io.k8s.api.core.v1", "NodeStatus") => core::node_status(map),
         ("io.k8s.api.apps.v1", "DeploymentStrategy" | "DaemonSetUpdateStrategy" | "StatefulSetUpdateStrategy") => {

@@ -89,3 +89,22 @@ fn job() {
             "podReplacementPolicy": "TerminatingOrFailed"}}),
     );
 }
+
+#[test]
+fn aliases() {
+    check(
+        "",
+        "Secret",
+        json!({"metadata": {"name": "a"}, "data": {"a": "Yg==", "c": "ZA=="}, "stringData": {"a": "x"}}),
+        json!({"metadata": {"name": "a"}, "data": {"a": "eA==", "c": "ZA=="}, "type": "Opaque"}),
+    );
+    check(
+        "",
+        "Node",
+        json!({"metadata": {"name": "a"}, "spec": {"podCIDR": "10.0.0.0/24"}}),
+        json!({"metadata": {"name": "a"}, "spec": {"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24"]}, "status": {
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}}, "nodeInfo": {"machineID": "", "systemUUID": "", "bootID": "",
+                "kernelVersion": "", "osImage": "", "containerRuntimeVersion": "", "kubeletVersion": "", "kubeProxyVersion": "",
+                "operatingSystem": "", "architecture": ""}}}),
+    );
+}

@@ -49,6 +49,8 @@ pub fn create(kind: &Kind, value: &mut Value) {
         ("", "Pod") => pod::create(map),
         ("", "Namespace") => namespace(map),
         ("", "Service") => service::create(map),
+        ("", "PersistentVolumeClaim") => data_sources(map),
+        ("apps", "DaemonSet") => set_template_generation(map, 1),
         ("batch", "Job") => job(map),
         _ => {}
     }
@@ -102,6 +104,12 @@ fn update_main(kind: &Kind, old: &Value, map: &mut Members) {
             set_in(map, "spec", "finalizers", finalizers);
         }
         ("", "Service") => service::update(old, map),
+        ("", "PersistentVolumeClaim") => data_sources(map),
+        ("apps", "DaemonSet") => {
+            let before = old["metadata"]["annotations"][TEMPLATE_GENERATION].as_str().and_then(|n| n.parse().ok());
+            let changed = map.get("spec").and_then(|s| s.get("template")) != Some(&old["spec"]["template"]);
+            set_template_generation(map, before.unwrap_or(0) + i64::from(changed));
+        }
         _ => {}
     }
 }
@@ -185,6 +193,33 @@ fn reset_status(kind: &Kind, map: &mut Members) {
             defaults::apply_type(table, id, &mut status);
             map.insert("status".into(), Value::Object(status));
         }
+    }
+}
+
+/// What older API versions had as a field of its own (pkg/apis/apps/v1/conversion.go); it counts changes of the template.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn set_template_generation(map: &mut Members, generation: i64) {
+    let meta = map.entry("metadata").or_insert_with(|| json!({})).as_object_mut();
+    if let Some(annotations) = meta.and_then(|m| defaults::object(m, "annotations")) {
+        annotations.insert(TEMPLATE_GENERATION.into(), generation.to_string().into());
+    }
+}
+
+/// Either field of a claim says where its first content comes from (NormalizeDataSources).
+fn data_sources(map: &mut Members) {
+    let Some(spec) = map.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
+        (Some(source), None) => {
+            spec.insert("dataSourceRef".into(), source);
+        }
+        (None, Some(mut reference)) if reference.get("namespace").is_none_or(|n| n == "") => {
+            if let Some(reference) = reference.as_object_mut() {
+                reference.remove("namespace");
+            }
+            spec.insert("dataSource".into(), reference);
+        }
+        _ => {}
     }
 }
 
