@@ -422,7 +422,8 @@ impl Scheduler {
         if nominated.is_none() && said("status") == "False" && said("reason") == reason && said("message") == message {
             return Ok(());
         }
-        let since = if said("status") == "False" { said("lastTransitionTime").to_owned() } else { now() };
+        let kept = Some(said("lastTransitionTime")).filter(|time| said("status") == "False" && !time.is_empty());
+        let since = kept.map_or_else(now, str::to_owned);
         let condition = json!({
             "type": "PodScheduled", "status": "False", "reason": reason, "message": message, "lastTransitionTime": since,
         });
