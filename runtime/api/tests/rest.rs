@@ -360,6 +360,18 @@ fn pods_end_gracefully_and_finalizers_hold() {
 }
 
 #[test]
+fn a_pods_metadata_can_change_though_its_spec_cannot() {
+    let server = Server::new();
+    let made = server.ok("POST", PODS, pod("p"));
+    let changed = server.ok("PATCH", &format!("{PODS}/p"), json!({"metadata": {"finalizers": ["example.com/hold"]}}));
+    assert_eq!(changed["spec"], made["spec"]);
+    let image = json!([{"op": "replace", "path": "/spec/containers/0/image", "value": "other"}]);
+    server.ok("PATCH", &format!("{PODS}/p"), image);
+    let (code, _) = server.json("PATCH", &format!("{PODS}/p"), json!({"spec": {"hostNetwork": true}}));
+    assert_eq!(code, 422);
+}
+
+#[test]
 fn status_and_spec_have_their_own_doors() {
     let server = Server::new();
     let target = "/apis/apps/v1/namespaces/default/deployments";

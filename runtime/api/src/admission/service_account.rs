@@ -57,7 +57,7 @@ fn mount_token(pod: &mut Value) {
     });
     let mut mounted = false;
     for field in ["initContainers", "containers"] {
-        for container in pod["spec"][field].as_array_mut().into_iter().flatten() {
+        for container in pod["spec"].get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {
             if !container.is_object() {
                 continue;
             }

@@ -88,7 +88,7 @@ fn carry_over(old: Option<&Value>, spec: &mut Value) {
     }
     if wants_node_ports(spec) && wants_node_ports(old) {
         let before = old["ports"].as_array().cloned().unwrap_or_default();
-        for port in spec["ports"].as_array_mut().into_iter().flatten() {
+        for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
             if port["nodePort"].as_i64().unwrap_or(0) != 0 {
                 continue;
             }
@@ -100,7 +100,7 @@ fn carry_over(old: Option<&Value>, spec: &mut Value) {
     }
     if !wants_node_ports(spec) && kind_of(spec) != "LoadBalancer" && wants_node_ports(old) {
         let before = old["ports"].as_array().cloned().unwrap_or_default();
-        for (at, port) in spec["ports"].as_array_mut().into_iter().flatten().enumerate() {
+        for (at, port) in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().enumerate() {
             if before.get(at).is_some_and(|b| b["nodePort"] == port["nodePort"]) {
                 remove(port, "nodePort");
             }
@@ -203,7 +203,7 @@ fn node_ports(range: &RangeInclusive<u16>, mut taken: Taken, spec: &mut Value, c
     let wanted = wants_node_ports(spec);
     let health = wants_health_port(spec);
     let mut own: Vec<(String, i64, u16)> = Vec::new();
-    for (at, port) in spec["ports"].as_array_mut().into_iter().flatten().enumerate() {
+    for (at, port) in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().enumerate() {
         let protocol = port["protocol"].as_str().unwrap_or("TCP").to_owned();
         let number = port["port"].as_i64().unwrap_or(0);
         let given = port["nodePort"].as_i64().unwrap_or(0);
@@ -233,7 +233,7 @@ fn node_ports(range: &RangeInclusive<u16>, mut taken: Taken, spec: &mut Value, c
     if !wanted {
         return;
     }
-    for (at, port) in spec["ports"].as_array_mut().into_iter().flatten().enumerate() {
+    for (at, port) in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().enumerate() {
         if port["nodePort"].as_i64().unwrap_or(0) != 0 {
             continue;
         }

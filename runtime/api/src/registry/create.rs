@@ -60,6 +60,8 @@ impl Api {
     async fn create_named(&self, target: &mut Target<'_>, mut object: Value) -> Result<Object, Status> {
         defaults::apply(target.kind, &mut object);
         admission::mutate(self, target, None, &mut object).await?;
+        // What admission added has defaults of its own.
+        defaults::apply(target.kind, &mut object);
         prepare::create(target.kind, &mut object);
         let _held = behavior::allocate(self, target, None, &mut object).await?;
         let name = meta::text(meta::metadata(&mut object)?, "name").to_owned();

@@ -52,7 +52,9 @@ impl Api {
                 }
                 Err(status) => return Err(status),
             };
-            let old = current.to_value();
+            // As upstream reads from storage: what was written before a default existed has it from now on.
+            let mut old = current.to_value();
+            defaults::apply(target.kind, &mut old);
             let new = change(&old, target)?;
             match self.try_update(target, &current, &old, new).await? {
                 Some(object) => return Ok(object),
@@ -101,6 +103,7 @@ impl Api {
         }
         defaults::apply(target.kind, &mut new);
         admission::mutate(self, target, Some(old), &mut new).await?;
+        defaults::apply(target.kind, &mut new);
         prepare::update(target.kind, target.sub.name(), old, &mut new);
         let _held = behavior::allocate(self, target, Some(old), &mut new).await?;
         let causes = check::validate(target.kind, &new, Some(old), target.sub.name());
