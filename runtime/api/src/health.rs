@@ -91,7 +91,7 @@ impl Health {
             "readyz" => *scope != Scope::Live,
             _ => true,
         };
-        let checks = self.checks.read().map_or_else(|e| e.into_inner(), |c| c);
+        let checks = self.checks.read().unwrap_or_else(|e| e.into_inner());
         checks.iter().filter(|(_, scope, _)| counts(scope)).map(|(n, _, c)| (n.clone(), c.clone())).collect()
     }
 }

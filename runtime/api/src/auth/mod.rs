@@ -8,7 +8,8 @@ pub mod service_account;
 pub mod x509;
 
 use crate::{Object, clock, http::User};
-use http::{HeaderMap, header};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderValue, header};
 use ring::digest;
 use serde_json::{Value, json};
 use service_account::Claims;
@@ -72,19 +73,23 @@ impl Authenticator {
     /// `certificate` is the connection's user. Takes the Authorization header out.
     pub fn authenticate(&self, certificate: Option<&Arc<User>>, headers: &mut HeaderMap) -> Result<Arc<User>, String> {
         let authorization = headers.remove(header::AUTHORIZATION);
+        let from_websocket = websocket_token(headers)?;
         if let Some(user) = certificate {
             return Ok(user.clone());
         }
-        let Some(authorization) = authorization else {
+        let from_header = match &authorization {
+            None => None,
+            Some(value) => {
+                let text = value.to_str().map_err(|_| "the Authorization header is not text")?.trim();
+                let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+                // Other schemes are nobody's, as upstream: the request goes on as anonymous.
+                scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+            }
+        };
+        let Some(token) = from_header.or(from_websocket) else {
             return Ok(Arc::new(User::new(ANONYMOUS, &[UNAUTHENTICATED])));
         };
-        let text = authorization.to_str().map_err(|_| "the Authorization header is not text")?.trim();
-        let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            // Other schemes are nobody's, as upstream: the request goes on as anonymous.
-            return Ok(Arc::new(User::new(ANONYMOUS, &[UNAUTHENTICATED])));
-        }
-        let mut user = self.token(token.trim(), &self.audiences)?.user;
+        let mut user = self.token(&token, &self.audiences)?.user;
         user.groups.push(AUTHENTICATED.into());
         Ok(Arc::new(user))
     }
@@ -145,8 +150,76 @@ impl Authenticator {
     }
 }
 
+/// Browsers cannot set headers on a WebSocket: they send the token as one of the subprotocols
+/// (apiserver/pkg/authentication/request/websocket/protocol.go). Takes it out of the list.
+fn websocket_token(headers: &mut HeaderMap) -> Result<Option<String>, String> {
+    const PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
+    let given = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let given: Vec<String> = given.flat_map(|list| list.split(',')).map(|name| name.trim().to_owned()).collect();
+    let (tokens, others): (Vec<String>, Vec<String>) = given.into_iter().partition(|name| name.starts_with(PREFIX));
+    let Some(token) = tokens.first().and_then(|token| token.strip_prefix(PREFIX)) else { return Ok(None) };
+    if tokens.len() > 1 {
+        return Err("multiple base64.bearer.authorization tokens specified".into());
+    }
+    if others.is_empty() {
+        return Err("missing additional subprotocol".into());
+    }
+    let token = URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let token = token.ok_or("invalid base64.bearer.authorization token encoding")?;
+    let others = HeaderValue::from_str(&others.join(", ")).map_err(|error| error.to_string())?;
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, others);
+    Ok(Some(token))
+}
+
 /// Go's %q of a string slice.
 fn go_strings(list: &[String]) -> String {
     let quoted: Vec<String> = list.iter().map(|s| format!("{s:?}")).collect();
     format!("[{}]", quoted.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_of_browsers() {
+        let check = |given: &str, token: Result<Option<&str>, ()>, left: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, given.parse().unwrap());
+            let got = websocket_token(&mut headers);
+            assert_eq!(got.as_ref().map(Option::as_deref).map_err(drop), token, "{given}");
+            assert_eq!(headers[header::SEC_WEBSOCKET_PROTOCOL], left, "{given}");
+        };
+        let token = format!("base64url.bearer.authorization.k8s.io.{}", URL_SAFE_NO_PAD.encode("a.b.c"));
+        check("v4.channel.k8s.io", Ok(None), "v4.channel.k8s.io");
+        check(&format!("{token}, v4.channel.k8s.io"), Ok(Some("a.b.c")), "v4.channel.k8s.io");
+        check(&token, Err(()), &token);
+        check(&format!("{token},{token},x"), Err(()), &format!("{token},{token},x"));
+    }
+
+    #[test]
+    fn credentials() {
+        let authenticator =
+            Authenticator::new(Arc::new(jwt::tests::keys()), "https://issuer", Arc::new(|_, _, _| None));
+        let check = |authorization: &str, want: Result<&str, ()>| {
+            let mut headers = HeaderMap::new();
+            if !authorization.is_empty() {
+                headers.insert(header::AUTHORIZATION, authorization.parse().unwrap());
+            }
+            let got = authenticator.authenticate(None, &mut headers);
+            assert_eq!(got.as_ref().map(|user| user.name.as_str()).map_err(drop), want, "{authorization}");
+            assert!(headers.is_empty());
+        };
+        check("", Ok(ANONYMOUS));
+        check("Basic eDp5", Ok(ANONYMOUS));
+        check("Bearer ", Err(()));
+        check("bearer rubbish", Err(()));
+        let other = jwt::tests::keys().sign(&Claims { iss: "https://issuer".into(), ..Claims::default() }).unwrap();
+        check(&format!("Bearer {other}"), Err(()));
+        let foreign = authenticator.keys().sign(&Claims { iss: "https://else".into(), ..Claims::default() }).unwrap();
+        check(&format!("Bearer {foreign}"), Err(()));
+        let mut headers = HeaderMap::new();
+        let user = Arc::new(User::new("ann", &[]));
+        assert_eq!(authenticator.authenticate(Some(&user), &mut headers), Ok(user));
+    }
 }

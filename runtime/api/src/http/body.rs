@@ -97,6 +97,31 @@ pub fn accepts_gzip(accept_encoding: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    fn compressed(text: Vec<u8>) -> (bool, Vec<u8>) {
+        let response = futures_lite::future::block_on(compress(Response::json(200, text)));
+        let Body::Full(body) = response.body else { panic!("no body") };
+        (response.headers.iter().any(|(name, value)| name == header::CONTENT_ENCODING && value == "gzip"), body.into())
+    }
+
+    #[test]
+    fn large_answers_shrink() {
+        let large: Vec<u8> = b"{\"a\":\"bcd\"}".iter().copied().cycle().take(GZIP_FROM_BYTES).collect();
+        let (is_packed, body) = compressed(large.clone());
+        assert!(is_packed && body.len() < large.len() / 10);
+        let mut unpacked = Vec::new();
+        flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut unpacked).unwrap();
+        assert_eq!(unpacked, large);
+        assert_eq!(compressed(large[1..].to_vec()), (false, large[1..].to_vec()));
+        let random: Vec<u8> = (0u64..GZIP_FROM_BYTES as u64)
+            .map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 ^ n as u8)
+            .collect();
+        let packed = compressed(random.clone());
+        assert!(packed.1.len() <= random.len());
+    }
+
     #[test]
     fn accept_encoding() {
         for (header, want) in [
@@ -107,7 +132,7 @@ mod tests {
             ("", false),
             ("xgzip", false),
         ] {
-            assert_eq!(super::accepts_gzip(header), want, "{header}");
+            assert_eq!(accepts_gzip(header), want, "{header}");
         }
     }
 }

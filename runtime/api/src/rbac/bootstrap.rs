@@ -287,10 +287,13 @@ fn action(expected: &Entry, existing: Option<&Object>) -> Option<Action> {
     object.map(Action::Update)
 }
 
+/// A kind and its objects by namespace and name.
+type Live = (Arc<Kind>, BTreeMap<(String, String), Object>);
+
 /// Brings the cluster's roles and bindings up to the table. `client` acts for a member of system:masters. Writes run
 /// side by side, so that they share flushes. Returns how many objects were written.
 pub async fn ensure_policy(client: &Client) -> Result<usize, Status> {
-    let mut live: BTreeMap<&str, (Arc<Kind>, BTreeMap<(String, String), Object>)> = BTreeMap::new();
+    let mut live: BTreeMap<&str, Live> = BTreeMap::new();
     for (group, version, plural) in RBAC_KINDS {
         let kind = client
             .kind(group, version, plural)
