@@ -153,3 +153,53 @@ fn the_socket_of_no_runtime_is_waited_for() {
     node.machine.runtime("start");
     node.wait_ready();
 }
+
+/// A disk that fills up: writes are refused with the reason, reads and watches go on, and room makes all well again.
+#[test]
+fn a_full_disk_and_a_read_only_one() {
+    let mut node = Node::up("disk", "");
+    node.stop("TERM");
+    node.machine.sh("mount -t tmpfs -o size=12m small /var/lib/mote");
+    node.start();
+    // The administrator's file is inside the small disk now, out of this machine's sight.
+    let copy = || node.machine.sh("cat /var/lib/mote/kubeconfig");
+    let kubeconfig = eventually("a kubeconfig", 20, || {
+        match node.machine.exec(&["test", "-s", "/var/lib/mote/kubeconfig"]).status.success() {
+            true => Ok(copy()),
+            false => Err("none".to_owned()),
+        }
+    });
+    std::fs::write(node.machine.state().join("files/mote/kubeconfig"), kubeconfig).unwrap();
+    node.wait_ready();
+    node.kubectl.wait_for_account();
+    node.kubectl.ok("create configmap before");
+    node.machine.sh("busybox dd if=/dev/zero of=/var/lib/mote/fill bs=1k 2>/dev/null || true");
+    let refused = eventually("a write is refused", 30, || {
+        let answer = node.kubectl.run(&format!(
+            "create configmap full-{} --from-literal=a={}",
+            std::process::id(),
+            "x".repeat(60_000)
+        ));
+        if answer.success {
+            node.kubectl.run(&format!("delete configmap full-{}", std::process::id()));
+            return Err("it works".to_owned());
+        }
+        Ok(answer.stderr)
+    });
+    let refused = refused.to_lowercase();
+    assert!(refused.contains("full") || refused.contains("no space"), "{refused}");
+    node.kubectl.ok("get configmap before");
+    node.kubectl.ok("get --raw /livez");
+    node.machine.sh("rm /var/lib/mote/fill");
+    eventually("writes work again", 30, || {
+        let answer = node.kubectl.run("create configmap after");
+        if answer.success { Ok(()) } else { Err(answer.to_string()) }
+    });
+
+    node.stop("TERM");
+    node.machine.sh("mount -o remount,ro /var/lib/mote");
+    let output = node.machine.exec(&["timeout", "10", &mote_tests::binary().display().to_string(), "run"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("/var/lib/mote") && text.to_lowercase().contains("read-only"), "{text}");
+}
