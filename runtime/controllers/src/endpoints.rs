@@ -195,20 +195,27 @@ fn labels(service: &Object) -> Value {
 
 /// Addresses by the ports they have.
 #[derive(Default)]
-struct Addresses(BTreeMap<String, (Vec<Value>, Vec<Value>, Vec<Value>)>);
+struct Addresses(BTreeMap<String, Subset>);
+
+#[derive(Default)]
+struct Subset {
+    ports: Vec<Value>,
+    ready: Vec<Value>,
+    not_ready: Vec<Value>,
+}
 
 impl Addresses {
     fn add(&mut self, address: Value, mut ports: Vec<Value>, ready: bool) {
         ports.sort_by_key(ToString::to_string);
         let key = Value::from(ports.clone()).to_string();
-        let (_, yes, no) = self.0.entry(key).or_insert_with(|| (ports, Vec::new(), Vec::new()));
-        if ready { yes } else { no }.push(address);
+        let subset = self.0.entry(key).or_insert_with(|| Subset { ports, ..Subset::default() });
+        if ready { &mut subset.ready } else { &mut subset.not_ready }.push(address);
     }
 
     /// Subsets in a stable order, and whether some addresses did not fit; ready ones have precedence.
     fn into_subsets(self) -> (Vec<Value>, bool) {
-        let total: usize = self.0.values().map(|(_, yes, no)| yes.len() + no.len()).sum();
-        let ready: usize = self.0.values().map(|(_, yes, _)| yes.len()).sum();
+        let total: usize = self.0.values().map(|s| s.ready.len() + s.not_ready.len()).sum();
+        let ready: usize = self.0.values().map(|s| s.ready.len()).sum();
         let mut room_ready = MAX_ADDRESSES;
         let mut room_not_ready = MAX_ADDRESSES.saturating_sub(ready);
         let take = |list: &mut Vec<Value>, room: &mut usize| {
@@ -219,11 +226,11 @@ impl Addresses {
             *room -= list.len();
         };
         let mut subsets = Vec::new();
-        for (ports, mut yes, mut no) in self.0.into_values() {
-            take(&mut yes, &mut room_ready);
-            take(&mut no, &mut room_not_ready);
+        for Subset { ports, mut ready, mut not_ready } in self.0.into_values() {
+            take(&mut ready, &mut room_ready);
+            take(&mut not_ready, &mut room_not_ready);
             let mut subset = Map::new();
-            for (name, list) in [("addresses", yes), ("notReadyAddresses", no), ("ports", ports)] {
+            for (name, list) in [("addresses", ready), ("notReadyAddresses", not_ready), ("ports", ports)] {
                 if !list.is_empty() {
                     subset.insert(name.into(), list.into());
                 }

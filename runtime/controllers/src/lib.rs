@@ -2,7 +2,8 @@
 //!
 //! Every controller reads the store's current root through its client, so it sees its own writes as soon as they
 //! are acknowledged: the expectations and consistency stores that upstream needs over its caches have no place here.
-//! What they share is in `owner`, `pod`, `pod_control`, `status`, `hash` and `amounts`; the rest is one behaviour a file.
+//! What they share is in `session`, `owner`, `pod`, `pod_control`, `status`, `history`, `hash`, `amounts` and `service_pods`;
+//! the rest is one behaviour a file. Absent: cloud, certificate signing, volume binding, resource quota, legacy token Secrets.
 
 mod amounts;
 mod hash;
@@ -28,7 +29,6 @@ mod node_lifecycle;
 mod pod_gc;
 mod protection;
 mod replicaset;
-//mod resourcequota;
 mod root_ca;
 mod serviceaccount;
 mod statefulset;
@@ -80,7 +80,6 @@ pub fn start_all(client: &Client, config: &Config) {
     taint_eviction::start(client);
     pod_gc::start(client, config);
     disruption::start(client);
-    //resourcequota::start(client);
     ttl_after_finished::start(client);
     protection::start(client);
 }

@@ -70,7 +70,7 @@ impl Reconciler for Controller {
             };
             if change.new.is_none() {
                 self.scheduled().remove(&key);
-            } else if !pod::node_name(object).is_empty() && !(same("spec.nodeName") && same("spec.tolerations")) {
+            } else if !(pod::node_name(object).is_empty() || same("spec.nodeName") && same("spec.tolerations")) {
                 queue.add(key);
             }
             return;

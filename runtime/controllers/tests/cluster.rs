@@ -411,3 +411,48 @@ fn pods_leave_tainted_and_vanished_nodes() {
         |taints| taints.contains("node.kubernetes.io/unschedulable"),
     );
 }
+
+#[test]
+fn a_settled_cluster_writes_nothing() {
+    let cluster = start_with_node("quiet");
+    cluster.create("deployments", deployment(2));
+    cluster.create(
+        "services",
+        json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}}),
+    );
+    cluster.create(
+        "services",
+        json!({"metadata": {"name": "bare"}, "spec": {"clusterIP": "None", "selector": {"app": "none"}}}),
+    );
+    let labelled = |app: &str| {
+        let mut template = template("one");
+        template["metadata"]["labels"]["app"] = app.into();
+        (json!({"matchLabels": {"app": app}}), template)
+    };
+    let (selector, pod) = labelled("agent");
+    cluster
+        .create("daemonsets", json!({"metadata": {"name": "agent"}, "spec": {"selector": selector, "template": pod}}));
+    let (selector, pod) = labelled("db");
+    cluster.create(
+        "statefulsets",
+        json!({"metadata": {"name": "db"}, "spec": {"serviceName": "db", "selector": selector, "template": pod}}),
+    );
+    let (_, mut pod) = labelled("job");
+    pod["spec"]["restartPolicy"] = "Never".into();
+    cluster.create("jobs", json!({"metadata": {"name": "job"}, "spec": {"template": pod}}));
+    cluster.create(
+        "poddisruptionbudgets",
+        json!({"metadata": {"name": "web"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}}),
+    );
+    cluster.until(
+        || {
+            cluster.play_kubelet(true);
+            cluster.list("pods").len()
+        },
+        |pods| *pods == 5,
+    );
+    cluster.play_kubelet(true);
+    cluster.until_quiet();
+    let job = cluster.get("jobs", "job").unwrap();
+    assert_eq!((&job["status"]["active"], &job["status"]["ready"]), (&json!(1), &json!(1)));
+}

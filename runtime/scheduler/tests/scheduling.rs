@@ -54,6 +54,7 @@ fn pods_wait_for_what_they_need() {
     );
     // It is no longer wanted, and must not be in the way of anything.
     cluster.delete("pods", "huge", "Background");
+    cluster.until_quiet();
     // Room is made, and the waiting pod goes in by itself.
     cluster.patch("pods", "a", Sub::Status, json!({"status": {"phase": "Succeeded"}}));
     cluster.until(|| node_of(&cluster, "b"), |node| *node == NODE);

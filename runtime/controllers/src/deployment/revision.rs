@@ -66,7 +66,7 @@ impl Controller {
         if !annotations.is_empty() || int(&set, "spec.minReadySeconds") != min_ready {
             let mut value = set.to_value();
             for (name, text) in annotations {
-                value["metadata"]["annotations"][name] = text.into();
+                value["metadata"]["annotations"][name] = text;
             }
             value["spec"]["minReadySeconds"] = min_ready.into();
             // The write wakes this Deployment again, and then its own revision is brought along.
