@@ -4,6 +4,7 @@
 //! takes version 3 as JSON, and turns to version 2, as protobuf, only when that fails.
 pub(crate) mod json;
 mod paths;
+mod protobuf;
 mod schemas;
 
 #[cfg(test)]
@@ -19,6 +20,8 @@ use std::{
 };
 
 const JSON: &str = "application/json";
+const PROTOBUF_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const TITLE: &str = "Kubernetes";
 
 /// The two versions of OpenAPI, as far as they differ here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,25 +30,31 @@ enum Dialect {
     V3,
 }
 
+/// Takes each member of an object: its name, and what writes its own members.
+type Visit<'a> = &'a mut dyn FnMut(&str, &dyn Fn(&mut Json));
+
 /// The document at a path, with its media type; None when there is none, or not in a form the client accepts. The query
 /// carries a hash that only keeps caches apart: one that is no longer right gets what is.
 pub fn document(catalog: &Catalog, path: &str, _query: &Query, accept: &str) -> Option<(&'static str, Vec<u8>)> {
     let path = path.strip_prefix("/openapi/")?.trim_end_matches('/');
-    if !accepts_json(accept) {
-        return None;
-    }
+    let media = accept.split(',').find_map(|clause| {
+        match clause.split(';').next().unwrap_or("").trim() {
+            "" | JSON | "application/*" | "*/*" => Some(JSON),
+            // The second is the name that client-go asks for, which is no media type.
+            PROTOBUF_V2 | "application/com.github.proto-openapi.spec.v2@v1.0+protobuf" if path == "v2" => {
+                Some(PROTOBUF_V2)
+            }
+            _ => None,
+        }
+    })?;
     let bytes = match path.split_once('/') {
+        None if path == "v2" && media == PROTOBUF_V2 => all_as_protobuf(catalog),
         None if path == "v2" => all(catalog),
         None if path == "v3" => root(catalog),
         Some(("v3", version)) => one(catalog, version)?,
         _ => return None,
     };
-    Some((JSON, bytes))
-}
-
-fn accepts_json(accept: &str) -> bool {
-    let media = |clause: &str| matches!(clause.split(';').next().unwrap_or("").trim(), "" | JSON | "application/*" | "*/*");
-    accept.split(',').any(media)
+    Some((media, bytes))
 }
 
 /// Where each document is. Its hash in the query lets clients keep it for as long as it does not change.
@@ -78,10 +87,16 @@ fn one(catalog: &Catalog, version: &str) -> Option<Vec<u8>> {
     let schemas = Schemas::new(Dialect::V3, catalog, &kinds);
     let mut json = Json::default();
     json.open(b'{').field("openapi", "3.0.0").object("info", info).object("paths", |json| {
-        paths::write(Dialect::V3, &kinds, json);
+        paths::each(Dialect::V3, &kinds, &mut |name, write| {
+            json.object(name, write);
+        });
     });
     json.object("components", |json| {
-        json.object("schemas", |json| schemas.write(json));
+        json.object("schemas", |json| {
+            schemas.each(&mut |name, write| {
+                json.object(name, write);
+            })
+        });
     });
     json.close(b'}');
     Some(json.finish())
@@ -91,13 +106,27 @@ fn all(catalog: &Catalog) -> Vec<u8> {
     let schemas = Schemas::new(Dialect::V2, catalog, &catalog.kinds);
     let mut json = Json::default();
     json.open(b'{').field("swagger", "2.0").object("info", info).object("paths", |json| {
-        paths::write(Dialect::V2, &catalog.kinds, json);
+        paths::each(Dialect::V2, &catalog.kinds, &mut |name, write| {
+            json.object(name, write);
+        });
     });
-    json.object("definitions", |json| schemas.write(json));
+    json.object("definitions", |json| {
+        schemas.each(&mut |name, write| {
+            json.object(name, write);
+        })
+    });
     json.close(b'}');
     json.finish()
 }
 
+fn all_as_protobuf(catalog: &Catalog) -> Vec<u8> {
+    let mut writer = protobuf::Writer::new(TITLE, crate::KUBERNETES_VERSION);
+    paths::each(Dialect::V2, &catalog.kinds, &mut |name, write| writer.path(name, write));
+    let schemas = Schemas::new(Dialect::V2, catalog, &catalog.kinds);
+    schemas.each(&mut |name, write| writer.definition(name, write));
+    writer.finish()
+}
+
 fn info(json: &mut Json) {
-    json.field("title", "Kubernetes").field("version", crate::KUBERNETES_VERSION);
+    json.field("title", TITLE).field("version", crate::KUBERNETES_VERSION);
 }

@@ -1,7 +1,7 @@
 //! Which path takes which verb with which parameters and bodies. The operations' names are those that client generators
 //! make method names of (`readCoreV1NamespacedPod`).
 use super::{
-    Dialect,
+    Dialect, Visit,
     json::Json,
     schemas::{META, PATCH, definition, list_definition, reference},
 };
@@ -61,26 +61,26 @@ struct Place<'a> {
     operations: Vec<Operation<'a>>,
 }
 
-pub(super) fn write(dialect: Dialect, kinds: &[Arc<Kind>], json: &mut Json) {
+pub(super) fn each(dialect: Dialect, kinds: &[Arc<Kind>], visit: Visit<'_>) {
     for kind in kinds {
         let (base, scope) = (api_path(&kind.group, &kind.version), version_words(&kind.group, &kind.version));
         for place in places(kind).into_iter().filter(|place| !place.operations.is_empty()) {
-            json.object(&format!("/{base}/{}", place.path), |json| {
-                let in_path =
-                    ["name", "namespace"].into_iter().filter(|name| place.path.contains(&format!("{{{name}}}")));
-                json.objects("parameters", in_path, |json, name| {
-                    json.field("in", "path").field("name", name).key("required").raw("true");
-                    write_type(dialect, "string", json);
-                });
-                for operation in &place.operations {
-                    json.object(operation.method, |json| {
-                        let id = format!("{}{scope}{}", operation.word, place.name);
-                        json.field("operationId", &id);
-                        write_operation(dialect, operation, json);
-                    });
-                }
-            });
+            visit(&format!("/{base}/{}", place.path), &|json| write_place(dialect, &place, &scope, json));
         }
+    }
+}
+
+fn write_place(dialect: Dialect, place: &Place<'_>, scope: &str, json: &mut Json) {
+    let in_path = ["name", "namespace"].into_iter().filter(|name| place.path.contains(&format!("{{{name}}}")));
+    json.objects("parameters", in_path, |json, name| {
+        json.field("in", "path").field("name", name).key("required").raw("true");
+        write_type(dialect, "string", json);
+    });
+    for operation in &place.operations {
+        json.object(operation.method, |json| {
+            json.field("operationId", &format!("{}{scope}{}", operation.word, place.name));
+            write_operation(dialect, operation, json);
+        });
     }
 }
 

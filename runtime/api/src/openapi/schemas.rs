@@ -1,5 +1,5 @@
 //! The types behind the kinds as JSON schemas: the roots and everything they lead to.
-use super::{Dialect, json::Json};
+use super::{Dialect, Visit, json::Json};
 use mote_schema::{
     Catalog, Kind,
     table::{Container, Field, ListType, Shape, Table, TypeId},
@@ -94,19 +94,19 @@ impl<'a> Schemas<'a> {
         }
     }
 
-    pub fn write(&self, json: &mut Json) {
+    pub fn each(&self, visit: Visit<'_>) {
         for (name, (table, id)) in &self.types {
-            json.object(name, |json| self.write_type(table, *id, self.kinds.get(name), json));
+            visit(name, &|json| self.write_type(table, *id, self.kinds.get(name), json));
         }
         for (name, kind) in &self.lists {
-            json.object(name, |json| self.write_list(kind, json));
+            visit(name, &|json| self.write_list(kind, json));
         }
         for (name, v2, v3) in SCALARS {
-            json.object(name, |json| {
+            visit(name, &|json| {
                 json.raw(if self.dialect == Dialect::V2 { v2 } else { v3 });
             });
         }
-        json.object(PATCH, |json| {
+        visit(PATCH, &|json| {
             json.field("type", "object");
         });
     }

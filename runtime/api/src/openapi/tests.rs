@@ -47,7 +47,10 @@ fn every_reference_leads_somewhere() {
         assert!(get(absent).is_none(), "{absent}");
     }
     let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-    assert!(document(&Catalog::builtin(), "/openapi/v2", &Query::parse(""), protobuf).is_none());
+    let get = |path| document(&Catalog::builtin(), path, &Query::parse(""), protobuf);
+    assert!(get("/openapi/v3/api/v1").is_none());
+    let (media, bytes) = get("/openapi/v2").expect("version 2");
+    assert_eq!((media, bytes.starts_with(b"\x0a\x032.0")), (PROTOBUF_V2, true));
 }
 
 #[test]
