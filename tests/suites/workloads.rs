@@ -47,6 +47,10 @@ spec:
     )
 }
 
+fn node_ip() -> String {
+    node().kubectl.field("nodes", ".items[0].status.addresses[?(@.type==\"InternalIP\")].address").unwrap()
+}
+
 /// From the node itself, as its host network sees it.
 fn curl(url: &str) -> Result<String, String> {
     let output = node().machine.exec(&["busybox", "timeout", "2", "busybox", "wget", "-qO-", url]);
@@ -72,7 +76,8 @@ fn a_deployment_is_rolled_out_scaled_back_and_deleted() {
     kubectl.apply(&web("web", 1, "two"));
     kubectl.ok("rollout status deployment/web --timeout=60s");
     let port = kubectl.field("service/web", ".spec.ports[0].nodePort").unwrap();
-    eventually("the new version answers", 10, || match curl(&format!("http://127.0.0.1:{port}/"))? {
+    let node_ip = node_ip();
+    eventually("the new version answers", 10, || match curl(&format!("http://{node_ip}:{port}/"))? {
         text if text.starts_with("two ") => Ok(()),
         text => Err(text),
     });
@@ -82,7 +87,7 @@ fn a_deployment_is_rolled_out_scaled_back_and_deleted() {
     );
     kubectl.ok("rollout undo deployment/web");
     kubectl.ok("rollout status deployment/web --timeout=60s");
-    eventually("the old version answers again", 10, || match curl(&format!("http://127.0.0.1:{port}/"))? {
+    eventually("the old version answers again", 10, || match curl(&format!("http://{node_ip}:{port}/"))? {
         text if text.starts_with("one ") => Ok(()),
         text => Err(text),
     });
@@ -116,9 +121,8 @@ fn a_service_is_reached_by_name_and_by_node_port() {
     }
     let address = kubectl.field("service/web", ".spec.clusterIP").unwrap();
     let port = kubectl.field("service/web", ".spec.ports[0].nodePort").unwrap();
-    let node_ip = kubectl.field("nodes", ".items[0].status.addresses[?(@.type==\"InternalIP\")].address").unwrap();
-    for url in [format!("http://{address}/"), format!("http://{node_ip}:{port}/"), format!("http://127.0.0.1:{port}/")]
-    {
+    let node_ip = node_ip();
+    for url in [format!("http://{address}/"), format!("http://{node_ip}:{port}/")] {
         eventually(&format!("{url} from the host"), 10, || curl(&url));
     }
     // Both pods get their share.
@@ -187,11 +191,11 @@ fn pods_reach_the_api_with_their_account() {
             && environment.contains("KUBERNETES_SERVICE_PORT=443\n"),
         "{environment}"
     );
-    // The Service leads to the API server: nc says whether the port is open.
+    // The Service leads to the API server: TLS answers what is no hello with an alert.
     eventually("the kubernetes Service", 10, || {
-        let answer =
-            kubectl.with_input(&["exec", "client", "--", "nc", "-z", "-w", "3", "kubernetes.default", "443"], None);
-        if answer.success { Ok(()) } else { Err(answer.to_string()) }
+        let line = "printf 'no hello at all\\n' | timeout 5 nc kubernetes.default 443 | wc -c";
+        let answer = kubectl.with_input(&["exec", "client", "--", "sh", "-c", line], None);
+        if answer.stdout.trim().parse::<u32>().is_ok_and(|bytes| bytes > 0) { Ok(()) } else { Err(answer.to_string()) }
     });
 }
 
