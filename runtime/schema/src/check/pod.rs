@@ -261,12 +261,25 @@ fn update(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
                 .forbidden(&name, &format!("only deletion is allowed, but found new scheduling gate '{}'", name.str()));
         }
     }
-    let (Some(new_map), Some(old_map)) = (new.value.as_object(), old.value.as_object()) else { return };
-    let mut munged = new_map.clone();
-    take_over(&mut munged, old_map, !gates.is_empty());
-    if munged != *old_map {
-        let changed = differences(old_map, &munged);
+    let (Value::Object(mut munged), Value::Object(old)) = (without_nulls(new.value), without_nulls(old.value)) else {
+        return;
+    };
+    take_over(&mut munged, &old, !gates.is_empty());
+    if munged != old {
+        let changed = differences(&old, &munged);
         errors.forbidden(new, &format!("pod updates may not change fields other than {UPDATABLE}\n{changed}"));
+    }
+}
+
+/// A null is an absent field to Go; a pod that was stored with one must not be stuck for it.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let members = map.iter().filter(|(_, v)| !v.is_null());
+            Value::Object(members.map(|(k, v)| (k.clone(), without_nulls(v))).collect())
+        }
+        Value::Array(list) => list.iter().map(without_nulls).collect(),
+        plain => plain.clone(),
     }
 }
 

@@ -224,6 +224,12 @@ fn running_pods_hardly_change() {
         })),
         &[],
     );
+    let catalog = Catalog::builtin();
+    let kind = catalog.by_kind("", "v1", "Pod").unwrap();
+    let mut stored = ready(kind, pod(|_| {}));
+    let new = stored.clone();
+    stored["spec"]["initContainers"] = Value::Null;
+    assert_eq!(check::validate(kind, &new, Some(&stored), ""), []);
     let found = causes("Pod", pod(|p| p["spec"]["nodeName"] = json!("n")), Some(pod(|_| {})));
     assert_eq!((found.len(), found[0].0.as_str(), found[0].1.as_str()), (1, "spec", FORBIDDEN));
     assert!(
