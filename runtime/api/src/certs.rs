@@ -378,7 +378,11 @@ fn write_kubeconfig(options: &Options, authority: &Authority) -> Result<(), Erro
     }
     let issued = authority.issue(client_params(ADMIN, &["system:masters"]))?;
     let text = kubeconfig(&options.server, &authority.certificate, ADMIN, &issued);
-    write_atomic(&path, text.as_bytes(), 0o600).map_err(Error::file("writing", path))
+    // Not flushed: one that a power cut spoils is written again at the next start.
+    let fresh = options.dir.join("kubeconfig.new");
+    write_new(&fresh, text.as_bytes(), 0o600)
+        .and_then(|_| fs::rename(&fresh, &path))
+        .map_err(Error::file("writing", path))
 }
 
 fn kubeconfig(server: &str, authority: &str, user: &str, issued: &Issued) -> String {
@@ -460,8 +464,15 @@ impl Files {
             fs::remove_dir_all(&fresh).map_err(file("removing"))?;
         }
         fs::create_dir_all(&fresh).map_err(file("making"))?;
+        // All are on their way before the first is waited for: one flush of the file system's journal, not nine.
+        let mut written = Vec::new();
         for (name, text, mode) in &self.pending {
-            write_synced(&fresh.join(name), text.as_bytes(), *mode).map_err(file("writing into"))?;
+            let new = write_new(&fresh.join(name), text.as_bytes(), *mode).map_err(file("writing into"))?;
+            rustix::fs::fadvise(&new, 0, None, rustix::fs::Advice::DontNeed).unwrap_or(());
+            written.push(new);
+        }
+        for new in written {
+            new.sync_all().map_err(file("flushing into"))?;
         }
         sync(&fresh).map_err(file("flushing"))?;
         fs::rename(&fresh, &self.dir).map_err(file("renaming"))?;
@@ -474,12 +485,12 @@ fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".new");
     let fresh = PathBuf::from(fresh);
-    write_synced(&fresh, bytes, mode)?;
+    write_new(&fresh, bytes, mode)?.sync_all()?;
     fs::rename(&fresh, path)?;
     sync(path.parent().unwrap_or(Path::new(".")))
 }
 
-fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<fs::File> {
     use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
     // One left by a power cut may have another mode.
     if let Err(error) = fs::remove_file(path)
@@ -489,7 +500,7 @@ fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     }
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    Ok(file)
 }
 
 fn sync(dir: &Path) -> io::Result<()> {
@@ -624,6 +635,24 @@ mod tests {
             ["apiserver.crt", "apiserver.key", "ca.crt", "ca.crt.damaged", "ca.key", "ca.key.damaged", "kubeconfig"]
         );
         assert_eq!(dir.changes(&["board"]), [""; 0]);
+    }
+
+    #[test]
+    fn renewal_follows_what_is_due() {
+        let dir = Dir::new();
+        let certificates = Arc::new(dir.open(&["board"]));
+        let executor = async_executor::Executor::new();
+        executor.spawn(certificates.clone().keep_fresh()).detach();
+        // As when the clock jumps past the end of the certificate.
+        fs::remove_file(dir.path("apiserver.crt")).unwrap();
+        certificates.serving.retry_at(0);
+        futures_lite::future::block_on(executor.run(async {
+            while certificates.serving.seconds_left() == 0 {
+                certificates.serving.ask();
+                futures_lite::future::yield_now().await;
+            }
+        }));
+        assert!(dir.path("apiserver.crt").exists());
     }
 
     #[test]

@@ -59,8 +59,15 @@ impl Serving {
         self.renew_at.store(seconds, Ordering::Release);
     }
 
-    fn seconds_left(&self) -> u64 {
+    pub(crate) fn seconds_left(&self) -> u64 {
         u64::try_from(self.renew_at.load(Ordering::Acquire) - clock::now_seconds()).unwrap_or(0)
+    }
+
+    /// Is it due? Then whoever renews it wakes.
+    pub(crate) fn ask(&self) {
+        if self.seconds_left() == 0 {
+            self.due.notify(1);
+        }
     }
 
     /// Resolves when the certificate is to be renewed.
@@ -81,9 +88,7 @@ impl Serving {
 
 impl ResolvesServerCert for Serving {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        if self.seconds_left() == 0 {
-            self.due.notify(1);
-        }
+        self.ask();
         Some(self.current())
     }
 }
