@@ -456,3 +456,33 @@ fn a_settled_cluster_writes_nothing() {
     let job = cluster.get("jobs", "job").unwrap();
     assert_eq!((&job["status"]["active"], &job["status"]["ready"]), (&json!(1), &json!(1)));
 }
+
+#[test]
+fn a_job_gives_up() {
+    let cluster = start_with_node("give-up");
+    let mut pod = template("one");
+    pod["metadata"] = json!({});
+    pod["spec"]["restartPolicy"] = "Never".into();
+    let policy = json!({"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}]});
+    for (name, spec, code, reason) in [
+        ("limit", json!({"backoffLimit": 0, "template": pod}), 1, "BackoffLimitExceeded"),
+        ("policy", json!({"backoffLimit": 6, "podFailurePolicy": policy, "template": pod}), 42, "PodFailurePolicy"),
+    ] {
+        cluster.create("jobs", json!({"metadata": {"name": name}, "spec": spec}));
+        let job = cluster.until(
+            || {
+                for pod in cluster.list("pods") {
+                    let status = json!({"status": {"phase": "Failed", "containerStatuses": [{"name": "c", "image": "i", "imageID": "",
+                        "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": code}}}]}});
+                    if pod["status"]["phase"] != "Failed" {
+                        cluster.patch("pods", pod["metadata"]["name"].as_str().unwrap(), Sub::Status, status);
+                    }
+                }
+                cluster.get("jobs", name).unwrap()
+            },
+            |job| condition(job, "Failed")["status"] == "True",
+        );
+        assert_eq!(condition(&job, "Failed")["reason"], reason);
+        assert_eq!(job["status"]["failed"], 1);
+    }
+}

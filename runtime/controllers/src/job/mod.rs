@@ -2,6 +2,8 @@
 //!
 //! Every pod carries a finalizer until it is counted, so that none is counted twice and none is lost: what finished is
 //! first noted by UID in status.uncountedTerminatedPods, then let go, then added to the counters.
+mod failure_policy;
+
 use crate::{
     amounts::{now, parse_time, remaining, rfc3339},
     owner::{self, claim, gone_is_fine},
@@ -9,6 +11,7 @@ use crate::{
     session::Session,
     status::{Conditions, condition, omit_empty, write},
 };
+use failure_policy::Action;
 use jiff::Timestamp;
 use mote_api::{
     Change, Client, Kind, Object, Ref, Status, Sub,
@@ -145,6 +148,8 @@ struct Tally {
     succeeded: i64,
     failed: i64,
     completed: BTreeSet<i64>,
+    /// What spec.podFailurePolicy ends the Job for.
+    ended_by_policy: Option<String>,
 }
 
 /// Why a Job ends: (reason, message).
@@ -238,6 +243,7 @@ impl Controller {
         let noted =
             |name: &str| -> BTreeSet<String> { uncounted.get(name).items().map(|uid| uid.str().to_owned()).collect() };
         let (mut succeeded, mut failed) = (noted("succeeded"), noted("failed"));
+        let mut ended_by_policy = None;
         let (old_succeeded, old_failed) = (succeeded.len(), failed.len());
         for pod in pods.iter().filter(|p| is_tracked(p)) {
             if pod::phase(pod) == "Succeeded" {
@@ -246,6 +252,11 @@ impl Controller {
                     None => drop(succeeded.insert(pod.uid().to_owned())),
                 }
             } else if has_failed(&job, pod) {
+                match failure_policy::action(&job, pod) {
+                    Action::Ignore => continue,
+                    Action::Count => {}
+                    Action::FailJob(message) => drop(ended_by_policy.get_or_insert(message)),
+                }
                 failed.insert(pod.uid().to_owned());
             }
         }
@@ -268,6 +279,12 @@ impl Controller {
             if indexed {
                 status["completedIndexes"] = format_indexes(&completed).into();
             }
+            if let Some(message) = &ended_by_policy {
+                // Kept before the pod that says so is let go.
+                let mut conditions = Conditions::of(&job);
+                conditions.set(probed(condition("FailureTarget", "True", "PodFailurePolicy", message)));
+                status["conditions"] = conditions.into_value();
+            }
             let to_release: Vec<&Object> = pods.iter().filter(|p| is_tracked(p) && done(p)).collect();
             let noted = write(&self.session, &job, status).await?;
             for pod in to_release {
@@ -288,6 +305,7 @@ impl Controller {
             succeeded: succeeded_count,
             failed: failed_count,
             completed,
+            ended_by_policy,
         };
         Ok((job, tally))
     }
@@ -366,12 +384,16 @@ fn target(conditions: &Conditions, type_: &str) -> Option<Verdict> {
     let reason = match found["reason"].as_str()? {
         "CompletionsReached" => "CompletionsReached",
         "DeadlineExceeded" => "DeadlineExceeded",
+        "PodFailurePolicy" => "PodFailurePolicy",
         _ => "BackoffLimitExceeded",
     };
     Some((reason, found["message"].as_str().unwrap_or_default().to_owned()))
 }
 
 fn failure(job: &Object, tally: &Tally, start: Option<Timestamp>, now: Timestamp) -> Option<Verdict> {
+    if let Some(message) = &tally.ended_by_policy {
+        return Some(("PodFailurePolicy", message.clone()));
+    }
     if tally.failed > int(job, "spec.backoffLimit").unwrap_or(6) {
         return Some(("BackoffLimitExceeded", "Job has reached the specified backoff limit".into()));
     }
