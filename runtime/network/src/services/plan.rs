@@ -19,8 +19,8 @@ pub struct Plan {
     pub elements: BTreeMap<(Map, Vec<u8>), Option<Data>>,
     pub chains: BTreeSet<Chain>,
     pub udp: Vec<UdpFront>,
-    /// The Service ports with affinity: their numbers, and what a client may be tied to (address and port as bytes).
-    pub sticky: BTreeMap<u32, BTreeSet<Vec<u8>>>,
+    /// The fronts with affinity, and what a client may be tied to (address and port as bytes).
+    pub sticky: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
 }
 
 /// address . protocol . port
@@ -40,28 +40,18 @@ pub fn back(endpoint: &Endpoint) -> Vec<u8> {
     data
 }
 
-fn slot_key(id: u32, slot: u32) -> Vec<u8> {
-    [id.to_ne_bytes(), slot.to_ne_bytes()].concat()
-}
-
-/// `endpoints` are a port's, tidy; `id` its number, unique among all ports of all Services.
-pub fn plan(
-    service: &Service,
-    node_ip: IpAddr,
-    endpoints: &dyn Fn(&Port) -> Vec<Endpoint>,
-    id: &mut dyn FnMut(&Port) -> u32,
-) -> Plan {
+/// `endpoints` are a port's, tidy.
+pub fn plan(service: &Service, node_ip: IpAddr, endpoints: &dyn Fn(&Port) -> Vec<Endpoint>) -> Plan {
     let mut plan = Plan::default();
     plan.elements.insert((Map::ClusterIps, service.cluster_ip.octets().to_vec()), None);
     for port in &service.ports {
-        let number = id(port);
-        plan.port(service, node_ip, port, number, &endpoints(port));
+        plan.port(service, node_ip, port, &endpoints(port));
     }
     plan
 }
 
 impl Plan {
-    fn port(&mut self, service: &Service, node_ip: IpAddr, port: &Port, id: u32, endpoints: &[Endpoint]) {
+    fn port(&mut self, service: &Service, node_ip: IpAddr, port: &Port, endpoints: &[Endpoint]) {
         let external = port.node_port != 0 || !service.load_balancer_ips.is_empty() || !service.external_ips.is_empty();
         let uses_cluster = !service.internal_local || external;
         let uses_local = service.internal_local || (service.external_local && external);
@@ -69,10 +59,7 @@ impl Plan {
 
         // On a single node the two pools are usually one.
         let own_pool = usable.local != usable.cluster;
-        self.pool(id, 0, &usable.cluster);
-        if own_pool {
-            self.pool(id, LOCAL_SLOT, &usable.local);
-        }
+        let pools = Pools { cluster: &usable.cluster, local: own_pool.then_some(&usable.local) };
         for endpoint in usable.cluster.iter().chain(&usable.local).filter(|e| e.local) {
             let itself = [endpoint.ip.octets(), endpoint.ip.octets()].concat();
             self.elements.insert((Map::Hairpin, itself), None);
@@ -84,7 +71,7 @@ impl Plan {
         let inside = if service.internal_local { here(By::Address) } else { all(By::Address) };
         let front = front_key(service.cluster_ip, port.protocol, port.port);
         match inside {
-            Some(pick) => self.serve(front, id, Chain::Pick(pick)),
+            Some(pick) => self.serve(front, Chain::Pick(pick), &pools),
             None => self.refuse(front, nothing.clone()),
         }
 
@@ -99,9 +86,9 @@ impl Plan {
             let reachable = if service.external_local { here.is_some() } else { all.is_some() };
             match all {
                 Some(all) if service.external_local => {
-                    self.serve(front.clone(), id, Chain::ExternalLocal(all, here));
+                    self.serve(front.clone(), Chain::ExternalLocal(all, here), &pools);
                 }
-                Some(all) => self.serve(front.clone(), id, Chain::Masquerade(all)),
+                Some(all) => self.serve(front.clone(), Chain::Masquerade(all), &pools),
                 None => {}
             }
             if !reachable {
@@ -111,10 +98,6 @@ impl Plan {
         self.firewall(service, node_ip, port);
 
         let serving: BTreeSet<_> = endpoints.iter().filter(|e| e.serving).map(|e| (e.ip, e.port)).collect();
-        if service.affinity_seconds.is_some() {
-            let allowed = usable.cluster.iter().chain(&usable.local).map(back).collect();
-            self.sticky.insert(id, allowed);
-        }
         if port.protocol == Protocol::Udp && !serving.is_empty() {
             let ips = [service.cluster_ip];
             let ips = ips.iter().chain(&service.external_ips).chain(&service.load_balancer_ips);
@@ -126,17 +109,24 @@ impl Plan {
         }
     }
 
-    fn pool(&mut self, id: u32, first: u32, endpoints: &[Endpoint]) {
-        for (slot, endpoint) in (first..).zip(endpoints) {
-            self.elements.insert((Map::Endpoints, slot_key(id, slot)), Some(Data::Value(back(endpoint))));
-        }
-    }
-
-    fn serve(&mut self, front: Vec<u8>, id: u32, chain: Chain) {
+    /// A front, the chain it goes to, and the endpoints that this chain picks from.
+    fn serve(&mut self, front: Vec<u8>, chain: Chain, pools: &Pools<'_>) {
         let verdict = Verdict::Goto(chain.name());
         self.elements.insert((Map::Services, front.clone()), Some(Data::Verdict(verdict)));
-        self.elements.insert((Map::Ids, front), Some(Data::Value(id.to_ne_bytes().to_vec())));
-        self.chains.extend(chain.needs());
+        for pick in chain.picks() {
+            let (first, pool) = match pools.local {
+                Some(local) if pick.local => (LOCAL_SLOT, local.as_slice()),
+                _ => (0, pools.cluster),
+            };
+            for (slot, endpoint) in (first..).zip(pool) {
+                let key = [front.as_slice(), &u32::to_ne_bytes(slot)].concat();
+                self.elements.insert((Map::Endpoints, key), Some(Data::Value(back(endpoint))));
+            }
+            if pick.affinity_seconds.is_some() {
+                self.sticky.entry(front.clone()).or_default().extend(pool.iter().map(back));
+            }
+            self.chains.insert(Chain::Pick(pick));
+        }
         self.chains.insert(chain);
     }
 
@@ -171,6 +161,12 @@ impl Plan {
         }
         self.chains.insert(chain);
     }
+}
+
+/// What slots stand for. `local` is apart only where it differs from `cluster`.
+struct Pools<'a> {
+    cluster: &'a [Endpoint],
+    local: Option<&'a Vec<Endpoint>>,
 }
 
 fn pick(by: By, local: bool, pool: &[Endpoint], service: &Service) -> Option<Pick> {
@@ -226,24 +222,23 @@ mod tests {
     /// One line per element, as `MAP KEY -> DATA`, without the cluster address that every Service has.
     fn lines(service: &Service, endpoints: &[Endpoint]) -> Vec<String> {
         let node_ip = "192.0.2.1".parse().unwrap();
-        let plan = plan(service, node_ip, &|_| endpoints.to_vec(), &mut |_| 5);
+        let plan = plan(service, node_ip, &|_| endpoints.to_vec());
         let address = |bytes: &[u8]| Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).to_string();
         let port = |bytes: &[u8]| u16::from_be_bytes([bytes[0], bytes[1]]);
         let number = |bytes: &[u8]| u32::from_ne_bytes(bytes[..4].try_into().unwrap());
-        for chain in plan.chains.iter().flat_map(Chain::needs) {
-            assert!(plan.chains.contains(&chain), "a chain must exist before it is gone to");
+        for pick in plan.chains.iter().flat_map(Chain::picks) {
+            assert!(plan.chains.contains(&Chain::Pick(pick)), "a chain must exist before it is gone to");
         }
         let line = |((map, key), data): (&(Map, Vec<u8>), &Option<Data>)| {
             assert_eq!(key.len(), map.set().key_len());
             let key = match map {
                 Map::ClusterIps => return None,
-                Map::Endpoints => format!("{}/{:#x}", number(key), number(&key[4..])),
+                Map::Endpoints => format!("{}:{}/{:#x}", address(key), port(&key[8..]), number(&key[12..])),
                 Map::Hairpin => address(key),
                 _ => format!("{}:{}", address(key), port(&key[8..])),
             };
             let data = match data {
                 None => String::new(),
-                Some(Data::Value(v)) if v.len() == 4 => format!(" -> {}", number(v)),
                 Some(Data::Value(v)) => format!(" -> {}:{}", address(v), port(&v[4..])),
                 Some(Data::Verdict(Verdict::Goto(chain))) => format!(" -> {chain}"),
                 Some(Data::Verdict(verdict)) => format!(" -> {verdict:?}"),
@@ -261,14 +256,14 @@ mod tests {
         let (a, b) = (endpoint("10.42.0.2", "ready local"), endpoint("10.42.0.3", "ready local"));
         let far = endpoint("10.42.9.9", "ready");
         let plain = service(|_| ());
-        let backs = ["endpoints 5/0x0 -> 10.42.0.2:80", "endpoints 5/0x1 -> 10.42.0.3:80"];
+        let backs = ["endpoints 10.43.0.7:80/0x0 -> 10.42.0.2:80", "endpoints 10.43.0.7:80/0x1 -> 10.42.0.3:80"];
         let hairpins = ["hairpin 10.42.0.2", "hairpin 10.42.0.3"];
 
         check(
             "two endpoints",
             &plain,
             &[a.clone(), b.clone()],
-            &["services 10.43.0.7:80 -> pick-2", "ids 10.43.0.7:80 -> 5", backs[0], backs[1], hairpins[0], hairpins[1]],
+            &["services 10.43.0.7:80 -> pick-2", backs[0], backs[1], hairpins[0], hairpins[1]],
         );
         check("no endpoints", &plain, &[], &["no-endpoints 10.43.0.7:80 -> reject"]);
         check("none is ready", &plain, &[endpoint("10.42.0.2", "local")], &["no-endpoints 10.43.0.7:80 -> reject"]);
@@ -276,20 +271,20 @@ mod tests {
             "those that end serve while there is nothing better",
             &plain,
             &[endpoint("10.42.0.2", "serving terminating local")],
-            &["services 10.43.0.7:80 -> pick-1", "ids 10.43.0.7:80 -> 5", backs[0], hairpins[0]],
+            &["services 10.43.0.7:80 -> pick-1", backs[0], hairpins[0]],
         );
         check(
             "and not when there is",
             &plain,
             &[a.clone(), endpoint("10.42.0.3", "serving terminating local")],
-            &["services 10.43.0.7:80 -> pick-1", "ids 10.43.0.7:80 -> 5", backs[0], hairpins[0]],
+            &["services 10.43.0.7:80 -> pick-1", backs[0], hairpins[0]],
         );
         let sticky = service(|s| s.affinity_seconds = Some(60));
         check(
             "affinity",
             &sticky,
             std::slice::from_ref(&a),
-            &["services 10.43.0.7:80 -> pick-1-affinity-60", "ids 10.43.0.7:80 -> 5", backs[0], hairpins[0]],
+            &["services 10.43.0.7:80 -> pick-1-affinity-60", backs[0], hairpins[0]],
         );
         let inner = service(|s| s.internal_local = true);
         check(
@@ -302,12 +297,7 @@ mod tests {
             "internal Local with one here",
             &inner,
             &[a.clone(), far.clone()],
-            &[
-                "services 10.43.0.7:80 -> local-pick-1",
-                "ids 10.43.0.7:80 -> 5",
-                "endpoints 5/0x10000 -> 10.42.0.2:80",
-                hairpins[0],
-            ],
+            &["services 10.43.0.7:80 -> local-pick-1", "endpoints 10.43.0.7:80/0x10000 -> 10.42.0.2:80", hairpins[0]],
         );
         let node_port = service(|s| s.ports[0].node_port = 30080);
         check(
@@ -317,8 +307,7 @@ mod tests {
             &[
                 "services 0.0.0.0:30080 -> masquerade-node-port-pick-1",
                 "services 10.43.0.7:80 -> pick-1",
-                "ids 0.0.0.0:30080 -> 5",
-                "ids 10.43.0.7:80 -> 5",
+                "endpoints 0.0.0.0:30080/0x0 -> 10.42.0.2:80",
                 backs[0],
                 hairpins[0],
             ],
@@ -340,9 +329,8 @@ mod tests {
             &[
                 "services 10.43.0.7:80 -> pick-1",
                 "services 198.51.100.1:80 -> external-pick-1-local-1",
-                "ids 10.43.0.7:80 -> 5",
-                "ids 198.51.100.1:80 -> 5",
                 backs[0],
+                "endpoints 198.51.100.1:80/0x0 -> 10.42.0.2:80",
                 hairpins[0],
             ],
         );
@@ -353,9 +341,8 @@ mod tests {
             &[
                 "services 10.43.0.7:80 -> pick-1",
                 "services 198.51.100.1:80 -> external-pick-1-local-0",
-                "ids 10.43.0.7:80 -> 5",
-                "ids 198.51.100.1:80 -> 5",
-                "endpoints 5/0x0 -> 10.42.9.9:80",
+                "endpoints 10.43.0.7:80/0x0 -> 10.42.9.9:80",
+                "endpoints 198.51.100.1:80/0x0 -> 10.42.9.9:80",
                 "no-endpoints 198.51.100.1:80 -> Drop",
             ],
         );
@@ -375,7 +362,7 @@ mod tests {
             s.ports[0].node_port = 30053;
         });
         let endpoints = [endpoint("10.42.0.2", "ready local"), endpoint("10.42.0.3", "local")];
-        let plan = plan(&service, "192.0.2.1".parse().unwrap(), &|_| endpoints.to_vec(), &mut |_| 1);
+        let plan = plan(&service, "192.0.2.1".parse().unwrap(), &|_| endpoints.to_vec());
         let serving = BTreeSet::from([("10.42.0.2".parse().unwrap(), 80)]);
         assert_eq!(
             plan.udp,

@@ -77,7 +77,7 @@ impl Proxy {
     }
 
     /// None when the Service is gone or not the proxy's.
-    fn plan(&self, table: &mut Table, key: &Key) -> Result<Option<Plan>, Error> {
+    fn plan(&self, key: &Key) -> Result<Option<Plan>, Error> {
         let object = match self.client.get(&self.services, &key.namespace, &key.name) {
             Ok(object) => object,
             Err(status) if status.code == 404 => return Ok(None),
@@ -103,7 +103,7 @@ impl Proxy {
             }
             tidy(endpoints)
         };
-        Ok(Some(plan(&service, self.node_ip, &endpoints, &mut |port| table.id(key, port))))
+        Ok(Some(plan(&service, self.node_ip, &endpoints)))
     }
 
     async fn sync(&self) -> Result<(), Error> {
@@ -112,7 +112,7 @@ impl Proxy {
             let mut table = lock(&self.table);
             let mut plans = Vec::with_capacity(noted.len());
             for key in &noted {
-                match self.plan(&mut table, key) {
+                match self.plan(key) {
                     Ok(plan) => plans.push((key.clone(), plan)),
                     Err(error) => {
                         lock(&self.noted).extend(noted);
@@ -137,7 +137,7 @@ impl Proxy {
 struct Work {
     batch: Batch,
     udp: Vec<UdpFront>,
-    sticky: BTreeMap<u32, BTreeSet<Vec<u8>>>,
+    sticky: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
 }
 
 impl Work {
@@ -152,10 +152,10 @@ impl Work {
             if old.udp != new.udp {
                 udp.extend(new.udp.clone());
             }
-            let vanished = |(id, allowed): &(&u32, &BTreeSet<Vec<u8>>)| {
-                old.sticky.get(id).is_some_and(|before| !before.is_subset(allowed))
+            let vanished = |(front, allowed): &(&Vec<u8>, &BTreeSet<Vec<u8>>)| {
+                old.sticky.get(*front).is_some_and(|before| !before.is_subset(allowed))
             };
-            sticky.extend(new.sticky.iter().filter(vanished).map(|(id, allowed)| (*id, allowed.clone())));
+            sticky.extend(new.sticky.iter().filter(vanished).map(|(front, allowed)| (front.clone(), allowed.clone())));
         }
         let difference = table.update(plans);
         (!difference.is_empty()).then(|| Work { batch: table.batch(&difference), udp, sticky })
@@ -177,7 +177,7 @@ impl Work {
 }
 
 /// Ends the affinity of clients to endpoints that are gone.
-fn untie(socket: &mut Socket, sticky: &BTreeMap<u32, BTreeSet<Vec<u8>>>) -> netlink::Result<()> {
+fn untie(socket: &mut Socket, sticky: &BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>) -> netlink::Result<()> {
     let elements = socket.elements(FAMILY_IPV4, TABLE, AFFINITY.name)?;
     for key in stale_affinity(&elements, sticky) {
         let mut batch = Batch::new(FAMILY_IPV4, TABLE);

@@ -5,10 +5,10 @@
 //!
 //! 1. `services` maps (address . protocol . port) to a chain. Node ports stand there under address 0.0.0.0.
 //! 2. That chain is shared by every Service port of the same *shape*: how many endpoints, affinity or not, which
-//!    policy. `pick-3` reads the Service port's number from `ids` under the same key, draws a slot below 3, looks up
-//!    (number . slot) in `endpoints` and translates the destination to the address and port found.
-//! 3. Session affinity is one map for all, (client . number) to endpoint, which the packets themselves fill and
-//!    renew.
+//!    policy. `pick-3` draws a slot below 3, looks up (address . protocol . port . slot) in `endpoints` and translates
+//!    the destination to the address and port found.
+//! 3. Session affinity is one map for all, (client . address . protocol . port) to endpoint, which the packets
+//!    themselves fill and renew.
 //!
 //! So an endpoint that changes costs one element, a new Service a handful, whatever else there is; and upstream's
 //! chain per Service port and set per endpoint (pkg/proxy/nftables) need not exist. What clients see is upstream's:
@@ -39,7 +39,6 @@ const BACK: &[Field] = &[Field::Ipv4Address, Field::Port];
 pub enum Map {
     ClusterIps,
     Services,
-    Ids,
     Endpoints,
     NoEndpoints,
     Firewall,
@@ -47,15 +46,16 @@ pub enum Map {
 }
 
 impl Map {
-    pub const ALL: [Map; 7] =
-        [Map::ClusterIps, Map::Services, Map::Ids, Map::Endpoints, Map::NoEndpoints, Map::Firewall, Map::Hairpin];
+    pub const ALL: [Map; 6] =
+        [Map::ClusterIps, Map::Services, Map::Endpoints, Map::NoEndpoints, Map::Firewall, Map::Hairpin];
 
     pub const fn set(self) -> Set {
         let (name, key, holds): (_, &'static [Field], _) = match self {
             Map::ClusterIps => ("cluster-ips", &[Field::Ipv4Address], Holds::Keys),
             Map::Services => ("services", FRONT, Holds::Verdicts),
-            Map::Ids => ("ids", FRONT, Holds::Values(&[Field::Number])),
-            Map::Endpoints => ("endpoints", &[Field::Number, Field::Number], Holds::Values(BACK)),
+            Map::Endpoints => {
+                ("endpoints", &[Field::Ipv4Address, Field::Protocol, Field::Port, Field::Number], Holds::Values(BACK))
+            }
             Map::NoEndpoints => ("no-endpoints", FRONT, Holds::Verdicts),
             Map::Firewall => ("firewall", FRONT, Holds::Verdicts),
             Map::Hairpin => ("hairpin", &[Field::Ipv4Address, Field::Ipv4Address], Holds::Keys),
@@ -66,7 +66,7 @@ impl Map {
 
 pub const AFFINITY: Set = Set {
     name: "affinity",
-    key: &[Field::Ipv4Address, Field::Number],
+    key: &[Field::Ipv4Address, Field::Ipv4Address, Field::Protocol, Field::Port],
     holds: Holds::Values(BACK),
     remembered_limit: Some(AFFINITY_LIMIT),
 };
@@ -92,16 +92,18 @@ const DISPATCH: &str = "dispatch";
 /// Refuses; what `no-endpoints` sends packets to.
 pub const REJECT: &str = "reject";
 
+/// What is compared and then forgotten.
 const R0: Register = Register(8);
 const R1: Register = Register(9);
-const R2: Register = Register(10);
-/// The client's address; with the number after it, the key of `affinity`.
-const CLIENT: Register = Register(11);
-/// The Service port's number; with the slot after it, the key of `endpoints`.
-const ID: Register = Register(12);
-const SLOT: Register = Register(13);
-const BACK_IP: Register = Register(14);
-const BACK_PORT: Register = Register(15);
+/// The client's address; with the front after it, the key of `affinity`.
+const CLIENT: Register = Register(10);
+/// Destination address, protocol and port; with the slot after them, the key of `endpoints`.
+const FRONT_IP: Register = Register(11);
+const FRONT_PROTOCOL: Register = Register(12);
+const FRONT_PORT: Register = Register(13);
+const SLOT: Register = Register(14);
+const BACK_IP: Register = Register(15);
+const BACK_PORT: Register = Register(16);
 
 const SOURCE_OFFSET: u32 = 12;
 const DESTINATION_OFFSET: u32 = 16;
@@ -170,14 +172,12 @@ impl Chain {
         }
     }
 
-    /// The chains this one sends packets to; they must exist before it.
-    pub fn needs(&self) -> Vec<Chain> {
+    /// How this chain, or those it goes on to, choose endpoints. The latter must exist before it.
+    pub fn picks(&self) -> Vec<Pick> {
         match self {
-            Chain::Pick(_) | Chain::Sources(_) => Vec::new(),
-            Chain::Masquerade(pick) => vec![Chain::Pick(*pick)],
-            Chain::ExternalLocal(cluster, local) => {
-                [Some(*cluster), *local].into_iter().flatten().map(Chain::Pick).collect()
-            }
+            Chain::Sources(_) => Vec::new(),
+            Chain::Pick(pick) | Chain::Masquerade(pick) => vec![*pick],
+            Chain::ExternalLocal(cluster, local) => [Some(*cluster), *local].into_iter().flatten().collect(),
         }
     }
 
@@ -207,23 +207,20 @@ impl Chain {
 
 impl Pick {
     fn rules(&self) -> Vec<Rule> {
-        let id = || {
-            let key = match self.by {
-                By::Address => front(Rule::new()),
-                By::NodePort => node_port_front(Rule::new()),
-            };
-            key.map(Map::Ids.set().name, R0, ID)
+        let key = || match self.by {
+            By::Address => front(Rule::new()),
+            By::NodePort => node_port_front(Rule::new()),
         };
         let first = if self.local { LOCAL_SLOT } else { 0 };
-        let draw = |rule: Rule| rule.random(self.count, first, SLOT).map(Map::Endpoints.set().name, ID, BACK_IP);
+        let draw = |rule: Rule| rule.random(self.count, first, SLOT).map(Map::Endpoints.set().name, FRONT_IP, BACK_IP);
         let translate = |rule: Rule| rule.dnat(FAMILY_IPV4, BACK_IP, BACK_PORT);
-        let plain = translate(draw(id()));
+        let plain = translate(draw(key()));
         let Some(seconds) = self.affinity_seconds else { return vec![plain] };
         let client = |rule: Rule| rule.payload(Header::Network, SOURCE_OFFSET, 4, CLIENT);
         let remember = |rule: Rule| rule.remember(AFFINITY.name, CLIENT, BACK_IP, u64::from(seconds) * 1000);
         vec![
-            translate(remember(client(id()).map(AFFINITY.name, CLIENT, BACK_IP))),
-            translate(remember(draw(client(id())))),
+            translate(remember(client(key()).map(AFFINITY.name, CLIENT, BACK_IP))),
+            translate(remember(draw(client(key())))),
             // Only when the map is full.
             plain,
         ]
@@ -249,15 +246,15 @@ fn within(rule: Rule, offset: u32, compare: Compare, cidr: &Cidr) -> Rule {
 
 /// destination address . protocol . destination port
 fn front(rule: Rule) -> Rule {
-    protocol_and_port(rule.payload(Header::Network, DESTINATION_OFFSET, 4, R0))
+    protocol_and_port(rule.payload(Header::Network, DESTINATION_OFFSET, 4, FRONT_IP))
 }
 
 fn node_port_front(rule: Rule) -> Rule {
-    protocol_and_port(rule.load(R0, &[0; 4]))
+    protocol_and_port(rule.load(FRONT_IP, &[0; 4]))
 }
 
 fn protocol_and_port(rule: Rule) -> Rule {
-    rule.meta(Meta::L4Proto, R1).payload(Header::Transport, 2, 2, R2)
+    rule.meta(Meta::L4Proto, FRONT_PROTOCOL).payload(Header::Transport, 2, 2, FRONT_PORT)
 }
 
 fn not_localhost(rule: Rule) -> Rule {
@@ -311,12 +308,12 @@ fn base_rules(network: &Network) -> Vec<(&'static str, Rule)> {
     let mut rules = vec![(REJECT, Rule::new().reject())];
 
     for chain in [FIREWALL_PREROUTING.name, FIREWALL_OUTPUT.name] {
-        rules.push((chain, front(new_connection()).verdict_map(Map::Firewall.set().name, R0)));
+        rules.push((chain, front(new_connection()).verdict_map(Map::Firewall.set().name, FRONT_IP)));
     }
 
-    rules.push((FILTER_INPUT.name, node_port_front(not_localhost(new_connection())).verdict_map(nowhere, R0)));
+    rules.push((FILTER_INPUT.name, node_port_front(not_localhost(new_connection())).verdict_map(nowhere, FRONT_IP)));
     for chain in [FILTER_INPUT.name, FILTER_FORWARD.name, FILTER_OUTPUT.name] {
-        rules.push((chain, front(new_connection()).verdict_map(nowhere, R0)));
+        rules.push((chain, front(new_connection()).verdict_map(nowhere, FRONT_IP)));
     }
     for chain in [FILTER_FORWARD.name, FILTER_OUTPUT.name] {
         let to = |rule: Rule| rule.payload(Header::Network, DESTINATION_OFFSET, 4, R0);
@@ -342,8 +339,8 @@ fn base_rules(network: &Network) -> Vec<(&'static str, Rule)> {
     rules.extend([
         // From outside the cluster, by a static route to this node: the answer must come back here.
         (DISPATCH, mark(within(to_cluster_ip, SOURCE_OFFSET, Compare::NotEqual, &network.cluster_cidr))),
-        (DISPATCH, front(Rule::new()).verdict_map(services, R0)),
-        (DISPATCH, node_port_front(not_localhost(local)).verdict_map(services, R0)),
+        (DISPATCH, front(Rule::new()).verdict_map(services, FRONT_IP)),
+        (DISPATCH, node_port_front(not_localhost(local)).verdict_map(services, FRONT_IP)),
     ]);
 
     let marked = Rule::new()

@@ -3,13 +3,12 @@
 //!
 //! Two Services may want one key (the same external address and port, the same pod behind both): the first by name
 //! has it, and the next takes over when it goes.
-use super::model::Port;
 use super::plan::Plan;
-use super::rules::{self, AFFINITY, Chain, Map, Network, TABLE};
+use super::rules::{self, Chain, Map, Network, TABLE};
 use mote_api::driver::Key;
 use mote_cni::netlink::expr::Data;
 use mote_cni::netlink::nft::{Batch, FAMILY_IPV4};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Chains nobody uses any more are kept, in case; beyond this the table is written anew without them.
 const UNUSED_CHAINS_LIMIT: usize = 64;
@@ -24,8 +23,6 @@ pub struct Table {
     wants: BTreeMap<ElementKey, BTreeMap<Key, Option<Data>>>,
     /// The chains in the kernel, and how many plans use each.
     chains: BTreeMap<Chain, usize>,
-    ids: HashMap<(Key, String, u8), u32>,
-    next_id: u32,
     /// Whether the kernel has what we think it has.
     written: bool,
 }
@@ -48,24 +45,7 @@ impl Difference {
 
 impl Table {
     pub fn new(network: Network) -> Table {
-        Table {
-            network,
-            plans: BTreeMap::new(),
-            wants: BTreeMap::new(),
-            chains: BTreeMap::new(),
-            ids: HashMap::new(),
-            next_id: 1,
-            written: false,
-        }
-    }
-
-    /// A Service port's number, for as long as the Service exists.
-    pub fn id(&mut self, key: &Key, port: &Port) -> u32 {
-        let next = &mut self.next_id;
-        *self.ids.entry((key.clone(), port.name.clone(), port.protocol as u8)).or_insert_with(|| {
-            *next = next.wrapping_add(1);
-            *next - 1
-        })
+        Table { network, plans: BTreeMap::new(), wants: BTreeMap::new(), chains: BTreeMap::new(), written: false }
     }
 
     pub fn plan(&self, key: &Key) -> Option<&Plan> {
@@ -84,10 +64,7 @@ impl Table {
         for (key, plan) in plans {
             let old = match &plan {
                 Some(plan) => self.plans.insert(key.clone(), plan.clone()),
-                None => {
-                    self.ids.retain(|(owner, ..), _| *owner != key);
-                    self.plans.remove(&key)
-                }
+                None => self.plans.remove(&key),
             };
             if old == plan {
                 continue;
@@ -178,17 +155,15 @@ fn winner(owners: Option<&BTreeMap<Key, Option<Data>>>) -> Option<Option<Data>> 
     owners.and_then(|owners| owners.values().next().cloned())
 }
 
-/// Clients tied to endpoints that their Service port no longer has. `ports` are those whose endpoints changed.
+/// Clients tied to endpoints that their front no longer has. `fronts` are those whose endpoints changed.
 pub fn stale_affinity(
     elements: &[mote_cni::netlink::nft::Element],
-    ports: &BTreeMap<u32, BTreeSet<Vec<u8>>>,
+    fronts: &BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
 ) -> Vec<Vec<u8>> {
     let is_stale = |key: &[u8], data: &Option<Data>| {
-        let id = key.get(4..8).and_then(|b| b.first_chunk::<4>()).map(|b| u32::from_ne_bytes(*b));
-        let allowed = id.and_then(|id| ports.get(&id));
+        let allowed = key.get(4..).and_then(|front| fronts.get(front));
         matches!((allowed, data), (Some(allowed), Some(Data::Value(value))) if !allowed.contains(value))
     };
-    debug_assert_eq!(AFFINITY.key_len(), 8);
     elements.iter().filter(|e| is_stale(&e.key, &e.data)).map(|e| e.key.clone()).collect()
 }
 
@@ -205,11 +180,10 @@ mod tests {
         })
     }
 
-    fn planned(table: &mut Table, name: &str, ip: &str, backs: &[&str]) -> (Key, Option<Plan>) {
+    fn planned(name: &str, ip: &str, backs: &[&str]) -> (Key, Option<Plan>) {
         let key = Key::new("default", name);
         let (service, endpoints) = (service(ip), endpoints(backs));
-        let mut id = |port: &Port| table.id(&key, port);
-        let plan = super::super::plan::plan(&service, "192.0.2.1".parse().unwrap(), &|_| endpoints.clone(), &mut id);
+        let plan = super::super::plan::plan(&service, "192.0.2.1".parse().unwrap(), &|_| endpoints.clone());
         (key, Some(plan))
     }
 
@@ -218,14 +192,12 @@ mod tests {
         let messages = |others: u16| {
             let mut table = table();
             let many: Vec<_> = (0..others)
-                .map(|n| {
-                    planned(&mut table, &format!("s{n}"), &format!("10.43.{}.{}", n / 250, n % 250), &["10.42.0.9"])
-                })
+                .map(|n| planned(&format!("s{n}"), &format!("10.43.{}.{}", n / 250, n % 250), &["10.42.0.9"]))
                 .collect();
             assert!(table.update(many).whole);
-            let first = planned(&mut table, "web", "10.43.200.1", &["10.42.0.2"]);
+            let first = planned("web", "10.43.200.1", &["10.42.0.2"]);
             table.update(vec![first]);
-            let second = planned(&mut table, "web", "10.43.200.1", &["10.42.0.3"]);
+            let second = planned("web", "10.43.200.1", &["10.42.0.3"]);
             let difference = table.update(vec![second]);
             table.batch(&difference).len()
         };
@@ -236,30 +208,27 @@ mod tests {
     #[test]
     fn what_is_unchanged_writes_nothing() {
         let mut table = table();
-        let plan = planned(&mut table, "web", "10.43.0.7", &["10.42.0.2"]);
+        let plan = planned("web", "10.43.0.7", &["10.42.0.2"]);
         assert!(table.update(vec![plan.clone()]).whole);
         assert!(table.update(vec![plan.clone()]).is_empty());
         assert!(table.update(vec![(Key::new("default", "other"), None)]).is_empty());
         table.distrust();
         assert!(table.update(Vec::new()).whole);
         let gone = table.update(vec![(plan.0, None)]);
-        assert_eq!((gone.added.len(), gone.removed.len()), (0, 5));
-        assert!(table.wants.is_empty() && table.ids.is_empty());
+        assert_eq!((gone.added.len(), gone.removed.len()), (0, 4));
+        assert!(table.wants.is_empty());
     }
 
     #[test]
     fn a_key_that_two_want_is_the_first_ones_and_then_the_others() {
         let mut table = table();
-        let (a, b) = (
-            planned(&mut table, "a", "10.43.0.7", &["10.42.0.2"]),
-            planned(&mut table, "b", "10.43.0.7", &["10.42.0.3"]),
-        );
+        let (a, b) = (planned("a", "10.43.0.7", &["10.42.0.2"]), planned("b", "10.43.0.7", &["10.42.0.3"]));
         table.update(vec![a.clone()]);
         let second = table.update(vec![b]);
-        assert!(!second.added.contains_key(&Map::Ids) && second.removed.is_empty(), "{second:?}");
+        assert!(!second.added.contains_key(&Map::Endpoints) && second.removed.is_empty(), "{second:?}");
         let taken_over = table.update(vec![(a.0, None)]);
-        let number = Data::Value(2u32.to_ne_bytes().to_vec());
-        assert_eq!(taken_over.added[&Map::Ids][0].1, Some(number));
+        let back = Data::Value(vec![10, 42, 0, 3, 0, 80, 0, 0]);
+        assert_eq!(taken_over.added[&Map::Endpoints][0].1, Some(back));
         assert!(!taken_over.removed.contains_key(&Map::Services), "both go to pick-1");
     }
 }
