@@ -198,3 +198,74 @@ impl Controller {
         self.resize_in(rollout, index, size).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mote_schema::{Catalog, Doc};
+    use serde_json::Value;
+
+    fn object(plural: &str, value: Value) -> Object {
+        let kind = Catalog::builtin().by_resource("apps", "v1", plural).unwrap().clone();
+        Object { kind, doc: Doc::encode(&value).unwrap(), revision: 1 }
+    }
+
+    fn deployment(replicas: i64, surge: Value, unavailable: Value) -> Object {
+        let rolling = json!({"maxSurge": surge, "maxUnavailable": unavailable});
+        let spec = json!({"replicas": replicas, "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling}});
+        object("deployments", json!({"spec": spec}))
+    }
+
+    fn set(name: &str, replicas: i64, max: i64) -> Object {
+        object(
+            "replicasets",
+            json!({"metadata": {"name": name, "annotations": {MAX: max.to_string()}}, "spec": {"replicas": replicas}}),
+        )
+    }
+
+    #[test]
+    fn bounds() {
+        let check = |replicas, surge, unavailable, want| {
+            let deployment = deployment(replicas, surge, unavailable);
+            assert_eq!((max_surge(&deployment), max_unavailable(&deployment)), want);
+        };
+        check(10, json!("25%"), json!("25%"), (3, 2));
+        check(1, json!("25%"), json!("25%"), (1, 0));
+        check(3, json!(0), json!("10%"), (0, 1));
+        check(2, json!(0), json!(5), (0, 2));
+        check(0, json!(1), json!(1), (1, 0));
+    }
+
+    #[test]
+    fn the_new_set_grows_within_the_surge() {
+        let check = |old: i64, new: i64, want: i64| {
+            let rollout = Rollout {
+                deployment: deployment(4, json!(1), json!(0)),
+                new: Some(set("new", new, 5)),
+                old: vec![set("old", old, 5)],
+            };
+            assert_eq!(size_of_new(&rollout), want, "{old} old, {new} new");
+        };
+        check(4, 0, 1);
+        check(4, 1, 1);
+        check(3, 1, 2);
+        check(0, 1, 4);
+    }
+
+    #[test]
+    fn sets_share_a_change_of_size() {
+        // (new size of the deployment, sets, their new sizes), all with a surge of 0.
+        let check = |replicas: i64, sizes: &[i64], before: i64, want: &[i64]| {
+            let mut sets: Vec<Object> =
+                sizes.iter().enumerate().map(|(n, size)| set(&format!("set-{n}"), *size, before)).collect();
+            let deployment = deployment(replicas, json!(0), json!(1));
+            assert_eq!(proportional(&mut sets, &deployment), want, "{sizes:?} to {replicas}");
+        };
+        check(20, &[5, 5], 10, &[10, 10]);
+        check(10, &[10, 10], 20, &[5, 5]);
+        check(0, &[3, 2], 5, &[0, 0]);
+        // 3 of 5 and 2 of 5 become 4.2 and 2.8 of 7; nearest, and what is left over goes to the largest.
+        check(7, &[3, 2], 5, &[4, 3]);
+        check(11, &[6, 4], 10, &[7, 4]);
+    }
+}
