@@ -117,8 +117,9 @@ async fn config(
         host_ip: &kubelet.config.node_ip,
         pod_ips: start.ips,
         allocatable: &allocatable,
+        volumes: start.volumes,
     };
-    let env = env::make(&facts, pod, container)?;
+    let env = env::make(&facts, pod, container).await?;
     let (command, args) = env::command_and_args(container, &env);
     let mut mounts = volumes::mounts(pod, container, start.volumes, &env).await?;
     let pod_dir = kubelet.pod_dir(&pod.uid);

@@ -1,15 +1,20 @@
 //! A container's environment, and `$(NAME)` expansion in commands, arguments and values.
 //! Order and texts: upstream's makeEnvironmentVariables (pkg/kubelet/kubelet_pods.go).
 pub mod fields;
+mod file;
 
-use crate::pod::Pod;
+use crate::{
+    pod::Pod,
+    volumes::{self, Volumes},
+};
 use fields::Node;
 use k8s_openapi::{
     ByteString,
     api::core::v1::{Container, EnvVarSource},
 };
 use mote_api::Client;
-use mote_schema::{Object, Ref, Status};
+use mote_schema::{Object, Ref, Status, status::go_quote};
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// What the environment needs to know beyond the pod.
 pub struct Facts<'a> {
@@ -19,19 +24,44 @@ pub struct Facts<'a> {
     pub pod_ips: &'a [String],
     /// Node allocatable: resourceFieldRef's value for a limit that is not set. (resource, quantity)
     pub allocatable: &'a [(String, String)],
+    /// Where fileKeyRef finds its files.
+    pub volumes: &'a Volumes,
 }
 
 type Variables = Vec<(String, String)>;
+
+/// By volume and path: where the file is, and its text.
+type Files = BTreeMap<(String, String), Result<(PathBuf, String), String>>;
 
 /// ConfigMaps and Secrets of the pod's namespace, by plural and name.
 type Get<'a> = dyn Fn(&str, &str) -> Result<Object, Status> + 'a;
 
 /// The error is the message of CreateContainerConfigError, in upstream's words.
-pub fn make(facts: &Facts<'_>, pod: &Pod, container: &Container) -> Result<Vec<(String, String)>, String> {
+pub async fn make(facts: &Facts<'_>, pod: &Pod, container: &Container) -> Result<Vec<(String, String)>, String> {
+    let files = read_files(facts.volumes, container).await;
     let get = |plural: &str, name: &str| lookup(facts.client, &pod.namespace, plural, name);
     let services = service_variables(facts.client, pod)?;
     let node = Node { host_ip: facts.host_ip, pod_ips: facts.pod_ips };
-    variables(pod, container, node, facts.allocatable, &get, services)
+    variables(pod, container, node, facts.allocatable, &get, &files, services)
+}
+
+async fn read_files(volumes: &Volumes, container: &Container) -> Files {
+    let mut files = Files::new();
+    for variable in container.env.iter().flatten() {
+        let Some(selector) = variable.value_from.as_ref().and_then(|source| source.file_key_ref.as_ref()) else {
+            continue;
+        };
+        let (volume, path) = (selector.volume_name.clone(), selector.path.clone());
+        let read = match volumes.paths.get(&volume) {
+            Some(root) => volumes::read_inside(root.clone(), path.clone()).await.map_err(|error| {
+                tracing::warn!(volume, path, %error, "an environment file is not read");
+                "couldn't parse env file".to_owned()
+            }),
+            None => Err(format!("cannot find the volume {} referenced by FileKeyRef", go_quote(&volume))),
+        };
+        files.insert((volume, path), read);
+    }
+    files
 }
 
 /// One ConfigMap or Secret; an error in upstream's words.
@@ -49,6 +79,7 @@ fn variables(
     node: Node<'_>,
     allocatable: &[(String, String)],
     get: &Get<'_>,
+    files: &Files,
     services: Variables,
 ) -> Result<Variables, String> {
     let mut all = Variables::new();
@@ -66,7 +97,7 @@ fn variables(
     }
     for variable in container.env.iter().flatten() {
         let value = match (variable.value.as_deref().unwrap_or_default(), &variable.value_from) {
-            ("", Some(source)) => match from_source(pod, container, node, allocatable, get, source)? {
+            ("", Some(source)) => match from_source(pod, container, node, allocatable, (get, files), source)? {
                 Some(value) => value,
                 None => continue,
             },
@@ -87,7 +118,7 @@ fn from_source(
     container: &Container,
     node: Node<'_>,
     allocatable: &[(String, String)],
-    get: &Get<'_>,
+    (get, files): (&Get<'_>, &Files),
     source: &EnvVarSource,
 ) -> Result<Option<String>, String> {
     if let Some(selector) = &source.field_ref {
@@ -95,6 +126,19 @@ fn from_source(
     }
     if let Some(selector) = &source.resource_field_ref {
         return fields::resource(pod, Some(container), allocatable, selector).map(Some);
+    }
+    if let Some(selector) = &source.file_key_ref {
+        let read = files.get(&(selector.volume_name.clone(), selector.path.clone()));
+        let (path, text) = read.cloned().unwrap_or_else(|| Err("couldn't parse env file".into()))?;
+        let value = file::value(&text, &selector.key).map_err(|_| "couldn't parse env file")?;
+        return match value {
+            Some(value) => Ok(Some(value)),
+            None if selector.optional == Some(true) => Ok(None),
+            None => {
+                let (key, path) = (go_quote(&selector.key), go_quote(&path.to_string_lossy()));
+                Err(format!("environment variable key {key} not found in file {path}"))
+            }
+        };
     }
     let (plural, kind, name, key, optional) = match (&source.config_map_key_ref, &source.secret_key_ref) {
         (Some(reference), _) => ("configmaps", "ConfigMap", &reference.name, &reference.key, reference.optional),
@@ -273,7 +317,9 @@ mod tests {
             "ports": [{"name": "sql-x", "port": 5432}]}});
         links(Doc::encode(&service).unwrap().root(), &mut services);
         let node = Node { host_ip: "192.0.2.1", pod_ips: &["10.0.0.2".into()] };
-        let made = variables(&pod, &pod.spec.containers[0], node, &[], &get, services);
+        let file = |text: &str| Ok((PathBuf::from("/vol/e"), text.to_owned()));
+        let files = [(("v".to_owned(), "e".to_owned()), file("K='x'\n"))].into();
+        let made = variables(&pod, &pod.spec.containers[0], node, &[], &get, &files, services);
         let made = made.map(|all| {
             let own = all.into_iter().filter(|(name, _)| !name.starts_with("MY_DB_"));
             Value::from(own.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>())
@@ -295,6 +341,11 @@ mod tests {
         );
         let one = |source: Value| json!({"name": "x", "env": [{"name": "A", "valueFrom": source}]});
         check(one(json!({"configMapKeyRef": {"name": "none", "key": "k"}})), Err("configmap \"none\" not found"));
+        check(one(json!({"fileKeyRef": {"volumeName": "v", "path": "e", "key": "K"}})), Ok(json!(["A=x"])));
+        check(
+            one(json!({"fileKeyRef": {"volumeName": "v", "path": "e", "key": "Q"}})),
+            Err("environment variable key \"Q\" not found in file \"/vol/e\""),
+        );
         check(one(json!({"secretKeyRef": {"name": "s", "key": "q"}})), Err("couldn't find key q in Secret ns/s"));
         check(json!({"name": "x", "envFrom": [{"secretRef": {"name": "none"}}]}), Err("secret \"none\" not found"));
     }

@@ -8,6 +8,7 @@ use crate::{
     state::lock,
 };
 use async_io::Timer;
+use event_listener::Event;
 use k8s_openapi::api::core::v1::{Container, Probe};
 use mote_api::Client;
 use mote_cri::{Code, Runtime, v1::ExecSyncRequest};
@@ -58,8 +59,42 @@ impl Tally {
     }
 }
 
-/// The standing that a task keeps, and how it is read.
-pub type Shared = Arc<Mutex<Option<Standing>>>;
+/// The standing that a task keeps, and others read or wait for.
+#[derive(Default)]
+pub struct Verdict {
+    standing: Mutex<Option<Standing>>,
+    changed: Event,
+}
+
+pub type Shared = Arc<Verdict>;
+
+impl Verdict {
+    pub fn new(initial: Option<Standing>) -> Shared {
+        Arc::new(Verdict { standing: Mutex::new(initial), changed: Event::new() })
+    }
+    pub fn get(&self) -> Option<Standing> {
+        *lock(&self.standing)
+    }
+    fn set(&self, standing: Standing) {
+        *lock(&self.standing) = Some(standing);
+        self.changed.notify(usize::MAX);
+    }
+    async fn succeeds(&self) {
+        loop {
+            let changed = self.changed.listen();
+            if self.get() == Some(Standing::Success) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// A container that has just started needs a moment before anything answers. Upstream's first attempt falls anywhere
+/// in the first period; ours come soon and closer, and their failures do not count.
+const EARLY_FIRST: Duration = Duration::from_millis(50);
+/// A liveness probe may do harm: it waits this long, or a shorter period.
+const LIVENESS_FIRST: Duration = Duration::from_secs(1);
 
 pub struct Job {
     pub client: Client,
@@ -71,7 +106,7 @@ pub struct Job {
     pub pod_ip: String,
     pub type_: Type,
     pub standing: Shared,
-    /// Shared standing of the same container's startup probe, which holds back the others.
+    /// Standing of the same container's startup probe, which holds back the others.
     pub startup: Option<Shared>,
     pub started_at: jiff::Timestamp,
 }
@@ -81,19 +116,31 @@ impl Job {
     pub async fn run(self, changed: impl Fn() + Send) {
         let Some(probe) = self.type_.of(&self.container).cloned() else { return };
         let period = Duration::from_secs(probe.period_seconds.unwrap_or(10).max(1) as u64);
-        let delay = i64::from(probe.initial_delay_seconds.unwrap_or(0));
-        let age = jiff::Timestamp::now().duration_since(self.started_at).as_secs();
-        if age < delay {
-            Timer::after(Duration::from_secs((delay - age) as u64)).await;
+        let age = || {
+            let age = jiff::Timestamp::now().duration_since(self.started_at);
+            Duration::try_from(age).unwrap_or_default()
+        };
+        let mut first = Duration::from_secs(probe.initial_delay_seconds.unwrap_or(0).max(0) as u64);
+        if self.type_ == Type::Liveness {
+            first = first.max(period.min(LIVENESS_FIRST));
+        }
+        Timer::after(first.saturating_sub(age())).await;
+        if let Some(startup) = &self.startup {
+            startup.succeeds().await;
+        }
+        let mut early = EARLY_FIRST;
+        if self.type_ != Type::Liveness {
+            while age() < first + period && !matches!(self.attempt(&probe).await, Ok(Outcome::Success)) {
+                Timer::after(early).await;
+                early = (early * 2).min(period);
+            }
         }
         let mut tally = Tally::default();
         loop {
-            let held = self.startup.as_ref().is_some_and(|s| *lock(s) != Some(Standing::Success));
-            if !held && let Some(success) = self.once(&probe).await {
+            if let Some(success) = self.once(&probe).await {
                 let standing = tally.add(success, &probe);
-                let before = *lock(&self.standing);
-                if let Some(standing) = standing.filter(|s| Some(*s) != before) {
-                    *lock(&self.standing) = Some(standing);
+                if let Some(standing) = standing.filter(|s| Some(*s) != self.standing.get()) {
+                    self.standing.set(standing);
                     changed();
                 }
                 // The container is about to be killed, or has started: this one has said what it had to.

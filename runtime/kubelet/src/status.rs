@@ -50,8 +50,8 @@ pub fn build(pod: &Pod, inputs: &Inputs<'_>) -> PodStatus {
     status.host_ips = Some(vec![HostIP { ip: inputs.host_ip.into() }]);
     let host = [inputs.host_ip.to_owned()];
     let ips = if pod.is_host_network() { &host } else { inputs.state.ips() };
-    // A pod that has ended keeps the address it had.
-    if !ips.is_empty() || !inputs.ended {
+    // A pod without a live sandbox keeps the address it had.
+    if !ips.is_empty() || inputs.state.sandboxes.iter().any(|s| s.ready) {
         status.pod_ip = ips.first().cloned();
         status.pod_ips =
             Some(ips.iter().map(|ip| PodIP { ip: ip.clone() }).collect::<Vec<_>>()).filter(|l| !l.is_empty());

@@ -10,7 +10,7 @@ use crate::{
     kill,
     plan::{self, Actions, Probed, Standing},
     pod::{Pod, Role, is_sidecar},
-    probes::{Job, Shared, Type},
+    probes::{Job, Shared, Type, Verdict},
     resources, sandbox,
     state::{self, PodState, State, lock},
     status,
@@ -515,7 +515,7 @@ impl Kubelet {
                     Type::Readiness if reported.is_some_and(|s| s.ready) => Some(Standing::Success),
                     Type::Readiness => Some(Standing::Failure),
                 };
-                let standing: Shared = Arc::new(Mutex::new(initial));
+                let standing = Verdict::new(initial);
                 let startup = (type_ != Type::Startup).then(|| memory.probes.get(&(found.id.clone(), Type::Startup)));
                 let job = Job {
                     client: self.client.clone(),
@@ -586,7 +586,7 @@ impl Kubelet {
 
 impl Memory {
     fn standing(&self, id: &str, type_: Type) -> Option<Option<Standing>> {
-        self.probes.get(&(id.to_owned(), type_)).map(|r| *lock(&r.standing))
+        self.probes.get(&(id.to_owned(), type_)).map(|r| r.standing.get())
     }
 
     fn probed(&self, id: &str) -> Probed {

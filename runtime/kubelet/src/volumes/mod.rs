@@ -400,6 +400,12 @@ async fn bind_sub_path(volume: PathBuf, path: String, target: PathBuf, place: St
     .await
 }
 
+/// The text of a small file that a container wrote into a volume, and where it is.
+pub async fn read_inside(root: PathBuf, path: String) -> std::io::Result<(PathBuf, String)> {
+    const LIMIT_BYTES: u64 = 64 << 10;
+    blocking::unblock(move || subpath::read(&root, &path, LIMIT_BYTES)).await
+}
+
 /// Unmounts and removes everything under the pod's directory. Does all steps; the errors are what is left.
 pub async fn tear_down(pod_dir: &Path) -> Result<(), Vec<String>> {
     let dirs = [memory_dir(pod_dir), pod_dir.to_owned()];

@@ -6,7 +6,8 @@
 use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, mkdirat, openat, statat};
 use rustix::mount::UnmountFlags;
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Component, Path, PathBuf},
 };
@@ -107,6 +108,24 @@ fn open_inside(root: &Path, path: &Path) -> io::Result<OwnedFd> {
     Ok(at)
 }
 
+/// The text of a file in a volume, of at most `limit_bytes`; and where it is. Blocking.
+pub fn read(volume: &Path, path: &str, limit_bytes: u64) -> io::Result<(PathBuf, String)> {
+    let full = volume.join(path);
+    let found = open_inside(&fs::canonicalize(volume)?, &full)?;
+    // A pipe would keep the reader waiting.
+    if !rustix::fs::FileType::from_raw_mode(fstat(&found)?.st_mode).is_file() {
+        return Err(io::Error::other("not a file"));
+    }
+    // What was opened names a place; reading needs another way in, and the same file at its end.
+    let opened = fs::File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
+    let mut text = String::new();
+    io::Read::take(opened, limit_bytes + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > limit_bytes {
+        return Err(io::Error::other("the file is too large"));
+    }
+    Ok((full, text))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +155,8 @@ mod tests {
         ] {
             assert_eq!(open_inside(&root, &volume.join(path)).is_ok(), inside, "{path}");
         }
+        assert_eq!(read(&volume, "f", 1).unwrap().1, "x");
+        assert!(read(&volume, "f", 0).is_err() && read(&volume, "etc/passwd", 1 << 20).is_err());
     }
 
     #[test]
