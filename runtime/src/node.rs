@@ -110,7 +110,7 @@ async fn serve(
     let running = mote_api::start(store, executor, config).await.map_err(Error::Api)?;
     tracing::info!(port = place.config.api_port, ms = elapsed_ms(started), "the API server serves");
     let parts = parts::start(&running, &place, board).await;
-    if running.health.passes("readyz").await {
+    if running.health.passes("readyz") {
         tracing::info!(ms = elapsed_ms(started), "ready");
     } else {
         tracing::warn!("not ready: see /readyz?verbose");

@@ -109,15 +109,6 @@ impl Certificates {
     pub fn issue_client(&self, name: &str, groups: &[&str]) -> Result<Issued, Error> {
         with(&self.cluster, |authority| authority.issue(client_params(name, groups)))
     }
-    /// A serving certificate for another listener (the kubelet's port, metrics).
-    pub fn issue_serving(&self, name: &str, names: &[String], addresses: &[IpAddr]) -> Result<Issued, Error> {
-        let params = serving_params(name, names.iter().cloned().collect(), addresses.iter().copied().collect())?;
-        with(&self.cluster, |authority| authority.issue(params))
-    }
-    /// The client certificate with which the API server calls aggregated API servers.
-    pub fn issue_front_proxy_client(&self) -> Result<Issued, Error> {
-        with(&self.front_proxy, |authority| authority.issue(client_params("front-proxy-client", &[])))
-    }
     /// A kubeconfig for a component that runs outside of this process.
     pub fn kubeconfig(&self, name: &str, groups: &[&str]) -> Result<String, Error> {
         let issued = self.issue_client(name, groups)?;

@@ -1,15 +1,12 @@
 //! /livez, /readyz and /healthz with upstream's checks format (apiserver/pkg/server/healthz/healthz.go). The parts of
 //! the node register their checks; a check is asked only when somebody asks.
-use crate::{
-    driver::BoxFuture,
-    http::{Query, Response},
-};
+use crate::http::{Query, Response};
 use std::{
     fmt::Write as _,
     sync::{Arc, RwLock},
 };
 
-type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// Which of the three endpoints a check counts for; /healthz has them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,55 +31,30 @@ impl Health {
 
     /// `check` is quick; its error is logged, not shown. A second check of a name replaces the first.
     pub fn register(&self, name: &str, scope: Scope, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
-        let check: Check = Arc::new(move || {
-            let result = check();
-            Box::pin(async { result })
-        });
-        self.add(name, scope, check);
-    }
-
-    /// For a check that has to wait (a write to the store, a call to the runtime).
-    pub fn register_async(
-        &self,
-        name: &str,
-        scope: Scope,
-        check: impl Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync + 'static,
-    ) {
-        self.add(name, scope, Arc::new(check));
-    }
-
-    fn add(&self, name: &str, scope: Scope, check: Check) {
         let Ok(mut checks) = self.checks.write() else { return };
         checks.retain(|(known, _, _)| known != name);
-        checks.push((name.into(), scope, check));
+        checks.push((name.into(), scope, Arc::new(check)));
     }
 
     /// None when the path is not one of health's.
-    pub fn answer<'a>(&self, path: &str, query: &'a Query) -> Option<BoxFuture<'a, Response>> {
+    pub fn answer(&self, path: &str, query: &Query) -> Option<Response> {
         let path = path.strip_prefix('/')?;
         let (endpoint, name) = path.split_once('/').unwrap_or((path, ""));
         let endpoint = ["livez", "readyz", "healthz"].into_iter().find(|known| *known == endpoint)?;
         let checks = self.of(endpoint);
         if name.is_empty() {
-            return Some(Box::pin(all(endpoint, checks, query)));
+            return Some(all(endpoint, &checks, query));
         }
         let (_, check) = checks.into_iter().find(|(known, _)| known == name)?;
-        Some(Box::pin(async move {
-            match check().await {
-                Ok(()) => Response::text(200, "ok"),
-                Err(error) => Response::text(500, format!("internal server error: {error}\n")),
-            }
-        }))
+        Some(match check() {
+            Ok(()) => Response::text(200, "ok"),
+            Err(error) => Response::text(500, format!("internal server error: {error}\n")),
+        })
     }
 
     /// Does every check that counts for "livez", "readyz" or "healthz" pass?
-    pub async fn passes(&self, endpoint: &str) -> bool {
-        for (_, check) in self.of(endpoint) {
-            if check().await.is_err() {
-                return false;
-            }
-        }
-        true
+    pub fn passes(&self, endpoint: &str) -> bool {
+        self.of(endpoint).iter().all(|(_, check)| check().is_ok())
     }
 
     fn of(&self, endpoint: &str) -> Vec<(String, Check)> {
@@ -96,17 +68,17 @@ impl Health {
     }
 }
 
-async fn all(endpoint: &str, checks: Vec<(String, Check)>, query: &Query) -> Response {
+fn all(endpoint: &str, checks: &[(String, Check)], query: &Query) -> Response {
     let mut unknown: Vec<&str> = query.get_all("exclude").collect();
     unknown.sort_unstable();
     unknown.dedup();
     let mut report = String::new();
     let mut failed = Vec::new();
-    for (name, check) in &checks {
+    for (name, check) in checks {
         let line = if let Some(at) = unknown.iter().position(|excluded| excluded == name) {
             unknown.remove(at);
             writeln!(report, "[+]{name} excluded: ok")
-        } else if let Err(error) = check().await {
+        } else if let Err(error) = check() {
             failed.push(format!("{name}: {error}"));
             writeln!(report, "[-]{name} failed: reason withheld")
         } else {
@@ -144,7 +116,7 @@ mod tests {
     fn check(url: &str, code: u16, want: &str) {
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
         let query = Query::parse(query);
-        let response = futures_lite::future::block_on(health().answer(path, &query).unwrap());
+        let response = health().answer(path, &query).unwrap();
         let Body::Full(body) = response.body else { panic!("no body") };
         assert_eq!((response.status, std::str::from_utf8(&body).unwrap()), (code, want), "{url}");
     }

@@ -7,7 +7,7 @@ use std::{
     fmt::Write as _,
     sync::{
         Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
@@ -85,19 +85,6 @@ struct Series {
     codes: BTreeMap<u16, u64>,
     buckets: [u64; BUCKETS.len()],
     sum: f64,
-}
-
-/// A number that other parts of the node own and raise.
-#[derive(Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 type Source = Box<dyn Fn(&mut Text) + Send + Sync>;

@@ -1,21 +1,24 @@
 //! From nothing to an API server that answers: certificates, identities, the listener, what a cluster starts with.
 use crate::{
-    Api, Client, Error, Rest, Settings,
-    auth::Authenticator,
+    Api, Client, Error, Rest, Settings, Status,
+    auth::{Authenticator, trust},
     bootstrap,
     certs::{self, Certificates},
     driver,
     health::{Health, Scope},
     http::{self, Front, Server},
-    metrics::Metrics,
+    metrics::{Metrics, Text},
     rbac::{Aggregation, Authorizer, Policy},
     tls,
 };
 use async_executor::Executor;
 use mote_store::Store;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 pub struct Config {
@@ -63,6 +66,10 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
 
     let health = Arc::new(Health::new());
     let metrics = Arc::new(Metrics::new());
+    metrics.source({
+        let api = api.clone();
+        move |text| count_objects(&api, text)
+    });
     let bootstrapped = Arc::new(AtomicBool::new(false));
     health.register("poststarthook/bootstrap", Scope::Ready, {
         let bootstrapped = bootstrapped.clone();
@@ -71,10 +78,27 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
     let handler = Arc::new(Rest::new(api.clone()));
     let front = Front::new(authenticator, authorizer.clone(), health.clone(), metrics.clone(), handler);
     let server = http::serve(config.http, tls::server_config(&certificates)?, front, executor)?;
-    bootstrap::ensure(&client).await.map_err(|status| Error::Bootstrap { message: status.to_string() })?;
+    let failed = |status: Status| Error::Bootstrap { message: status.to_string() };
+    bootstrap::ensure(&client).await.map_err(failed)?;
+    trust::publish(&client, &certificates).await.map_err(failed)?;
     let aggregator = "system:serviceaccount:kube-system:clusterrole-aggregation-controller";
     let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
     driver::start(&client, Arc::new(Aggregation::new(client.as_user(aggregator, &groups), authorizer)));
     bootstrapped.store(true, Ordering::Release);
     Ok(Running { api, server, certificates, health, metrics })
+}
+
+/// Counted when somebody reads the metrics.
+fn count_objects(api: &Api, text: &mut Text) {
+    text.family("apiserver_resource_objects", "gauge", "Objects there are, by kind.");
+    let snapshot = api.store.snapshot();
+    let mut seen = BTreeSet::new();
+    for kind in api.catalog().kinds.iter().filter(|kind| !kind.virtual_kind) {
+        // Versions of a kind share their objects.
+        if seen.insert(kind.prefix.to_string()) {
+            let count = snapshot.range(&kind.prefix, None).count();
+            let (group, resource): (&str, &str) = (&kind.group, &kind.plural);
+            text.sample("", &format!("group={group:?},resource={resource:?}"), count as f64);
+        }
+    }
 }

@@ -5,6 +5,7 @@ pub mod impersonate;
 pub mod jwt;
 pub(crate) mod reviews;
 pub mod service_account;
+pub mod trust;
 pub mod x509;
 
 use crate::{Object, clock, http::User};

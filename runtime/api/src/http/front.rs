@@ -212,7 +212,7 @@ async fn take(
             Err(response) => return response,
         };
         let request = Request { method, path, query, headers, body, user, info, peer, upgrade };
-        match paths::answer(&shared.front, &request).await {
+        match paths::answer(&shared.front, &request) {
             Some(response) => response,
             None => shared.front.handler.handle(request).await,
         }

@@ -13,11 +13,11 @@ pub const KUBERNETES_VERSION: &str = "v1.36.0";
 pub const GIT_VERSION: &str = concat!("v1.36.0+mote-", env!("CARGO_PKG_VERSION"));
 
 /// None when the path belongs to the handler.
-pub async fn answer(front: &Front, request: &Request) -> Option<Response> {
+pub fn answer(front: &Front, request: &Request) -> Option<Response> {
     let path = request.path.as_str();
     let is_read = matches!(request.method, http::Method::GET | http::Method::HEAD);
     if let Some(answer) = front.health.answer(path, &request.query) {
-        return Some(answer.await);
+        return Some(answer);
     }
     let response = match path.strip_suffix('/').unwrap_or(path) {
         "/metrics" => Response::new(
