@@ -12,28 +12,36 @@ use crate::netlink::nft::{
     BaseChain, Batch, FAMILY_IPV4, Field, Holds, Hook, PRIORITY_DNAT, PRIORITY_RAW, PRIORITY_SNAT, Set,
 };
 use crate::netlink::{Protocol, Socket};
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 pub const TABLE: &str = "mote-pods";
 
+const ANY_NAME: &str = "host-ports";
+const ONE_NAME: &str = "host-ip-ports";
+const HAIRPIN_NAME: &str = "hairpin";
 const ENDPOINT: &[Field] = &[Field::Ipv4Address, Field::Port];
 /// protocol . host port -> pod . port, on every address of the host
 const ANY: Set = Set {
-    name: "host-ports",
+    name: Cow::Borrowed(ANY_NAME),
     key: &[Field::Protocol, Field::Port],
     holds: Holds::Values(ENDPOINT),
     remembered_limit: None,
 };
 /// host address . protocol . host port -> pod . port
 const ONE: Set = Set {
-    name: "host-ip-ports",
+    name: Cow::Borrowed(ONE_NAME),
     key: &[Field::Ipv4Address, Field::Protocol, Field::Port],
     holds: Holds::Values(ENDPOINT),
     remembered_limit: None,
 };
 /// pod . pod, for a pod that speaks to itself through its host port
-const HAIRPIN: Set =
-    Set { name: "hairpin", key: &[Field::Ipv4Address, Field::Ipv4Address], holds: Holds::Keys, remembered_limit: None };
+const HAIRPIN: Set = Set {
+    name: Cow::Borrowed(HAIRPIN_NAME),
+    key: &[Field::Ipv4Address, Field::Ipv4Address],
+    holds: Holds::Keys,
+    remembered_limit: None,
+};
 
 const RAW: BaseChain =
     BaseChain { name: "raw-prerouting", kind: "filter", hook: Hook::Prerouting, priority: PRIORITY_RAW };
@@ -77,9 +85,9 @@ fn rules(network: &Network) -> Vec<(&'static str, Rule)> {
             .payload(Header::Network, DESTINATION_OFFSET, 4, R0)
             .meta(Meta::L4Proto, R1)
             .payload(Header::Transport, 2, 2, R2)
-            .map(ONE.name, R0, R4)
+            .map(ONE_NAME, R0, R4)
             .dnat(FAMILY_IPV4, R4, R5);
-        let any = local().meta(Meta::L4Proto, R0).payload(Header::Transport, 2, 2, R1).map(ANY.name, R0, R4).dnat(
+        let any = local().meta(Meta::L4Proto, R0).payload(Header::Transport, 2, 2, R1).map(ANY_NAME, R0, R4).dnat(
             FAMILY_IPV4,
             R4,
             R5,
@@ -92,7 +100,7 @@ fn rules(network: &Network) -> Vec<(&'static str, Rule)> {
         .compare(Compare::NotEqual, R0, &[0; 4])
         .payload(Header::Network, SOURCE_OFFSET, 4, R0)
         .payload(Header::Network, DESTINATION_OFFSET, 4, R1)
-        .is_in(HAIRPIN.name, R0)
+        .is_in(HAIRPIN_NAME, R0)
         .masquerade();
     let from_localhost = address_at(
         Rule::new().meta(Meta::OutputName, R0).compare(Compare::Equal, R0, ours),
@@ -161,7 +169,7 @@ fn entries(pod: IpAddr, ports: &[PortMapping]) -> Result<Vec<Entry>> {
         let mut data = octets(pod);
         data.extend(mapping.container_port.to_be_bytes());
         data.extend([0, 0]);
-        let set = if host.is_some() { ONE.name } else { ANY.name };
+        let set = if host.is_some() { ONE_NAME } else { ANY_NAME };
         entries.push(Entry { set, key, data: Data::Value(data) });
     }
     Ok(entries)
@@ -183,7 +191,7 @@ pub fn open(pod: IpAddr, ports: &[PortMapping]) -> Result<()> {
         batch.add_elements(entry.set, [(entry.key.as_slice(), Some(&entry.data))]);
     }
     let hairpin = hairpin_key(pod);
-    batch.add_elements(HAIRPIN.name, [(hairpin.as_slice(), None)]);
+    batch.add_elements(HAIRPIN_NAME, [(hairpin.as_slice(), None)]);
     batch.commit(&mut socket, &format!("opening host ports of {pod}"))?;
     forget(&mut socket, pod, ports)
 }
@@ -196,7 +204,7 @@ pub fn close(pod: IpAddr, ports: &[PortMapping]) -> Result<()> {
     }
     let mut socket = Socket::open(Protocol::Netfilter)?;
     let mut batch = Batch::new(FAMILY_IPV4, TABLE);
-    for set in [ANY.name, ONE.name] {
+    for set in [ANY_NAME, ONE_NAME] {
         let here = match socket.elements(FAMILY_IPV4, TABLE, set) {
             Ok(here) => here,
             Err(error) if error.is_absent() => return Ok(()),
@@ -207,8 +215,8 @@ pub fn close(pod: IpAddr, ports: &[PortMapping]) -> Result<()> {
         batch.delete_elements(set, ours.map(|e| e.key.as_slice()));
     }
     let hairpin = hairpin_key(pod);
-    if socket.elements(FAMILY_IPV4, TABLE, HAIRPIN.name)?.iter().any(|h| h.key == hairpin) {
-        batch.delete_elements(HAIRPIN.name, [hairpin.as_slice()]);
+    if socket.elements(FAMILY_IPV4, TABLE, HAIRPIN_NAME)?.iter().any(|h| h.key == hairpin) {
+        batch.delete_elements(HAIRPIN_NAME, [hairpin.as_slice()]);
     }
     batch.commit(&mut socket, &format!("closing host ports of {pod}"))?;
     forget(&mut socket, pod, ports)

@@ -259,14 +259,13 @@ impl Rule {
         })
     }
 
-    /// Adds key and value to a map, or renews the time the key has left. Ends the rule when the map is full.
-    pub fn remember(self, map: &str, key: Register, value: Register, timeout_ms: u64) -> Rule {
+    /// Adds a key to a set, or renews the time it has left. Ends the rule when the set is full.
+    pub fn remember(self, set: &str, key: Register, timeout_ms: u64) -> Rule {
         const NFT_DYNSET_OP_UPDATE: u32 = 1;
         self.expression("dynset", |out| {
-            put_string(out, 1, map);
+            put_string(out, 1, set);
             put_be32(out, 3, NFT_DYNSET_OP_UPDATE);
             put_be32(out, 4, key.0);
-            put_be32(out, 5, value.0);
             put_be64(out, 6, timeout_ms);
         })
     }

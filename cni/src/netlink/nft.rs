@@ -83,9 +83,9 @@ pub enum Holds {
     Values(&'static [Field]),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Set {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     pub key: &'static [Field],
     pub holds: Holds,
     /// Written by rules, with a timeout for every element; `limit` elements at most.
@@ -211,7 +211,7 @@ impl Batch {
         let mut message = self
             .message(NFT_MSG_NEWSET, NLM_F_CREATE)
             .string(1, &self.table)
-            .string(2, set.name)
+            .string(2, &set.name)
             .be32(3, flags)
             .be32(4, concatenated(set.key))
             .be32(5, set.key_len() as u32)

@@ -1,6 +1,6 @@
 //! What one Service wants in the table: a pure function of the Service and its endpoints.
 use super::model::{Endpoint, Port, Protocol, Service, usable};
-use super::rules::{By, Chain, LOCAL_SLOT, Map, Pick, REJECT, Range};
+use super::rules::{By, Chain, Map, Pick, REJECT, Range};
 use mote_cni::netlink::expr::{Data, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,8 +19,8 @@ pub struct Plan {
     pub elements: BTreeMap<(Map, Vec<u8>), Option<Data>>,
     pub chains: BTreeSet<Chain>,
     pub udp: Vec<UdpFront>,
-    /// The fronts with affinity, and what a client may be tied to (address and port as bytes).
-    pub sticky: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
+    /// The fronts with affinity: what is in each slot (address and port as bytes).
+    pub sticky: BTreeMap<Vec<u8>, BTreeMap<u32, Vec<u8>>>,
 }
 
 /// address . protocol . port
@@ -40,17 +40,27 @@ pub fn back(endpoint: &Endpoint) -> Vec<u8> {
     data
 }
 
-/// `endpoints` are a port's, tidy.
-pub fn plan(service: &Service, node_ip: IpAddr, endpoints: &dyn Fn(&Port) -> Vec<Endpoint>) -> Plan {
-    let mut plan = Plan::default();
-    plan.elements.insert((Map::ClusterIps, service.cluster_ip.octets().to_vec()), None);
+/// `endpoints` are a port's, tidy. With affinity, an endpoint keeps the slot that it has in the `previous` plan.
+pub fn plan(
+    service: &Service,
+    node_ip: IpAddr,
+    endpoints: &dyn Fn(&Port) -> Vec<Endpoint>,
+    previous: Option<&Plan>,
+) -> Plan {
+    let mut plan = Builder { plan: Plan::default(), previous };
+    plan.plan.elements.insert((Map::ClusterIps, service.cluster_ip.octets().to_vec()), None);
     for port in &service.ports {
         plan.port(service, node_ip, port, &endpoints(port));
     }
-    plan
+    plan.plan
 }
 
-impl Plan {
+struct Builder<'a> {
+    plan: Plan,
+    previous: Option<&'a Plan>,
+}
+
+impl Builder<'_> {
     fn port(&mut self, service: &Service, node_ip: IpAddr, port: &Port, endpoints: &[Endpoint]) {
         let external = port.node_port != 0 || !service.load_balancer_ips.is_empty() || !service.external_ips.is_empty();
         let uses_cluster = !service.internal_local || external;
@@ -62,7 +72,7 @@ impl Plan {
         let pools = Pools { cluster: &usable.cluster, local: own_pool.then_some(&usable.local) };
         for endpoint in usable.cluster.iter().chain(&usable.local).filter(|e| e.local) {
             let itself = [endpoint.ip.octets(), endpoint.ip.octets()].concat();
-            self.elements.insert((Map::Hairpin, itself), None);
+            self.plan.elements.insert((Map::Hairpin, itself), None);
         }
         let all = |by| pick(by, false, &usable.cluster, service);
         let here = |by| pick(by, own_pool, &usable.local, service);
@@ -102,9 +112,9 @@ impl Plan {
             let ips = [service.cluster_ip];
             let ips = ips.iter().chain(&service.external_ips).chain(&service.load_balancer_ips);
             let serving = || serving.clone();
-            self.udp.extend(ips.map(|ip| UdpFront { ip: Some(*ip), port: port.port, serving: serving() }));
+            self.plan.udp.extend(ips.map(|ip| UdpFront { ip: Some(*ip), port: port.port, serving: serving() }));
             if port.node_port != 0 {
-                self.udp.push(UdpFront { ip: None, port: port.node_port, serving: serving() });
+                self.plan.udp.push(UdpFront { ip: None, port: port.node_port, serving: serving() });
             }
         }
     }
@@ -112,26 +122,28 @@ impl Plan {
     /// A front, the chain it goes to, and the endpoints that this chain picks from.
     fn serve(&mut self, front: Vec<u8>, chain: Chain, pools: &Pools<'_>) {
         let verdict = Verdict::Goto(chain.name());
-        self.elements.insert((Map::Services, front.clone()), Some(Data::Verdict(verdict)));
+        self.plan.elements.insert((Map::Services, front.clone()), Some(Data::Verdict(verdict)));
         for pick in chain.picks() {
-            let (first, pool) = match pools.local {
-                Some(local) if pick.local => (LOCAL_SLOT, local.as_slice()),
-                _ => (0, pools.cluster),
-            };
-            for (slot, endpoint) in (first..).zip(pool) {
-                let key = [front.as_slice(), &u32::to_ne_bytes(slot)].concat();
-                self.elements.insert((Map::Endpoints, key), Some(Data::Value(back(endpoint))));
-            }
+            let pool = pools.local.filter(|_| pick.local).map_or(pools.cluster, Vec::as_slice);
+            let mut backs: Vec<Vec<u8>> = pool.iter().map(back).collect();
             if pick.affinity_seconds.is_some() {
-                self.sticky.entry(front.clone()).or_default().extend(pool.iter().map(back));
+                let before = self.previous.and_then(|plan| plan.sticky.get(&front));
+                backs = in_place(backs, &|slot| before?.get(&(pick.slots().start + slot)));
+                let slots = pick.slots().zip(backs.iter().cloned());
+                self.plan.sticky.entry(front.clone()).or_default().extend(slots);
             }
-            self.chains.insert(Chain::Pick(pick));
+            for (slot, back) in pick.slots().zip(backs) {
+                let key = [front.as_slice(), &slot.to_ne_bytes()].concat();
+                self.plan.elements.insert((Map::Endpoints, key), Some(Data::Value(back)));
+            }
+            self.plan.chains.extend(pick.ties());
+            self.plan.chains.insert(Chain::Pick(pick));
         }
-        self.chains.insert(chain);
+        self.plan.chains.insert(chain);
     }
 
     fn refuse(&mut self, front: Vec<u8>, verdict: Verdict) {
-        self.elements.insert((Map::NoEndpoints, front), Some(Data::Verdict(verdict)));
+        self.plan.elements.insert((Map::NoEndpoints, front), Some(Data::Verdict(verdict)));
     }
 
     /// loadBalancerSourceRanges. The node's own connections arrive with the load balancer's address as their source,
@@ -157,9 +169,9 @@ impl Plan {
         for ip in &service.load_balancer_ips {
             let verdict = Verdict::Goto(chain.name());
             let front = front_key(*ip, port.protocol, port.port);
-            self.elements.insert((Map::Firewall, front), Some(Data::Verdict(verdict)));
+            self.plan.elements.insert((Map::Firewall, front), Some(Data::Verdict(verdict)));
         }
-        self.chains.insert(chain);
+        self.plan.chains.insert(chain);
     }
 }
 
@@ -167,6 +179,15 @@ impl Plan {
 struct Pools<'a> {
     cluster: &'a [Endpoint],
     local: Option<&'a Vec<Endpoint>>,
+}
+
+/// The same, with those that were in one of the first slots where they were, and the others in the gaps.
+fn in_place<'a>(backs: Vec<Vec<u8>>, before: &dyn Fn(u32) -> Option<&'a Vec<u8>>) -> Vec<Vec<u8>> {
+    let kept: Vec<Option<Vec<u8>>> =
+        (0..).take(backs.len()).map(|slot| before(slot).filter(|back| backs.contains(back)).cloned()).collect();
+    let mut others: Vec<Vec<u8>> = backs.into_iter().filter(|back| !kept.contains(&Some(back.clone()))).collect();
+    others.reverse();
+    kept.into_iter().filter_map(|kept| kept.or_else(|| others.pop())).collect()
 }
 
 fn pick(by: By, local: bool, pool: &[Endpoint], service: &Service) -> Option<Pick> {
@@ -222,7 +243,7 @@ mod tests {
     /// One line per element, as `MAP KEY -> DATA`, without the cluster address that every Service has.
     fn lines(service: &Service, endpoints: &[Endpoint]) -> Vec<String> {
         let node_ip = "192.0.2.1".parse().unwrap();
-        let plan = plan(service, node_ip, &|_| endpoints.to_vec());
+        let plan = plan(service, node_ip, &|_| endpoints.to_vec(), None);
         let address = |bytes: &[u8]| Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).to_string();
         let port = |bytes: &[u8]| u16::from_be_bytes([bytes[0], bytes[1]]);
         let number = |bytes: &[u8]| u32::from_ne_bytes(bytes[..4].try_into().unwrap());
@@ -356,13 +377,33 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_keeps_its_slot_while_it_lives() {
+        let sticky = service(|s| s.affinity_seconds = Some(60));
+        let check = |steps: &[(&[&str], &[&str])]| {
+            let mut last: Option<Plan> = None;
+            for (ips, expected) in steps {
+                let endpoints = tests_support::endpoints(ips);
+                let node_ip = "192.0.2.1".parse().unwrap();
+                let plan = plan(&sticky, node_ip, &|_| endpoints.clone(), last.as_ref());
+                let slots = plan.sticky.values().next().unwrap();
+                let slots: Vec<String> = slots.values().map(|b| format!("10.42.0.{}", b[3])).collect();
+                assert_eq!(slots, *expected, "{steps:?}");
+                last = Some(plan);
+            }
+        };
+        let (a, b, c, d) = ("10.42.0.1", "10.42.0.2", "10.42.0.3", "10.42.0.4");
+        check(&[(&[a, b, c], &[a, b, c]), (&[b, c], &[c, b]), (&[a, b, c], &[c, b, a])]);
+        check(&[(&[b, c], &[b, c]), (&[a, b, c, d], &[b, c, a, d])]);
+    }
+
+    #[test]
     fn udp_ports_name_who_may_answer() {
         let service = service(|s| {
             s.ports[0].protocol = Protocol::Udp;
             s.ports[0].node_port = 30053;
         });
         let endpoints = [endpoint("10.42.0.2", "ready local"), endpoint("10.42.0.3", "local")];
-        let plan = plan(&service, "192.0.2.1".parse().unwrap(), &|_| endpoints.to_vec());
+        let plan = plan(&service, "192.0.2.1".parse().unwrap(), &|_| endpoints.to_vec(), None);
         let serving = BTreeSet::from([("10.42.0.2".parse().unwrap(), 80)]);
         assert_eq!(
             plan.udp,

@@ -5,8 +5,8 @@
 //! connections, which live in connection tracking, stay. When a transaction fails, the next one is the whole again.
 use super::model::{Service, read_endpoints, tidy};
 use super::plan::{Plan, UdpFront, plan};
-use super::rules::{AFFINITY, TABLE};
-use super::table::{Table, stale_affinity};
+use super::rules::{TABLE, affinity_set};
+use super::table::Table;
 use crate::Config;
 use crate::slices::Slices;
 use mote_api::driver::{BoxFuture, Error, Key, Next, Queue, Reconciler};
@@ -77,7 +77,7 @@ impl Proxy {
     }
 
     /// None when the Service is gone or not the proxy's.
-    fn plan(&self, key: &Key) -> Result<Option<Plan>, Error> {
+    fn plan(&self, table: &Table, key: &Key) -> Result<Option<Plan>, Error> {
         let object = match self.client.get(&self.services, &key.namespace, &key.name) {
             Ok(object) => object,
             Err(status) if status.code == 404 => return Ok(None),
@@ -103,7 +103,7 @@ impl Proxy {
             }
             tidy(endpoints)
         };
-        Ok(Some(plan(&service, self.node_ip, &endpoints)))
+        Ok(Some(plan(&service, self.node_ip, &endpoints, table.plan(key))))
     }
 
     async fn sync(&self) -> Result<(), Error> {
@@ -112,7 +112,7 @@ impl Proxy {
             let mut table = lock(&self.table);
             let mut plans = Vec::with_capacity(noted.len());
             for key in &noted {
-                match self.plan(key) {
+                match self.plan(&table, key) {
                     Ok(plan) => plans.push((key.clone(), plan)),
                     Err(error) => {
                         lock(&self.noted).extend(noted);
@@ -137,12 +137,13 @@ impl Proxy {
 struct Work {
     batch: Batch,
     udp: Vec<UdpFront>,
-    sticky: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
+    /// The slots of fronts that hold another endpoint now.
+    untied: BTreeMap<u32, BTreeSet<Vec<u8>>>,
 }
 
 impl Work {
     fn new(table: &mut Table, plans: Vec<(Key, Option<Plan>)>) -> Option<Work> {
-        let (mut udp, mut sticky) = (Vec::new(), BTreeMap::new());
+        let (mut udp, mut untied) = (Vec::new(), BTreeMap::<u32, BTreeSet<Vec<u8>>>::new());
         for (key, plan) in &plans {
             let (Some(old), Some(new)) = (table.plan(key), plan) else {
                 // A new Service: flows that went nowhere before it existed.
@@ -152,13 +153,16 @@ impl Work {
             if old.udp != new.udp {
                 udp.extend(new.udp.clone());
             }
-            let vanished = |(front, allowed): &(&Vec<u8>, &BTreeSet<Vec<u8>>)| {
-                old.sticky.get(*front).is_some_and(|before| !before.is_subset(allowed))
-            };
-            sticky.extend(new.sticky.iter().filter(vanished).map(|(front, allowed)| (front.clone(), allowed.clone())));
+            for (front, slots) in &old.sticky {
+                let now = new.sticky.get(front);
+                let changed = slots.iter().filter(|(slot, back)| now.and_then(|now| now.get(slot)) != Some(back));
+                for (slot, _) in changed {
+                    untied.entry(*slot).or_default().insert(front.clone());
+                }
+            }
         }
         let difference = table.update(plans);
-        (!difference.is_empty()).then(|| Work { batch: table.batch(&difference), udp, sticky })
+        (!difference.is_empty()).then(|| Work { batch: table.batch(&difference), udp, untied })
     }
 
     fn run(self) -> netlink::Result<()> {
@@ -166,8 +170,8 @@ impl Work {
         let messages = self.batch.len();
         self.batch.commit(&mut socket, "writing service rules")?;
         tracing::debug!(messages, "service rules written");
-        if !self.sticky.is_empty() {
-            untie(&mut socket, &self.sticky)?;
+        for (slot, fronts) in &self.untied {
+            untie(&mut socket, *slot, fronts)?;
         }
         if !self.udp.is_empty() {
             forget(&mut socket, &self.udp)?;
@@ -176,12 +180,16 @@ impl Work {
     }
 }
 
-/// Ends the affinity of clients to endpoints that are gone.
-fn untie(socket: &mut Socket, sticky: &BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>) -> netlink::Result<()> {
-    let elements = socket.elements(FAMILY_IPV4, TABLE, AFFINITY.name)?;
-    for key in stale_affinity(&elements, sticky) {
+/// Ends the affinity of the clients of these fronts to a slot.
+fn untie(socket: &mut Socket, slot: u32, fronts: &BTreeSet<Vec<u8>>) -> netlink::Result<()> {
+    let set = affinity_set(slot);
+    for element in socket.elements(FAMILY_IPV4, TABLE, &set)? {
+        // The client's address stands before the front.
+        if !element.key.get(4..).is_some_and(|front| fronts.contains(front)) {
+            continue;
+        }
         let mut batch = Batch::new(FAMILY_IPV4, TABLE);
-        batch.delete_elements(AFFINITY.name, [key.as_slice()]);
+        batch.delete_elements(&set, [element.key.as_slice()]);
         match batch.commit(socket, "ending session affinity") {
             // Its time was up in between.
             Err(error) if !error.is_absent() => return Err(error),

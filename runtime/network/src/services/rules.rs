@@ -7,8 +7,9 @@
 //! 2. That chain is shared by every Service port of the same *shape*: how many endpoints, affinity or not, which
 //!    policy. `pick-3` draws a slot below 3, looks up (address . protocol . port . slot) in `endpoints` and translates
 //!    the destination to the address and port found.
-//! 3. Session affinity is one map for all, (client . address . protocol . port) to endpoint, which the packets
-//!    themselves fill and renew.
+//! 3. Session affinity is a set per slot, `affinity-0` and on, shared by all: which (client . address . protocol .
+//!    port) is tied to that slot. The packets themselves fill and renew them, in `tie-0` and on. (A map to the
+//!    endpoint would do with fewer, but nft 1.0.6 aborts when it lists rules that remember what a map yields.)
 //!
 //! So an endpoint that changes costs one element, a new Service a handful, whatever else there is; and upstream's
 //! chain per Service port and set per endpoint (pkg/proxy/nftables) need not exist. What clients see is upstream's:
@@ -21,12 +22,13 @@ use mote_cni::netlink::expr::{
 use mote_cni::netlink::nft::{
     BaseChain, Batch, FAMILY_IPV4, Field, Holds, Hook, PRIORITY_DNAT, PRIORITY_FILTER, PRIORITY_SNAT, Set,
 };
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
 pub const TABLE: &str = "mote-services";
 /// Kubernetes' own masquerade bit, so that rules others wrote for it keep their meaning.
 const MASQUERADE_MARK: u32 = 0x4000;
-/// How many clients have their affinity remembered; further ones are spread anew each time.
+/// How many clients a slot remembers; further ones are spread anew each time.
 const AFFINITY_LIMIT: u32 = 65536;
 /// The slots of this node's endpoints begin here when a Service has a pool of them.
 pub const LOCAL_SLOT: u32 = 1 << 16;
@@ -60,16 +62,26 @@ impl Map {
             Map::Firewall => ("firewall", FRONT, Holds::Verdicts),
             Map::Hairpin => ("hairpin", &[Field::Ipv4Address, Field::Ipv4Address], Holds::Keys),
         };
-        Set { name, key, holds, remembered_limit: None }
+        Set { name: Cow::Borrowed(name), key, holds, remembered_limit: None }
     }
 }
 
-pub const AFFINITY: Set = Set {
-    name: "affinity",
-    key: &[Field::Ipv4Address, Field::Ipv4Address, Field::Protocol, Field::Port],
-    holds: Holds::Values(BACK),
-    remembered_limit: Some(AFFINITY_LIMIT),
-};
+/// client . address . protocol . port
+const AFFINITY_KEY: &[Field] = &[Field::Ipv4Address, Field::Ipv4Address, Field::Protocol, Field::Port];
+
+/// The name of the set of what is tied to a slot.
+pub fn affinity_set(slot: u32) -> String {
+    format!("affinity-{slot}")
+}
+
+pub fn add_affinity_set(batch: &mut Batch, slot: u32) {
+    batch.add_set(&Set {
+        name: affinity_set(slot).into(),
+        key: AFFINITY_KEY,
+        holds: Holds::Keys,
+        remembered_limit: Some(AFFINITY_LIMIT),
+    });
+}
 
 const fn filter(name: &'static str, hook: Hook, priority: i32) -> BaseChain {
     BaseChain { name, kind: "filter", hook, priority }
@@ -134,6 +146,12 @@ pub enum Chain {
     /// Traffic to an external address under the Local policy: pods and the host reach every endpoint, others only
     /// this node's (`None`: there is none).
     ExternalLocal(Pick, Option<Pick>),
+    /// Ties the client to a slot, and goes there.
+    Tie {
+        by: By,
+        slot: u32,
+        seconds: u32,
+    },
     /// Drops what does not come from these.
     Sources(Vec<Range>),
 }
@@ -162,6 +180,7 @@ impl Chain {
             Chain::ExternalLocal(cluster, local) => {
                 format!("external-{}-local-{}", cluster.name(), local.map_or(0, |pick| pick.count))
             }
+            Chain::Tie { by, slot, seconds } => tie_name(*by, *slot, *seconds),
             Chain::Sources(ranges) => {
                 let hash = ranges.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, range| {
                     let bytes = range.ip.octets().into_iter().chain([range.prefix]);
@@ -175,7 +194,7 @@ impl Chain {
     /// How this chain, or those it goes on to, choose endpoints. The latter must exist before it.
     pub fn picks(&self) -> Vec<Pick> {
         match self {
-            Chain::Sources(_) => Vec::new(),
+            Chain::Sources(_) | Chain::Tie { .. } => Vec::new(),
             Chain::Pick(pick) | Chain::Masquerade(pick) => vec![*pick],
             Chain::ExternalLocal(cluster, local) => [Some(*cluster), *local].into_iter().flatten().collect(),
         }
@@ -185,6 +204,14 @@ impl Chain {
         let goto = |rule: Rule, pick: &Pick| rule.verdict(Verdict::Goto(pick.name()));
         match self {
             Chain::Pick(pick) => pick.rules(),
+            Chain::Tie { by, slot, seconds } => {
+                let set = affinity_set(*slot);
+                vec![
+                    // Ends here when the set is full, which only means that the client is not remembered.
+                    client(by.key()).remember(&set, CLIENT, u64::from(*seconds) * 1000),
+                    translate(by.key().load(SLOT, &slot.to_ne_bytes())),
+                ]
+            }
             Chain::Masquerade(pick) => vec![mark(Rule::new()), goto(Rule::new(), pick)],
             Chain::ExternalLocal(cluster, local) => {
                 let from_host =
@@ -205,25 +232,54 @@ impl Chain {
     }
 }
 
-impl Pick {
-    fn rules(&self) -> Vec<Rule> {
-        let key = || match self.by {
+impl By {
+    fn key(self) -> Rule {
+        match self {
             By::Address => front(Rule::new()),
             By::NodePort => node_port_front(Rule::new()),
-        };
+        }
+    }
+}
+
+fn tie_name(by: By, slot: u32, seconds: u32) -> String {
+    let by = if by == By::NodePort { "node-port-" } else { "" };
+    format!("{by}tie-{slot}-affinity-{seconds}")
+}
+
+fn client(rule: Rule) -> Rule {
+    rule.payload(Header::Network, SOURCE_OFFSET, 4, CLIENT)
+}
+
+/// To the endpoint at the front and slot that are loaded.
+fn translate(rule: Rule) -> Rule {
+    rule.map(&Map::Endpoints.set().name, FRONT_IP, BACK_IP).dnat(FAMILY_IPV4, BACK_IP, BACK_PORT)
+}
+
+impl Pick {
+    /// The slots to choose from.
+    pub fn slots(&self) -> std::ops::Range<u32> {
         let first = if self.local { LOCAL_SLOT } else { 0 };
-        let draw = |rule: Rule| rule.random(self.count, first, SLOT).map(Map::Endpoints.set().name, FRONT_IP, BACK_IP);
-        let translate = |rule: Rule| rule.dnat(FAMILY_IPV4, BACK_IP, BACK_PORT);
-        let plain = translate(draw(key()));
-        let Some(seconds) = self.affinity_seconds else { return vec![plain] };
-        let client = |rule: Rule| rule.payload(Header::Network, SOURCE_OFFSET, 4, CLIENT);
-        let remember = |rule: Rule| rule.remember(AFFINITY.name, CLIENT, BACK_IP, u64::from(seconds) * 1000);
-        vec![
-            translate(remember(client(key()).map(AFFINITY.name, CLIENT, BACK_IP))),
-            translate(remember(draw(client(key())))),
-            // Only when the map is full.
-            plain,
-        ]
+        first..first + self.count
+    }
+
+    /// The chains this one goes on to, which must exist before it.
+    pub fn ties(&self) -> Vec<Chain> {
+        let seconds = self.affinity_seconds.into_iter();
+        seconds.flat_map(|seconds| self.slots().map(move |slot| Chain::Tie { by: self.by, slot, seconds })).collect()
+    }
+
+    fn rules(&self) -> Vec<Rule> {
+        let Some(seconds) = self.affinity_seconds else {
+            return vec![translate(self.by.key().random(self.count, self.slots().start, SLOT))];
+        };
+        let goto = |rule: Rule, slot| rule.verdict(Verdict::Goto(tie_name(self.by, slot, seconds)));
+        let tied = |slot| goto(client(self.by.key()).is_in(&affinity_set(slot), CLIENT), slot);
+        // One in so many as are left goes to the next; the last takes the rest.
+        let drawn = |slot| {
+            let left = self.slots().end - slot;
+            goto(Rule::new().random(left, 0, R0).compare(Compare::Equal, R0, &0u32.to_ne_bytes()), slot)
+        };
+        self.slots().map(tied).chain(self.slots().map(drawn)).collect()
     }
 }
 
@@ -281,7 +337,6 @@ pub fn write_base(batch: &mut Batch, network: &Network) {
     for map in Map::ALL {
         batch.add_set(&map.set());
     }
-    batch.add_set(&AFFINITY);
     for chain in [DISPATCH, REJECT] {
         batch.add_chain(chain);
     }
@@ -304,11 +359,11 @@ pub fn write_base(batch: &mut Batch, network: &Network) {
 }
 
 fn base_rules(network: &Network) -> Vec<(&'static str, Rule)> {
-    let (services, nowhere) = (Map::Services.set().name, Map::NoEndpoints.set().name);
+    let (services, nowhere) = (&Map::Services.set().name, &Map::NoEndpoints.set().name);
     let mut rules = vec![(REJECT, Rule::new().reject())];
 
     for chain in [FIREWALL_PREROUTING.name, FIREWALL_OUTPUT.name] {
-        rules.push((chain, front(new_connection()).verdict_map(Map::Firewall.set().name, FRONT_IP)));
+        rules.push((chain, front(new_connection()).verdict_map(&Map::Firewall.set().name, FRONT_IP)));
     }
 
     rules.push((FILTER_INPUT.name, node_port_front(not_localhost(new_connection())).verdict_map(nowhere, FRONT_IP)));
@@ -320,7 +375,7 @@ fn base_rules(network: &Network) -> Vec<(&'static str, Rule)> {
         rules.extend([
             (chain, to(Rule::new()).compare(Compare::Equal, R0, &network.dns_ip.octets()).verdict(Verdict::Return)),
             // A cluster address, but none of its ports.
-            (chain, to(new_connection()).is_in(Map::ClusterIps.set().name, R0).reject()),
+            (chain, to(new_connection()).is_in(&Map::ClusterIps.set().name, R0).reject()),
             // Nobody's cluster address.
             (
                 chain,
@@ -334,7 +389,7 @@ fn base_rules(network: &Network) -> Vec<(&'static str, Rule)> {
         rules.push((chain, Rule::new().verdict(Verdict::Jump(DISPATCH.to_owned()))));
     }
     let to_cluster_ip =
-        Rule::new().payload(Header::Network, DESTINATION_OFFSET, 4, R0).is_in(Map::ClusterIps.set().name, R0);
+        Rule::new().payload(Header::Network, DESTINATION_OFFSET, 4, R0).is_in(&Map::ClusterIps.set().name, R0);
     let local = Rule::new().fib_type(FibOf::Destination, R0).compare(Compare::Equal, R0, &FIB_LOCAL.to_ne_bytes());
     rules.extend([
         // From outside the cluster, by a static route to this node: the answer must come back here.
@@ -357,7 +412,7 @@ fn base_rules(network: &Network) -> Vec<(&'static str, Rule)> {
         .compare(Compare::NotEqual, R0, &[0; 4])
         .payload(Header::Network, SOURCE_OFFSET, 4, R0)
         .payload(Header::Network, DESTINATION_OFFSET, 4, R1)
-        .is_in(Map::Hairpin.set().name, R0)
+        .is_in(&Map::Hairpin.set().name, R0)
         .masquerade();
     rules.extend([(NAT_POSTROUTING.name, marked), (NAT_POSTROUTING.name, to_itself)]);
     rules

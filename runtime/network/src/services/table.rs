@@ -8,7 +8,7 @@ use super::rules::{self, Chain, Map, Network, TABLE};
 use mote_api::driver::Key;
 use mote_cni::netlink::expr::Data;
 use mote_cni::netlink::nft::{Batch, FAMILY_IPV4};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Chains nobody uses any more are kept, in case; beyond this the table is written anew without them.
 const UNUSED_CHAINS_LIMIT: usize = 64;
@@ -135,6 +135,9 @@ impl Table {
         // All chains first: one may go to another.
         for chain in &difference.chains {
             batch.add_chain(&chain.name());
+            if let Chain::Tie { slot, .. } = chain {
+                rules::add_affinity_set(&mut batch, *slot);
+            }
         }
         for chain in &difference.chains {
             for rule in chain.rules(&self.network) {
@@ -142,10 +145,10 @@ impl Table {
             }
         }
         for (map, keys) in &difference.removed {
-            batch.delete_elements(map.set().name, keys.iter().map(Vec::as_slice));
+            batch.delete_elements(&map.set().name, keys.iter().map(Vec::as_slice));
         }
         for (map, elements) in &difference.added {
-            batch.add_elements(map.set().name, elements.iter().map(|(key, data)| (key.as_slice(), data.as_ref())));
+            batch.add_elements(&map.set().name, elements.iter().map(|(key, data)| (key.as_slice(), data.as_ref())));
         }
         batch
     }
@@ -153,18 +156,6 @@ impl Table {
 
 fn winner(owners: Option<&BTreeMap<Key, Option<Data>>>) -> Option<Option<Data>> {
     owners.and_then(|owners| owners.values().next().cloned())
-}
-
-/// Clients tied to endpoints that their front no longer has. `fronts` are those whose endpoints changed.
-pub fn stale_affinity(
-    elements: &[mote_cni::netlink::nft::Element],
-    fronts: &BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
-) -> Vec<Vec<u8>> {
-    let is_stale = |key: &[u8], data: &Option<Data>| {
-        let allowed = key.get(4..).and_then(|front| fronts.get(front));
-        matches!((allowed, data), (Some(allowed), Some(Data::Value(value))) if !allowed.contains(value))
-    };
-    elements.iter().filter(|e| is_stale(&e.key, &e.data)).map(|e| e.key.clone()).collect()
 }
 
 #[cfg(test)]
@@ -183,7 +174,7 @@ mod tests {
     fn planned(name: &str, ip: &str, backs: &[&str]) -> (Key, Option<Plan>) {
         let key = Key::new("default", name);
         let (service, endpoints) = (service(ip), endpoints(backs));
-        let plan = super::super::plan::plan(&service, "192.0.2.1".parse().unwrap(), &|_| endpoints.clone());
+        let plan = super::super::plan::plan(&service, "192.0.2.1".parse().unwrap(), &|_| endpoints.clone(), None);
         (key, Some(plan))
     }
 
