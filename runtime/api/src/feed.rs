@@ -6,7 +6,7 @@ use crate::{
     driver::{Queue, Reconciler},
     server::Api,
 };
-use mote_schema::{Doc, Kind};
+use mote_schema::{Doc, Kind, convert};
 use mote_store::{Entry, Event, Snapshot, Watcher};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -67,8 +67,20 @@ pub(crate) fn subscribe(client: &Client, reconciler: Arc<dyn Reconciler>, queue:
     state.subscribers.push(subscriber);
 }
 
+/// An entry as `kind` shows it.
 pub(crate) fn object(kind: &Arc<Kind>, entry: &Entry) -> Object {
-    Object { kind: kind.clone(), doc: Doc::trusted(entry.value.clone()), revision: entry.modified }
+    view(kind, Object { kind: kind.clone(), doc: Doc::trusted(entry.value.clone()), revision: entry.modified })
+}
+
+/// A stored object as `kind` shows it: the same bytes, but for the few kinds that are stored as another version.
+pub(crate) fn view(kind: &Arc<Kind>, stored: Object) -> Object {
+    if !convert::is_needed(kind) {
+        return Object { kind: kind.clone(), ..stored };
+    }
+    let mut value = stored.root().to_value();
+    convert::from_stored(kind, &mut value);
+    let doc = Doc::encode(&value).unwrap_or(stored.doc);
+    Object { kind: kind.clone(), doc, revision: stored.revision }
 }
 
 async fn run(api: Arc<Api>) {

@@ -9,7 +9,7 @@ use crate::{
     rbac::{Attributes, Authorizer},
 };
 use async_executor::Executor;
-use mote_schema::{Catalog, Kind, Status};
+use mote_schema::{Catalog, Kind, Status, convert};
 use mote_store::{Class, Store};
 use std::{
     net::Ipv4Addr,
@@ -110,13 +110,21 @@ impl Api {
         self.catalog.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
+    /// The kind as whose version this one's objects are stored: itself, but for a few.
+    pub(crate) fn stored_kind(&self, kind: &Arc<Kind>) -> Arc<Kind> {
+        let (group, version) = convert::stored_as(kind);
+        let catalog = self.catalog();
+        catalog.by_kind(group, version, &kind.kind).unwrap_or(kind).clone()
+    }
+
     /// Which kind a store key belongs to: "pods/ns/name" or "apps/deployments/ns/name". Where several versions of
-    /// one kind share a prefix, the first in the catalog answers.
+    /// one kind share a prefix, the stored one answers.
     pub(crate) fn kind_of_key(&self, key: &str) -> Option<Arc<Kind>> {
         let first = key.find('/')? + 1;
         let second = key[first..].find('/').map(|at| first + at + 1);
         let catalog = self.catalog();
-        let by_prefix = |prefix: &str| catalog.kinds.iter().find(|k| k.prefix == prefix && !k.virtual_kind).cloned();
+        let stored = |k: &Arc<Kind>, prefix: &str| k.prefix == prefix && !k.virtual_kind && !convert::is_needed(k);
+        let by_prefix = |prefix: &str| catalog.kinds.iter().find(|k| stored(k, prefix)).cloned();
         by_prefix(&key[..first]).or_else(|| by_prefix(&key[..second?]))
     }
 }

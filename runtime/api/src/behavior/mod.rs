@@ -157,15 +157,7 @@ pub(crate) async fn create_sub(api: &Api, target: &mut Target<'_>, sub: &str, bo
         ("", "pods", "binding") => pod::bind(api, target, body).await,
         ("", "pods", "eviction") => eviction::evict(api, target, body).await,
         ("", "namespaces", "finalize") => {
-            let mut target = Target {
-                user: target.user,
-                kind: target.kind,
-                namespace: target.namespace,
-                name: target.name,
-                sub: crate::Sub::Finalize,
-                options: target.options,
-                warnings: Vec::new(),
-            };
+            let mut target = target.at(target.kind, crate::Sub::Finalize);
             Ok(api.update(&mut target, body).await?.to_value())
         }
         ("", "serviceaccounts", "token") => crate::tokens::create(api, target, body),

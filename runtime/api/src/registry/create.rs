@@ -1,7 +1,7 @@
 //! POST: a new object.
 use super::{Api, FieldValidation, Target, meta, storage_error};
-use crate::{admission, behavior};
-use mote_schema::{Object, Status, check, defaults, prepare};
+use crate::{admission, behavior, feed};
+use mote_schema::{Object, Status, check, convert, defaults, prepare};
 use mote_store::{Error, Precondition};
 use serde_json::Value;
 
@@ -21,6 +21,19 @@ impl Api {
         complaints: Vec<String>,
     ) -> Result<Object, Status> {
         target.decode(&mut value, complaints)?;
+        if !convert::is_needed(target.kind) {
+            return self.create_stored(target, value).await;
+        }
+        defaults::apply(target.kind, &mut value);
+        convert::to_stored(target.kind, &mut value);
+        let kind = self.stored_kind(target.kind);
+        let mut stored = target.at(&kind, target.sub);
+        let object = self.create_stored(&mut stored, value).await?;
+        target.warnings.append(&mut stored.warnings);
+        Ok(feed::view(target.kind, object))
+    }
+
+    async fn create_stored(&self, target: &mut Target<'_>, mut value: Value) -> Result<Object, Status> {
         let metadata = meta::metadata(&mut value)?;
         meta::settle_namespace(metadata, target.kind.namespaced, target.namespace)?;
         if !matches!(meta::text(metadata, "resourceVersion"), "" | "0") {

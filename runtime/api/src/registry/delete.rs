@@ -27,6 +27,15 @@ enum Step {
 
 impl Api {
     pub(crate) async fn delete(&self, target: &mut Target<'_>, options: &DeleteOptions) -> Result<Deleted, Status> {
+        let kind = self.stored_kind(target.kind);
+        let deleted = self.delete_stored(&mut target.at(&kind, target.sub), options).await?;
+        Ok(match deleted {
+            Deleted::Gone(object) => Deleted::Gone(feed::view(target.kind, object)),
+            Deleted::Pending(object) => Deleted::Pending(feed::view(target.kind, object)),
+        })
+    }
+
+    async fn delete_stored(&self, target: &mut Target<'_>, options: &DeleteOptions) -> Result<Deleted, Status> {
         for _ in 0..MAX_TRIES {
             let current = self.get(target.kind, target.namespace, target.name)?;
             self.check_preconditions(target, &current, options)?;

@@ -46,6 +46,13 @@ pub struct Target<'a> {
     pub warnings: Vec<String>,
 }
 
+impl<'a> Target<'a> {
+    /// The same target at another kind or part; its warnings are its own.
+    pub(crate) fn at(&self, kind: &'a Arc<Kind>, sub: Sub) -> Target<'a> {
+        Target { kind, sub, warnings: Vec::new(), ..*self }
+    }
+}
+
 impl Target<'_> {
     pub(crate) fn key(&self, name: &str) -> Key {
         self.kind.key(self.namespace, name).into()

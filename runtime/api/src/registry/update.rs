@@ -1,12 +1,15 @@
 //! PUT: an object's new state, whole or of one subresource.
 use super::{Api, MAX_TRIES, MODIFIED, Target, meta, storage_error};
 use crate::{Sub, admission, behavior, feed};
-use mote_schema::{Cause, Object, Status, check, defaults, prepare};
+use mote_schema::{Cause, Object, Status, check, convert, defaults, prepare};
 use mote_store::{Error, Precondition, Transaction, Write};
 use serde_json::Value;
 
 /// Metadata only the server writes; what a client sends for these is replaced by what is stored.
 const SERVER_OWNED: &[&str] = &["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
+
+/// Makes the new state of an object from the newest (null: there is none).
+type Change<'c> = dyn FnMut(&Value, &mut Target<'_>) -> Result<Value, Status> + Send + 'c;
 
 impl Api {
     pub(crate) async fn update(&self, target: &mut Target<'_>, value: Value) -> Result<Object, Status> {
@@ -41,8 +44,28 @@ impl Api {
     pub(crate) async fn guaranteed_update(
         &self,
         target: &mut Target<'_>,
-        mut change: impl FnMut(&Value, &mut Target<'_>) -> Result<Value, Status>,
+        mut change: impl FnMut(&Value, &mut Target<'_>) -> Result<Value, Status> + Send,
     ) -> Result<Object, Status> {
+        if !convert::is_needed(target.kind) {
+            return self.update_stored(target, &mut change).await;
+        }
+        let kind = self.stored_kind(target.kind);
+        let mut stored = target.at(&kind, target.sub);
+        let object = self
+            .update_stored(&mut stored, &mut |old, _| {
+                let mut view = old.clone();
+                convert::from_stored(target.kind, &mut view);
+                let mut new = change(&view, target)?;
+                defaults::apply(target.kind, &mut new);
+                convert::to_stored(target.kind, &mut new);
+                Ok(new)
+            })
+            .await?;
+        target.warnings.append(&mut stored.warnings);
+        Ok(feed::view(target.kind, object))
+    }
+
+    async fn update_stored(&self, target: &mut Target<'_>, change: &mut Change<'_>) -> Result<Object, Status> {
         for _ in 0..MAX_TRIES {
             let current = match self.get(target.kind, target.namespace, target.name) {
                 Ok(current) => current,

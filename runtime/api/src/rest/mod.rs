@@ -67,10 +67,13 @@ impl Rest {
     async fn plain(&self, kind: Arc<Kind>, request: Request) -> Result<Response, Status> {
         let sub = write::sub_of(&kind, &request.info.subresource)?;
         let main = sub == crate::Sub::Main;
+        let named = !request.info.name.is_empty();
         match request.info.verb.as_str() {
             "get" => list::get(&self.api, &kind, &request),
             "list" if main => list::list(&self.api, &kind, &request),
             "watch" if main => watch::watch(&self.api, &kind, &request),
+            "update" | "patch" if !named => Err(no_method()),
+            "create" if named => Err(no_method()),
             "create" if main => write::create(&self.api, &kind, request).await,
             "update" => write::update(&self.api, &kind, sub, request).await,
             "patch" => write::patch(&self.api, &kind, sub, request).await,
@@ -88,6 +91,11 @@ fn is_pods(kind: &Kind) -> bool {
 /// What client-go itself says of a path that nobody serves.
 pub(crate) fn unknown() -> Status {
     Status::new(404, "NotFound", "the server could not find the requested resource")
+}
+
+/// What upstream's router says of a path that is there, but not for this method.
+fn no_method() -> Status {
+    Status::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 }
 
 impl Handler for Rest {
