@@ -90,7 +90,7 @@ pub fn host_ip(mapping: &PortMapping) -> Result<Option<IpAddr>> {
 /// IP protocol number.
 pub fn protocol_number(name: &str) -> Result<u8> {
     match name.to_ascii_lowercase().as_str() {
-        "tcp" => Ok(6),
+        "" | "tcp" => Ok(6),
         "udp" => Ok(17),
         "sctp" => Ok(132),
         _ => Err(Error::new(code::INVALID_CONFIG, format!("portMappings: unknown protocol {name:?}"))),
@@ -277,6 +277,8 @@ mod tests {
             format!(r#"{{"cniVersion":"1.0.0",{whole},"runtimeConfig":{{"portMappings":[{mapping}]}}}}"#)
         };
         check(&ports(r#"{"hostPort":80,"containerPort":80,"protocol":"UDP","hostIP":"127.0.0.1"}"#), None);
+        // As containerd spells it.
+        check(&ports(r#"{"HostPort":80,"ContainerPort":80,"Protocol":"TCP","HostIP":""}"#), None);
         check(&ports(r#"{"hostPort":80,"containerPort":80,"protocol":"x"}"#), Some((7, "unknown protocol")));
         check(&ports(r#"{"hostPort":80,"containerPort":80,"hostIP":"x"}"#), Some((7, "not an IP")));
         check(&ports(r#"{"hostPort":70000,"containerPort":80}"#), Some((7, "70000")));
