@@ -8,7 +8,7 @@ use async_executor::Executor;
 use async_io::{Async, Timer};
 use async_lock::Mutex;
 use bytes::{Bytes, BytesMut};
-use futures_lite::future;
+use futures_lite::{AsyncRead, AsyncWrite, future};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -19,6 +19,7 @@ use prost::Message;
 use smol_hyper::rt::{FuturesIo, SmolExecutor};
 use std::{
     marker::PhantomData,
+    net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::Arc,
@@ -31,8 +32,18 @@ const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 
 type Sender = SendRequest<Full<Bytes>>;
 
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// Where a server listens.
+pub(crate) enum Target {
+    /// The first of these sockets that exists.
+    Unix(Vec<PathBuf>),
+    Tcp(SocketAddr),
+}
+
 pub(crate) struct Channel {
-    sockets: Vec<PathBuf>,
+    target: Target,
     executor: Arc<Executor<'static>>,
     sender: Mutex<Option<Sender>>,
 }
@@ -45,24 +56,36 @@ pub(crate) struct Method {
 }
 
 impl Channel {
-    pub fn new(sockets: Vec<PathBuf>, executor: Arc<Executor<'static>>) -> Channel {
-        Channel { sockets, executor, sender: Mutex::new(None) }
+    pub fn new(target: Target, executor: Arc<Executor<'static>>) -> Channel {
+        Channel { target, executor, sender: Mutex::new(None) }
     }
 
     /// The first that exists, else the first: it is the one whose absence is reported.
     pub fn socket(&self) -> &Path {
-        let found = self.sockets.iter().find(|s| s.exists()).or(self.sockets.first());
+        let Target::Unix(sockets) = &self.target else { return Path::new("") };
+        let found = sockets.iter().find(|s| s.exists()).or(sockets.first());
         found.map_or(Path::new(""), PathBuf::as_path)
     }
 
+    /// One kind of stream for both, so that hyper's machinery is compiled once.
+    async fn stream_to(&self) -> Result<Box<dyn Io>, String> {
+        match &self.target {
+            Target::Unix(_) => {
+                let socket = self.socket();
+                let stream = Async::<UnixStream>::connect(socket).await;
+                Ok(Box::new(stream.map_err(|e| format!("dial unix {}: {e}", socket.display()))?))
+            }
+            Target::Tcp(address) => {
+                let stream = Async::<TcpStream>::connect(*address).await;
+                Ok(Box::new(stream.map_err(|e| format!("dial tcp {address}: {e}"))?))
+            }
+        }
+    }
+
     async fn dial(&self, doing: &'static str) -> Result<Sender, Error> {
-        let socket = self.socket();
-        let failed = |what: String| Error::Unavailable {
-            doing,
-            message: format!("connection error: dial unix {}: {what}", socket.display()),
-        };
+        let failed = |what: String| Error::Unavailable { doing, message: format!("connection error: {what}") };
         let connect = async {
-            let io = Async::<UnixStream>::connect(socket).await.map_err(|e| failed(e.to_string()))?;
+            let io = self.stream_to().await.map_err(failed)?;
             http2::Builder::new(SmolExecutor::new(self.executor.clone()))
                 .initial_stream_window_size(STREAM_WINDOW_BYTES)
                 .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -72,7 +95,7 @@ impl Channel {
         };
         let late = async {
             Timer::after(DIAL_TIMEOUT).await;
-            Err(failed("timed out".into()))
+            Err(failed("dial timed out".into()))
         };
         let (sender, connection) = future::or(connect, late).await?;
         self.executor

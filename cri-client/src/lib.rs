@@ -4,9 +4,11 @@
 mod channel;
 mod error;
 mod frame;
+mod health;
 mod runtime;
 pub mod v1;
 
 pub use channel::Streaming;
 pub use error::{Code, Error};
+pub use health::{Serving, check_health};
 pub use runtime::Runtime;

@@ -1,6 +1,6 @@
 //! The calls: one row each. A row is name, request, answer, path, and how long the call may take.
 use crate::{
-    channel::{Channel, Method, Streaming},
+    channel::{Channel, Method, Streaming, Target},
     error::Error,
     frame,
     v1::*,
@@ -93,7 +93,7 @@ impl Runtime {
     /// The first of `sockets` that exists is used; asked again at every dial, so the runtime may appear later. Does
     /// not dial: the first call does.
     pub fn new(sockets: Vec<PathBuf>, executor: Arc<Executor<'static>>) -> Runtime {
-        Runtime { channel: Channel::new(sockets, executor) }
+        Runtime { channel: Channel::new(Target::Unix(sockets), executor) }
     }
 
     /// The socket that would be dialled now.
@@ -113,14 +113,23 @@ impl Runtime {
         timeout: Option<Duration>,
         request: &Q,
     ) -> Result<A, Error> {
-        let doing = method.doing;
-        let size = request.encoded_len();
-        if size > frame::LIMIT_BYTES {
-            return Err(Error::Protocol { doing, message: format!("a request of {size} bytes is over the limit") });
-        }
-        // The buffer grows as needed, so encoding cannot fail.
-        let message: Bytes = frame::encode(size, |out| request.encode_raw(out));
-        let answer = self.channel.unary(method, message, timeout).await?;
-        A::decode(answer).map_err(|e| Error::Protocol { doing, message: e.to_string() })
+        call(&self.channel, method, timeout, request).await
     }
+}
+
+pub(crate) async fn call<Q: Message, A: Message + Default>(
+    channel: &Channel,
+    method: Method,
+    timeout: Option<Duration>,
+    request: &Q,
+) -> Result<A, Error> {
+    let doing = method.doing;
+    let size = request.encoded_len();
+    if size > frame::LIMIT_BYTES {
+        return Err(Error::Protocol { doing, message: format!("a request of {size} bytes is over the limit") });
+    }
+    // The buffer grows as needed, so encoding cannot fail.
+    let message: Bytes = frame::encode(size, |out| request.encode_raw(out));
+    let answer = channel.unary(method, message, timeout).await?;
+    A::decode(answer).map_err(|e| Error::Protocol { doing, message: e.to_string() })
 }

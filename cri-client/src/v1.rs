@@ -617,4 +617,12 @@ messages! {
     ListPodSandboxStatsResponse {
         1 stats: Vec<PodSandboxStats> [message, repeated],
     }
+
+    // grpc.health.v1, not CRI.
+    HealthCheckRequest {
+        1 service: String [string],
+    }
+    HealthCheckResponse {
+        1 status: i32 [int32],
+    }
 }

@@ -11,6 +11,10 @@ use mote_api::driver::Key;
 use mote_cri::{Error, v1};
 use std::collections::HashSet;
 
+/// Disk use at which unused images go, and at which enough have gone (imageGCHighThresholdPercent and its low twin).
+pub const IMAGES_HIGH_PERCENT: u64 = 85;
+const IMAGES_LOW_PERCENT: u64 = 80;
+
 async fn remove_container(kubelet: &Kubelet, key: &Key, name: &str, id: &str, log: &str) -> Result<(), Error> {
     match kubelet.runtime.remove_container(v1::ContainerId { container_id: id.into() }).await {
         Err(e) if !e.is_not_found() => return Err(e),
@@ -86,6 +90,39 @@ pub async fn remove_logs(kubelet: &Kubelet, key: &Key, uid: &str) {
     if let Err(e) = removed.or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) }) {
         tracing::warn!(pod = %key, error = %e, "logs are left behind");
     }
+}
+
+/// Removes images that no container uses, the largest first, until the disk is below upstream's low threshold. Only
+/// called when it is above the high one.
+pub async fn images(kubelet: &Kubelet, usage: impl Fn() -> u64) -> Result<(), Error> {
+    let containers = kubelet.runtime.list_containers(v1::ListContainersRequest::default()).await?.containers;
+    let mut used: HashSet<String> = HashSet::new();
+    for container in containers {
+        used.insert(container.image_ref);
+        used.insert(container.image_id);
+        used.extend(container.image.map(|i| i.image));
+    }
+    let mut images = kubelet.runtime.list_images(v1::ListImagesRequest::default()).await?.images;
+    // Sandboxes do not name their image: what is pinned, or called so, is the sandbox's.
+    let sandbox = |i: &v1::Image| i.pinned || i.repo_tags.iter().any(|t| t.contains("/pause:"));
+    images.retain(|i| {
+        let named = std::iter::once(&i.id).chain(&i.repo_tags).chain(&i.repo_digests);
+        !sandbox(i) && !named.into_iter().any(|name| used.contains(name))
+    });
+    images.sort_by_key(|i| std::cmp::Reverse(i.size));
+    for image in images {
+        if usage() < IMAGES_LOW_PERCENT {
+            break;
+        }
+        tracing::info!(
+            image = image.id,
+            names = image.repo_tags.join(" "),
+            "removing an unused image: the disk is full"
+        );
+        let spec = v1::ImageSpec { image: image.id, ..Default::default() };
+        kubelet.runtime.remove_image(v1::RemoveImageRequest { image: Some(spec) }).await?;
+    }
+    Ok(())
 }
 
 /// Pod and log directories of pods that neither the API nor the runtime knows: they went while nobody watched.

@@ -1,6 +1,6 @@
 //! The Node object of this machine: registered at start, its status written when it changes and every five minutes,
 //! its Lease renewed. Reasons and messages: upstream's pkg/kubelet/nodestatus.
-use crate::{Kubelet, images_of};
+use crate::{Kubelet, gc, images_of};
 use async_io::Timer;
 use futures_lite::future;
 use jiff::Timestamp;
@@ -276,7 +276,22 @@ impl Kubelet {
         }
     }
 
+    /// Makes room when the disk is nearly full.
+    async fn make_room(&self) {
+        let usage = || {
+            let (total, free) = disk(self);
+            (100 * total.saturating_sub(free)).checked_div(total).unwrap_or(0)
+        };
+        if self.health.is_up()
+            && usage() >= gc::IMAGES_HIGH_PERCENT
+            && let Err(error) = gc::images(self, usage).await
+        {
+            tracing::warn!(doing = error.doing(), %error, "unused images stay");
+        }
+    }
+
     async fn report(&self, was_ready: &mut Option<bool>) -> Result<()> {
+        self.make_room().await;
         let node = self.register().await?;
         let mut value = node.to_value();
         value["status"] = self.status(node.root().get("status")).await;

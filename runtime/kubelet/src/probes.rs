@@ -1,6 +1,7 @@
 //! Probes: one task per container and probe, alive as long as that container runs. Rules and texts: upstream's
 //! pkg/kubelet/prober and pkg/probe. The count of results is a pure `Tally`.
 use crate::{
+    backoff::go_duration,
     events::Recorder,
     http::{self, Failed},
     plan::Standing,
@@ -9,10 +10,11 @@ use crate::{
 };
 use async_io::Timer;
 use event_listener::Event;
-use k8s_openapi::api::core::v1::{Container, Probe};
+use k8s_openapi::api::core::v1::{Container, GRPCAction, Probe};
 use mote_api::Client;
-use mote_cri::{Code, Runtime, v1::ExecSyncRequest};
+use mote_cri::{Code, Runtime, Serving, check_health, v1::ExecSyncRequest};
 use std::{
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -215,7 +217,38 @@ impl Job {
                 Err(why) => Outcome::Failure(why),
             });
         }
+        if let Some(grpc) = &probe.grpc {
+            return self.grpc(grpc, timeout).await;
+        }
         Err(format!("missing probe handler for {}:{}", self.pod.described(), self.container.name))
+    }
+}
+
+impl Job {
+    async fn grpc(&self, grpc: &GRPCAction, timeout: Duration) -> Result<Outcome, String> {
+        let port = u16::try_from(grpc.port).map_err(|_| format!("invalid port number: {}", grpc.port))?;
+        let ip: IpAddr = self.pod_ip.parse().map_err(|_| format!("invalid pod address {:?}", self.pod_ip))?;
+        let address = SocketAddr::new(ip, port);
+        let service = grpc.service.as_deref().unwrap_or("");
+        let shown = go_duration(timeout);
+        let answer = check_health(self.client.executor().clone(), address, service, timeout).await;
+        Ok(Outcome::Failure(match answer {
+            Ok(Serving::Serving) => return Ok(Outcome::Success),
+            Ok(Serving::NotServing) => "service unhealthy (responded with \"NOT_SERVING\")".into(),
+            Ok(Serving::ServiceUnknown) => "service unhealthy (responded with \"SERVICE_UNKNOWN\")".into(),
+            Ok(Serving::Unknown) => "service unhealthy (responded with \"UNKNOWN\")".into(),
+            Err(e) if e.is_unimplemented() => format!(
+                "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {}",
+                e.message()
+            ),
+            Err(e) if e.is_unavailable() => {
+                format!("timeout: failed to connect service {:?} within {shown}: {}", address.to_string(), e.message())
+            }
+            Err(e) if e.code() == Code::DEADLINE_EXCEEDED => {
+                format!("timeout: health rpc did not complete within {shown}")
+            }
+            Err(e) => format!("error: health rpc probe failed: {e}"),
+        }))
     }
 }
 
