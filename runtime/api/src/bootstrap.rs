@@ -26,7 +26,25 @@ pub async fn ensure(client: &Client) -> Result<(), Status> {
         create_missing(client, ("scheduling.k8s.io", "v1", "priorityclasses"), "", name, class).await?;
     }
     rbac::ensure_policy(client).await?;
-    kubernetes_service(client).await
+    kubernetes_service(client).await?;
+    dns_service(client).await
+}
+
+fn service_address(client: &Client, offset: u32) -> String {
+    let (base, _) = client.api().settings.service_cidr;
+    std::net::Ipv4Addr::from(u32::from(base).wrapping_add(offset)).to_string()
+}
+
+/// The name under which people and tools look for the cluster's DNS, and what keeps its address from others. The
+/// server itself is part of this process and listens on the address; the Service has no endpoints.
+async fn dns_service(client: &Client) -> Result<(), Status> {
+    let labels = json!({"k8s-app": "kube-dns", "kubernetes.io/name": "DNS"});
+    let service = json!({
+        "metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": labels},
+        "spec": {"type": "ClusterIP", "clusterIP": service_address(client, 10), "ports": [
+            {"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]},
+    });
+    create_missing(client, ("", "v1", "services"), "kube-system", "kube-dns", service).await
 }
 
 async fn create_missing(
@@ -49,8 +67,7 @@ async fn create_missing(
 /// Pods find the API server under the first address of the service network (controlplane/controller/kubernetesservice).
 async fn kubernetes_service(client: &Client) -> Result<(), Status> {
     let settings = &client.api().settings;
-    let (base, _) = settings.service_cidr;
-    let first = std::net::Ipv4Addr::from(u32::from(base).wrapping_add(1)).to_string();
+    let first = service_address(client, 1);
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
@@ -58,6 +75,11 @@ async fn kubernetes_service(client: &Client) -> Result<(), Status> {
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": settings.port}]},
     });
     create_missing(client, ("", "v1", "services"), "default", "kubernetes", service).await?;
+    if settings.advertise_address.is_loopback() {
+        // Upstream's validation refuses it in Endpoints, and no pod could reach it.
+        tracing::warn!("no address but the loopback: pods cannot reach the API server through its Service");
+        return Ok(());
+    }
     let address = settings.advertise_address.to_string();
     let endpoints = json!({
         "metadata": {"name": "kubernetes", "namespace": "default",

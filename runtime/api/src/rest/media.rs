@@ -3,6 +3,7 @@ use crate::{
     http::{Request, Response},
     server::Api,
 };
+use kube_core::GroupVersion;
 use mote_schema::{Object, Status, protobuf};
 use serde_json::{Value, json};
 
@@ -113,9 +114,9 @@ pub(crate) fn parse(api: &Api, request: &Request) -> Result<(Value, Vec<String>)
 fn parse_protobuf(api: &Api, body: &[u8]) -> Result<Value, String> {
     let envelope = protobuf::envelope(body)?;
     let (version, name) = (envelope.api_version.as_str(), envelope.kind.as_str());
-    let (group, v) = version.rsplit_once('/').unwrap_or(("", version));
+    let parsed: GroupVersion = version.parse().map_err(|error| format!("{error}"))?;
     let catalog = api.catalog();
-    let kind = catalog.by_kind(group, v, name);
+    let kind = catalog.by_kind(&parsed.group, &parsed.version, name);
     let kind = kind.ok_or_else(|| format!("no kind {name:?} is registered for version {version:?}"))?;
     let mut value = protobuf::decode(kind, envelope.raw)?;
     value["apiVersion"] = Value::from(version);
