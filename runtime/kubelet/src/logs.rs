@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use files::rotate;
+pub use files::{rotate, rotated};
 
 /// Rotation starts at this size and keeps this many files (upstream's containerLogMaxSize and containerLogMaxFiles).
 pub const MAX_BYTES: u64 = 10 << 20;

@@ -3,7 +3,11 @@
 use crate::{Kubelet, logs, state::lock};
 use async_io::Timer;
 use mote_cri::v1;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Upstream's containerLogMonitorInterval.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -32,7 +36,18 @@ pub async fn keep(kubelet: Arc<Kubelet>) {
             if let Err(error) = kubelet.runtime.reopen_container_log(v1::ContainerId { container_id: id.clone() }).await
             {
                 tracing::warn!(container = id, log = %path.display(), %error, "the runtime does not reopen the log");
+                blocking::unblock(move || undo(&path)).await;
             }
         }
+    }
+}
+
+/// The runtime writes on into the renamed file: it gets its name back, or the log would seem to have ended.
+fn undo(path: &Path) {
+    let newest = logs::rotated(path).unwrap_or_default().pop();
+    if let Some(newest) = newest.filter(|_| !path.exists())
+        && let Err(error) = std::fs::rename(newest, path)
+    {
+        tracing::warn!(log = %path.display(), %error, "the log does not get its name back");
     }
 }
