@@ -1,3 +1,4 @@
+//! What `status` makes of a pod's containers, in tables.
 use super::*;
 use crate::{fixture, images::failure};
 use serde_json::{Value, json};
