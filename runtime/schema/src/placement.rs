@@ -44,7 +44,8 @@ pub fn node_selector_term_matches(term: Ref<'_>, node: Ref<'_>) -> bool {
     let labels = node.at("metadata.labels");
     let name = node.at("metadata.name").as_str();
     let mut expressions = term.get("matchExpressions").items().map(|e| (e, labels.get(e.get("key").str()).as_str()));
-    let mut fields = term.get("matchFields").items().map(|e| (e, name.filter(|_| e.get("key").str() == "metadata.name")));
+    let mut fields =
+        term.get("matchFields").items().map(|e| (e, name.filter(|_| e.get("key").str() == "metadata.name")));
     let mut some = term.get("matchExpressions").items().chain(term.get("matchFields").items());
     some.next().is_some()
         && expressions.all(|(e, value)| requirement_matches(e, value))
@@ -82,9 +83,12 @@ mod tests {
     #[test]
     fn taints() {
         let check = |tolerations: Value, want: bool| {
-            let taints = doc(json!({"taints": [{"key": "a", "value": "1", "effect": "NoSchedule"}, {"key": "b", "effect": "PreferNoSchedule"}]}));
+            let taints = doc(
+                json!({"taints": [{"key": "a", "value": "1", "effect": "NoSchedule"}, {"key": "b", "effect": "PreferNoSchedule"}]}),
+            );
             let tolerations = doc(json!({"t": tolerations}));
-            let found = untolerated(taints.root().get("taints"), tolerations.root().get("t"), &["NoSchedule", "NoExecute"]);
+            let found =
+                untolerated(taints.root().get("taints"), tolerations.root().get("t"), &["NoSchedule", "NoExecute"]);
             assert_eq!(found.is_none(), want);
         };
         check(json!([]), false);
@@ -98,7 +102,8 @@ mod tests {
     #[test]
     fn affinity() {
         let node = doc(json!({"metadata": {"name": "n1", "labels": {"disk": "ssd", "cores": "4"}}}));
-        let check = |spec: Value, want: bool| assert_eq!(node_matches(doc(spec.clone()).root(), node.root()), want, "{spec}");
+        let check =
+            |spec: Value, want: bool| assert_eq!(node_matches(doc(spec.clone()).root(), node.root()), want, "{spec}");
         let required = |terms: Value| json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}});
         check(json!({}), true);
         check(json!({"nodeSelector": {"disk": "ssd"}}), true);
@@ -106,8 +111,16 @@ mod tests {
         check(required(json!([{}])), false);
         check(required(json!([{"matchExpressions": [{"key": "cores", "operator": "Gt", "values": ["3"]}]}])), true);
         check(required(json!([{"matchExpressions": [{"key": "cores", "operator": "Lt", "values": ["3"]}]}])), false);
-        check(required(json!([{"matchExpressions": [{"key": "gpu", "operator": "Exists"}]}, {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}])), true);
+        check(
+            required(
+                json!([{"matchExpressions": [{"key": "gpu", "operator": "Exists"}]}, {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]),
+            ),
+            true,
+        );
         check(required(json!([{"matchExpressions": [{"key": "gpu", "operator": "NotIn", "values": ["x"]}]}])), true);
-        check(required(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]}])), false);
+        check(
+            required(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]}])),
+            false,
+        );
     }
 }
