@@ -1,6 +1,7 @@
 //! Discovery: which groups, versions and resources are served. Two forms of the same facts: one document a group and
 //! version, and, for clients that ask for it, all of them at once (apidiscovery.k8s.io v2 and v2beta1, KEP-3352). Both
 //! are written from the catalog when they are asked for.
+use mote_schema::Order as _;
 use crate::openapi::json::Json;
 use mote_schema::{Catalog, Kind, kind::Subresource};
 use std::sync::Arc;
@@ -68,7 +69,7 @@ fn roots(catalog: &Catalog, json: &mut Json) -> &'static str {
         }
         paths.extend(versions.iter().map(|version| format!("/{}", api_path(group, version))));
     }
-    paths.sort_unstable();
+    paths.order();
     json.list("paths", paths.iter().map(String::as_str));
     JSON
 }
@@ -123,7 +124,7 @@ fn resources(catalog: &Catalog, group: &str, version: &str, json: &mut Json) -> 
             entries.push((format!("{}/{}", kind.plural, sub.name), kind, Some(sub)));
         }
     }
-    entries.sort_by(|a, b| a.0.cmp(&b.0));
+    entries.order_by(|a, b| a.0.cmp(&b.0));
     json.objects("resources", entries, |json, (name, kind, sub)| {
         let singular = if sub.is_some() { "" } else { &kind.singular };
         json.field("name", &name).field("singularName", singular);
@@ -158,7 +159,7 @@ fn everything(catalog: &Catalog, core: bool, api_version: &str, media: &'static 
         json.objects("versions", versions, |json, version| {
             json.field("version", version);
             let mut kinds: Vec<_> = of_version(catalog, group, version).collect();
-            kinds.sort_by(|a, b| a.plural.cmp(&b.plural));
+            kinds.order_by(|a, b| a.plural.cmp(&b.plural));
             json.objects("resources", kinds, |json, kind| write_resource(kind, json));
             json.field("freshness", "Current");
         });
@@ -176,7 +177,7 @@ fn write_resource(kind: &Kind, json: &mut Json) {
         return;
     }
     let mut subresources: Vec<_> = kind.subresources.iter().collect();
-    subresources.sort_by(|a, b| a.name.cmp(&b.name));
+    subresources.order_by(|a, b| a.name.cmp(&b.name));
     json.objects("subresources", subresources, |json, sub| {
         json.field("subresource", &sub.name);
         response_kind(&sub.group, &sub.version, &sub.kind, json);

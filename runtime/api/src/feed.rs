@@ -1,6 +1,7 @@
 //! The change feed: one task reads the store's events and offers each to every reconciler that asked for its kind.
 //! A reconciler that joins is first offered all that exists at the revision the feed has reached, so it misses
 //! nothing and sees nothing twice. When the ring has overrun the feed, it goes on with the difference of two roots.
+use mote_schema::Order as _;
 use crate::{
     Change, Client, Object,
     driver::{Queue, Reconciler},
@@ -130,7 +131,7 @@ fn catch_up(api: &Api) -> Vec<Event> {
     let mut state = api.feed.state();
     let newer = api.store.snapshot();
     let mut events = state.reached.as_ref().map(|reached| reached.diff(&newer)).unwrap_or_default();
-    events.sort_by_key(|event| event.revision);
+    events.order_by_key(|event| event.revision);
     state.revision = newer.revision();
     state.reached = Some(newer);
     events

@@ -1,5 +1,6 @@
 //! /livez, /readyz and /healthz with upstream's checks format (apiserver/pkg/server/healthz/healthz.go). The parts of
 //! the node register their checks; a check is asked only when somebody asks.
+use mote_schema::Order as _;
 use crate::http::{Query, Response};
 use std::{
     fmt::Write as _,
@@ -70,7 +71,7 @@ impl Health {
 
 fn all(endpoint: &str, checks: &[(String, Check)], query: &Query) -> Response {
     let mut unknown: Vec<&str> = query.get_all("exclude").collect();
-    unknown.sort_unstable();
+    unknown.order();
     unknown.dedup();
     let mut report = String::new();
     let mut failed = Vec::new();

@@ -12,6 +12,7 @@ use mote_api::{
     Change, Client, Kind, Object,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
+use mote_schema::Order as _;
 use mote_schema::{
     placement::{node_matches, tolerates},
     selector::LabelSelector,
@@ -226,7 +227,7 @@ impl Controller {
                     _ => running.push(pod),
                 }
             }
-            running.sort_by_key(|p| (pod::created(p).to_owned(), p.name().to_owned()));
+            running.order_by_key(|p| (pod::created(p).to_owned(), p.name().to_owned()));
             if surge(set, nodes.len()) == 0 {
                 work.delete.extend(running.iter().skip(1).map(|p| (*p).clone()));
             } else if running.is_empty() && run {
@@ -293,7 +294,7 @@ impl Controller {
             }
             desired += 1;
             let mut sorted: Vec<&&Object> = here.iter().collect();
-            sorted.sort_by_key(|p| (!pod::is_ready(p), pod::created(p).to_owned()));
+            sorted.order_by_key(|p| (!pod::is_ready(p), pod::created(p).to_owned()));
             let Some(pod) = sorted.first() else { continue };
             current += 1;
             if pod::is_ready(pod) {

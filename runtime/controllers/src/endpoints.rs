@@ -5,6 +5,7 @@ use mote_api::{
     Change, Client, DeleteOptions, Kind, Object, Ref, Sub,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
+use mote_schema::Order as _;
 use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, HashSet},
@@ -206,7 +207,7 @@ struct Subset {
 
 impl Addresses {
     fn add(&mut self, address: Value, mut ports: Vec<Value>, ready: bool) {
-        ports.sort_by_key(ToString::to_string);
+        ports.order_by_key(ToString::to_string);
         let key = Value::from(ports.clone()).to_string();
         let subset = self.0.entry(key).or_insert_with(|| Subset { ports, ..Subset::default() });
         if ready { &mut subset.ready } else { &mut subset.not_ready }.push(address);
@@ -219,7 +220,7 @@ impl Addresses {
         let mut room_ready = MAX_ADDRESSES;
         let mut room_not_ready = MAX_ADDRESSES.saturating_sub(ready);
         let take = |list: &mut Vec<Value>, room: &mut usize| {
-            list.sort_by_key(|a| {
+            list.order_by_key(|a| {
                 (a["ip"].as_str().and_then(|ip| ip.parse::<IpAddr>().ok()), a["targetRef"]["uid"].to_string())
             });
             list.truncate(*room);

@@ -10,6 +10,7 @@ use mote_api::{
     Change, Client, DeleteOptions, Kind, Object, Sub,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
+use mote_schema::Order as _;
 use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, HashSet},
@@ -222,7 +223,7 @@ impl Controller {
 fn port_key(ports: &Value) -> String {
     let mut keys: Vec<String> =
         ports.as_array().into_iter().flatten().map(|port| format!("{:?}", hash::of(port, None))).collect();
-    keys.sort();
+    keys.order();
     keys.join(",")
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Upstream hashes a dump of the Go struct, which nothing but Go reproduces; what callers rely on is that the same
 //! template gives the same text, that a collision count changes it, and that the text is safe in a name.
+use mote_schema::Order as _;
 use serde_json::Value;
 
 /// No vowels and no look-alikes, so that no hash reads as a word (apimachinery's util/rand).
@@ -30,7 +31,7 @@ fn canonical(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Object(members) => {
             let mut names: Vec<&String> = members.keys().collect();
-            names.sort();
+            names.order();
             out.push(b'{');
             for name in names {
                 out.extend_from_slice(name.as_bytes());

@@ -6,6 +6,7 @@ use crate::{
     session::Session,
 };
 use mote_api::{DeleteOptions, Kind, Object, Ref, Sub, driver::Error};
+use mote_schema::Order as _;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -46,7 +47,7 @@ pub async fn sync(
     let data = data(template);
     let mut known = session.list(revisions, Some(owner.namespace()))?;
     known.retain(|r| is_controlled_by(r, owner));
-    known.sort_by_key(|r| (number(r), r.name().to_owned()));
+    known.order_by_key(|r| (number(r), r.name().to_owned()));
     let next = known.last().map_or(0, number) + 1;
     if let Some(index) = known.iter().rposition(|r| r.root().get("data").to_value() == data) {
         let mut current = known.remove(index);

@@ -11,6 +11,7 @@ use mote_api::{
     Change, Client, DeleteOptions, Kind, Object, Sub,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
+use mote_schema::Order as _;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -127,7 +128,7 @@ impl Controller {
         let mut remaining = Remaining::default();
         let mut kinds = self.session.kinds();
         kinds.retain(|k| k.namespaced);
-        kinds.sort_by_key(|k| !(k.group.is_empty() && k.plural == "pods"));
+        kinds.order_by_key(|k| !(k.group.is_empty() && k.plural == "pods"));
         for kind in &kinds {
             self.delete_kind(kind, namespace, &mut remaining).await;
             if kind.group.is_empty() && kind.plural == "pods" && !remaining.by_resource.is_empty() {

@@ -5,6 +5,7 @@ use mote_api::{
     Change, Client, Kind, Object,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
+use mote_schema::Order as _;
 use std::{
     sync::{
         Arc,
@@ -120,7 +121,7 @@ impl Controller {
         pods.retain(pod::is_finished);
         let surplus = pods.len().saturating_sub(self.threshold);
         let evicted = |p: &Object| p.root().at("status.reason").str() == "Evicted";
-        pods.sort_by(|a, b| {
+        pods.order_by(|a, b| {
             evicted(b).cmp(&evicted(a)).then_with(|| (pod::created(a), a.name()).cmp(&(pod::created(b), b.name())))
         });
         for pod in pods.iter().take(surplus) {

@@ -13,6 +13,7 @@ use mote_api::{
     Change, Client, Kind, Object,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
+use mote_schema::Order as _;
 use mote_schema::{Status, selector::LabelSelector};
 use serde_json::json;
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -172,7 +173,7 @@ fn to_delete(active: &[Object], related: &[Object], count: usize, now: Timestamp
     }
     let rank = |p: &Object| on_node.get(pod::node_name(p)).copied().unwrap_or(0);
     let mut ranked: Vec<(&Object, usize)> = active.iter().map(|p| (p, rank(p))).collect();
-    ranked.sort_by(|a, b| deletion_order(*a, *b, now));
+    ranked.order_by(|a, b| deletion_order(*a, *b, now));
     ranked.into_iter().take(count).map(|(p, _)| p.clone()).collect()
 }
 

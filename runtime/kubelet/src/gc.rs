@@ -9,6 +9,7 @@ use crate::{
 };
 use mote_api::driver::Key;
 use mote_cri::{Error, v1};
+use mote_schema::Order as _;
 use std::collections::HashSet;
 
 /// Disk use at which unused images go, and at which enough have gone (imageGCHighThresholdPercent and its low twin).
@@ -109,7 +110,7 @@ pub async fn images(kubelet: &Kubelet, usage: impl Fn() -> u64) -> Result<(), Er
         let named = std::iter::once(&i.id).chain(&i.repo_tags).chain(&i.repo_digests);
         !sandbox(i) && !named.into_iter().any(|name| used.contains(name))
     });
-    images.sort_by_key(|i| std::cmp::Reverse(i.size));
+    images.order_by_key(|i| std::cmp::Reverse(i.size));
     for image in images {
         if usage() < IMAGES_LOW_PERCENT {
             break;

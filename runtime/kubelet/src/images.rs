@@ -14,6 +14,7 @@ use mote_cri::{
     Error, Runtime,
     v1::{self, AuthConfig, Image, ImageSpec},
 };
+use mote_schema::Order as _;
 use std::{
     collections::HashMap,
     sync::Mutex,
@@ -297,7 +298,7 @@ fn matching(auths: &serde_json::Value, image: &str) -> Vec<AuthConfig> {
             AuthConfig { username, password, identity_token: text("identitytoken"), ..Default::default() },
         ));
     }
-    found.sort_by_key(|(len, _)| std::cmp::Reverse(*len));
+    found.order_by_key(|(len, _)| std::cmp::Reverse(*len));
     found.into_iter().map(|(_, auth)| auth).collect()
 }
 

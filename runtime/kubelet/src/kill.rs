@@ -12,6 +12,7 @@ use async_io::Timer;
 use futures_lite::future;
 use k8s_openapi::api::core::v1::Container;
 use mote_cri::v1;
+use mote_schema::Order as _;
 use std::{
     future::Future,
     pin::Pin,
@@ -107,7 +108,7 @@ pub async fn pod(kubelet: &Kubelet, pod: &Pod, state: &PodState, grace: Option<D
     let first = state.containers.iter().filter(live).filter(|f| sidecar(f).is_none());
     all(first.map(|f| Box::pin(kill(f)) as Pin<Box<dyn Future<Output = ()> + Send + '_>>).collect()).await;
     let mut rest: Vec<_> = state.containers.iter().filter(live).filter_map(|f| Some((sidecar(f)?, f))).collect();
-    rest.sort_by_key(|(position, _)| std::cmp::Reverse(*position));
+    rest.order_by_key(|(position, _)| std::cmp::Reverse(*position));
     for (_, found) in rest {
         kill(found).await;
     }

@@ -6,6 +6,7 @@ use mote_cri::{
     Error, Runtime,
     v1::{self, container_state, sandbox_state},
 };
+use mote_schema::Order as _;
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
@@ -146,8 +147,8 @@ pub async fn observe(runtime: &Runtime, cache: &Cache, namespace: &str, name: &s
     }
     let mut pods: Vec<PodState> = pods.into_values().collect();
     for pod in &mut pods {
-        pod.sandboxes.sort_by_key(|s| std::cmp::Reverse(s.created_at_ns));
-        pod.containers.sort_by_key(|c| std::cmp::Reverse(c.created_at_ns));
+        pod.sandboxes.order_by_key(|s| std::cmp::Reverse(s.created_at_ns));
+        pod.containers.order_by_key(|c| std::cmp::Reverse(c.created_at_ns));
     }
     Ok(pods)
 }

@@ -17,6 +17,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
+use mote_schema::Order as _;
 use std::collections::{BTreeMap, HashMap};
 
 pub struct Inputs<'a> {
@@ -68,7 +69,7 @@ pub fn build(pod: &Pod, inputs: &Inputs<'_>) -> PodStatus {
         Some(built).filter(|l: &Vec<_>| !l.is_empty())
     };
     status.container_statuses = list(Role::Main, &main, &old.container_statuses).map(|mut statuses| {
-        statuses.sort_by(|a, b| a.name.cmp(&b.name));
+        statuses.order_by(|a, b| a.name.cmp(&b.name));
         statuses
     });
     status.init_container_statuses = list(Role::Init, &init, &old.init_container_statuses);

@@ -7,6 +7,7 @@ use crate::{
     volumes::Claims,
 };
 use mote_api::Object;
+use mote_schema::Order as _;
 use mote_schema::selector::LabelSelector;
 use std::{cmp::Reverse, sync::Arc};
 
@@ -89,7 +90,7 @@ pub fn victims(question: &Question<'_>, node: &Node, budgets: &[Budget]) -> Resu
         node.remove(pod.object.uid());
     }
     question.fits(&node, &question.relations(&node))?;
-    potential.sort_by(|a, b| importance(a).cmp(&importance(b)));
+    potential.order_by(|a, b| importance(a).cmp(&importance(b)));
     let (violating, harmless) = by_budget(potential, budgets);
     let mut victims = Vec::new();
     let mut violations = 0;
@@ -101,7 +102,7 @@ pub fn victims(question: &Question<'_>, node: &Node, budgets: &[Budget]) -> Resu
             victims.push(pod);
         }
     }
-    victims.sort_by(|a, b| importance(a).cmp(&importance(b)));
+    victims.order_by(|a, b| importance(a).cmp(&importance(b)));
     Ok(Candidate { node: node.name().into(), victims, violations })
 }
 

@@ -14,6 +14,7 @@ use mote_api::{
     Change, Client, DeleteOptions, Kind, Object, Patch, Status, Sub,
     driver::{self, BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
+use mote_schema::Order as _;
 use mote_schema::selector::LabelSelector;
 use serde_json::{Value, json};
 use std::{
@@ -475,7 +476,7 @@ fn histogram<'a>(reasons: impl Iterator<Item = &'a Reason>) -> String {
 
 fn joined(counts: BTreeMap<String, usize>) -> String {
     let mut parts: Vec<String> = counts.into_iter().map(|(text, count)| format!("{count} {text}")).collect();
-    parts.sort();
+    parts.order();
     parts.join(", ")
 }
 

@@ -1,4 +1,5 @@
 //! A served kind and the catalog of all of them.
+use crate::order::Order as _;
 use crate::{
     builtin,
     table::{BUILTIN, Table, TypeId},
@@ -127,8 +128,8 @@ impl Catalog {
         let mut by_resource: Vec<u16> = (0..kinds.len().min(u16::MAX.into()) as u16).collect();
         let mut by_kind = by_resource.clone();
         let kind = |at: &u16| kinds[usize::from(*at)].as_ref();
-        by_resource.sort_by(|a, b| order(kind(a), &kind(b).plural, &kind(b).group, &kind(b).version, |k| &k.plural));
-        by_kind.sort_by(|a, b| order(kind(a), &kind(b).kind, &kind(b).group, &kind(b).version, |k| &k.kind));
+        by_resource.order_by(|a, b| order(kind(a), &kind(b).plural, &kind(b).group, &kind(b).version, |k| &k.plural));
+        by_kind.order_by(|a, b| order(kind(a), &kind(b).kind, &kind(b).group, &kind(b).version, |k| &k.kind));
         Catalog { kinds, parts, by_resource, by_kind }
     }
 

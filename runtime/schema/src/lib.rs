@@ -10,7 +10,8 @@ pub mod convert; // one stored object under two faces
 pub mod defaults; // what is filled in
 pub mod doc; // an object's tree as bytes
 pub mod kind; // kinds and the catalog of them
-pub mod object; // a stored object with its kind and revision
+pub mod object;
+mod order; // a stored object with its kind and revision
 mod parse; // JSON and YAML text to trees, bounded
 pub mod patch; // JSON patch and JSON merge patch
 pub mod placement; // whether a pod may be on a node
@@ -28,4 +29,5 @@ mod yaml; // trees to YAML text
 pub use doc::{Doc, Ref};
 pub use kind::{Catalog, Kind};
 pub use object::Object;
+pub use order::Order;
 pub use status::{Cause, Status};

@@ -3,6 +3,7 @@
 //! staging/src/k8s.io/apimachinery/pkg/util/strategicpatch/patch.go (with MergeParallelList and IgnoreUnmatchedNulls).
 //!
 //! The three-way merge is the client's. JSON patch and JSON merge patch live in `patch`.
+use crate::order::Order as _;
 use crate::{
     Kind,
     table::{Field, Shape, Table, TypeId},
@@ -243,8 +244,8 @@ fn order(merged: Vec<Value>, wanted: &[Value], server: &[Value], key: &str) -> V
         list.iter().position(|o| id(o) == wanted)
     };
     let (mut patch, mut rest): (Vec<Value>, Vec<Value>) = merged.into_iter().partition(|v| place(wanted, v).is_some());
-    patch.sort_by_key(|v| place(wanted, v));
-    rest.sort_by_key(|v| place(server, v).unwrap_or(usize::MAX));
+    patch.order_by_key(|v| place(wanted, v));
+    rest.order_by_key(|v| place(server, v).unwrap_or(usize::MAX));
     let mut out = Vec::with_capacity(patch.len() + rest.len());
     let (mut rest, mut patch) = (rest.into_iter().peekable(), patch.into_iter().peekable());
     loop {

@@ -1,4 +1,5 @@
 //! The scale subresource of every kind that has one, through the paths its table row names.
+use mote_schema::Order as _;
 use crate::{registry::Target, server::Api};
 use mote_schema::{Cause, Object, Ref, Status, selector::LabelSelector};
 use serde_json::{Value, json};
@@ -39,7 +40,7 @@ fn selector_text(selector: Ref<'_>) -> String {
     }
     let mut pairs: Vec<String> =
         selector.entries().filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?))).collect();
-    pairs.sort();
+    pairs.order();
     pairs.join(",")
 }
 

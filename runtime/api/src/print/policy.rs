@@ -1,4 +1,5 @@
 //! The node and the cluster: nodes, namespaces, events, configuration, limits and priorities.
+use mote_schema::Order as _;
 use super::row::{NONE, Row, UNKNOWN, condition, quantity};
 use mote_schema::Ref;
 use std::collections::BTreeSet;
@@ -116,7 +117,7 @@ pub(super) fn component_status(row: &mut Row<'_>) {
 pub(super) fn resource_quota(row: &mut Row<'_>) {
     let (hard, used) = (row.at("status.hard"), row.at("status.used"));
     let mut resources: Vec<_> = hard.entries().collect();
-    resources.sort_unstable_by_key(|(resource, _)| *resource);
+    resources.order_by_key(|(resource, _)| *resource);
     let (mut requests, mut limits) = (Vec::new(), Vec::new());
     for (resource, hard) in resources {
         let column = if resource.starts_with("limits.") { &mut limits } else { &mut requests };

@@ -1,5 +1,6 @@
 //! One row being written: the object it is about, and the cells in order. The texts that several kinds share
 //! ("<none>", label sets, ages) are made here.
+use mote_schema::Order as _;
 use super::duration;
 use jiff::Timestamp;
 use mote_schema::{Object, Ref, doc::write_string, quantity::Quantity, selector::LabelSelector};
@@ -118,7 +119,7 @@ pub(super) fn or_none(text: String) -> String {
 /// labels.FormatLabels: `a=b,c=d` by key, or "<none>".
 pub(super) fn labels(map: Ref<'_>) -> String {
     let mut pairs: Vec<_> = map.entries().map(|(key, value)| format!("{key}={}", value.str())).collect();
-    pairs.sort_unstable();
+    pairs.order();
     or_none(pairs.join(","))
 }
 

@@ -2,6 +2,7 @@
 //! left alone when somebody said so with the annotation `rbac.authorization.kubernetes.io/autoupdate: "false"`
 //! (component-helpers/auth/rbac/reconciliation). And the aggregation of ClusterRoles, upstream's
 //! clusterrole-aggregation-controller. Nothing is written when nothing is lacking.
+use mote_schema::Order as _;
 use super::{Authorizer, GROUP, Rule, index, rule};
 use crate::{
     Change, Client, Object, Patch, Sub,
@@ -157,7 +158,7 @@ fn gather(entries: &[Entry], own: usize, label: &str) -> Vec<Rule> {
         .filter(|(at, entry)| *at != own && entry.labels.iter().any(|l| l == label))
         .map(|(_, entry)| entry)
         .collect();
-    roles.sort_by(|a, b| a.name.cmp(&b.name));
+    roles.order_by(|a, b| a.name.cmp(&b.name));
     union(roles.iter().flat_map(|role| role.rules.iter().cloned()))
 }
 
@@ -186,7 +187,7 @@ fn table_rule<'a>(mut words: impl Iterator<Item = &'a str>) -> Rule {
             _ => rule.verbs.push(verb),
         }
     }
-    rule.verbs.sort();
+    rule.verbs.order();
     if groups == ["url"] {
         rule.non_resource_urls = objects;
     } else {
@@ -415,7 +416,7 @@ fn aggregated(role: &Object, roles: &[Object]) -> Result<Vec<Rule>, String> {
             .iter()
             .filter(|other| other.name() != role.name() && selector.matches(other.meta().get("labels")))
             .collect();
-        selected.sort_by(|a, b| a.name().cmp(b.name()));
+        selected.order_by(|a, b| a.name().cmp(b.name()));
         rules.extend(selected.into_iter().flat_map(index::rules));
     }
     Ok(union(rules.into_iter()))

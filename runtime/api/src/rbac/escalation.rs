@@ -1,5 +1,6 @@
 //! Nobody grants what they do not have: the check on writes of roles and bindings
 //! (kubernetes/pkg/registry/rbac/{escalation_check.go,validation/rule.go}). Called by admission.
+use mote_schema::Order as _;
 use super::{Attributes, Authorizer, GROUP, Rule, rule};
 use crate::{auth, http::User};
 use mote_schema::Status;
@@ -110,7 +111,7 @@ fn covered(authorizer: &Authorizer, user: &User, namespace: &str, wanted: &[Rule
         return Ok(());
     }
     let mut lines: Vec<String> = rule::compact(missing).iter().map(Rule::compact).collect();
-    lines.sort();
+    lines.order();
     lines.dedup();
     let groups: Vec<String> = user.groups.iter().map(|group| format!("{group:?}")).collect();
     let mut text = format!(

@@ -16,6 +16,7 @@ use mote_api::{
     Change, Client, DeleteOptions, Kind, Object,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
+use mote_schema::Order as _;
 use schedule::Schedule;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
@@ -150,7 +151,7 @@ impl Controller {
             let Some(limit) = cron.root().get("spec").get(limit).as_i64() else { continue };
             let ended = |j: &&Object| job::finished(j).is_some_and(|c| c.get("type").str() == ending);
             let mut finished: Vec<&Object> = jobs.iter().filter(ended).collect();
-            finished.sort_by_key(|j| (pod::created(j).to_owned(), j.name().to_owned()));
+            finished.order_by_key(|j| (pod::created(j).to_owned(), j.name().to_owned()));
             let surplus = finished.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
             for job in finished.into_iter().take(surplus) {
                 self.delete(cron, job).await?;

@@ -8,6 +8,7 @@ use crate::{
     status::condition,
 };
 use mote_api::{DeleteOptions, Object, Ref, Sub, driver::Error};
+use mote_schema::Order as _;
 use serde_json::{Map, Value, json};
 
 pub const HASH_LABEL: &str = "pod-template-hash";
@@ -48,7 +49,7 @@ impl Controller {
     /// Sorts `sets` into new and old, and brings the new one's annotations and the Deployment's revision up to date.
     pub(super) async fn find_revisions(&self, deployment: Object, mut sets: Vec<Object>) -> Result<Rollout, Error> {
         let template = template_without_hash(deployment.root().at("spec.template"));
-        sets.sort_by(by_creation);
+        sets.order_by(by_creation);
         let found = sets.iter().position(|set| template_without_hash(set.root().at("spec.template")) == template);
         let new = found.map(|index| sets.remove(index));
         let mut rollout = Rollout { deployment, new, old: sets };
@@ -173,7 +174,7 @@ impl Controller {
         let Some(limit) = limit.filter(|limit| *limit != i64::from(i32::MAX)) else { return Ok(()) };
         let mut old: Vec<&Object> = rollout.old.iter().filter(|set| !set.is_deleting()).collect();
         let surplus = old.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
-        old.sort_by(|a, b| revision(a).cmp(&revision(b)).then_with(|| by_creation(a, b)));
+        old.order_by(|a, b| revision(a).cmp(&revision(b)).then_with(|| by_creation(a, b)));
         for set in old.into_iter().take(surplus) {
             let seen = int(set, "metadata.generation") <= int(set, "status.observedGeneration");
             if int(set, "status.replicas") == 0 && replicas(set) == 0 && seen {

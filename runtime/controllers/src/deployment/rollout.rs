@@ -1,6 +1,7 @@
 //! The two strategies: RollingUpdate moves pods over within its bounds, Recreate empties before it fills.
 use super::{Controller, Rollout, int, progress, replicas, revision::by_creation, scale};
 use mote_api::driver::{Error, Next};
+use mote_schema::Order as _;
 
 impl Controller {
     pub(super) async fn roll(&self, mut rollout: Rollout) -> Result<Next, Error> {
@@ -41,7 +42,7 @@ impl Controller {
 
     /// Old ReplicaSets down as far as availability allows: pods that are unavailable anyway first.
     async fn shrink_old(&self, rollout: &mut Rollout) -> Result<bool, Error> {
-        rollout.old.sort_by(by_creation);
+        rollout.old.order_by(by_creation);
         if rollout.old.iter().map(replicas).sum::<i64>() == 0 {
             return Ok(false);
         }

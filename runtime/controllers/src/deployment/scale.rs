@@ -5,6 +5,7 @@ use super::{
 };
 use crate::amounts::scaled;
 use mote_api::{Object, Sub, driver::Error};
+use mote_schema::Order as _;
 use serde_json::json;
 
 pub fn is_rolling(deployment: &Object) -> bool {
@@ -79,7 +80,7 @@ pub fn proportional(sets: &mut [Object], deployment: &Object) -> Vec<i64> {
     let allowed = if wanted > 0 { wanted + max_surge(deployment) } else { 0 };
     let to_add = allowed - total;
     // Scaling up favours newer sets among equals, scaling down removes from older ones.
-    sets.sort_by(|a, b| {
+    sets.order_by(|a, b| {
         let by_age = by_creation(a, b);
         replicas(b).cmp(&replicas(a)).then(if to_add > 0 { by_age.reverse() } else { by_age })
     });
@@ -155,7 +156,7 @@ impl Controller {
     pub(super) async fn scale(&self, rollout: &mut Rollout) -> Result<(), Error> {
         let deployment = rollout.deployment.clone();
         let wanted = replicas(&deployment);
-        rollout.old.sort_by(|a, b| by_creation(b, a));
+        rollout.old.order_by(|a, b| by_creation(b, a));
         let active: Vec<Option<usize>> = (0..rollout.old.len())
             .map(Some)
             .filter(|index| index.is_some_and(|i| replicas(&rollout.old[i]) > 0))

@@ -17,6 +17,7 @@ use mote_api::{
     Change, Client, Kind, Object, Ref, Status, Sub,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
+use mote_schema::Order as _;
 use mote_schema::selector::LabelSelector;
 use serde_json::{Value, json};
 use std::{
@@ -324,7 +325,7 @@ impl Controller {
         let active = tally.active.len();
         if active > wanted {
             let mut order: Vec<&Object> = tally.active.iter().collect();
-            order.sort_by(|a, b| pod::deletion_order((a, 0), (b, 0), now()));
+            order.order_by(|a, b| pod::deletion_order((a, 0), (b, 0), now()));
             let surplus: Vec<Object> = order.into_iter().take(active - wanted).cloned().collect();
             let result = self.delete_all(job, &surplus).await;
             return (-isize::try_from(surplus.len()).unwrap_or(0), None, result);

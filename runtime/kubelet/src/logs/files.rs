@@ -1,5 +1,6 @@
 //! The files of one container's log: the one being written, and those it was before. Blocking.
 use super::{MAX_BYTES, MAX_FILES};
+use mote_schema::Order as _;
 use std::{
     ffi::OsString,
     fs::{self, File},
@@ -24,7 +25,7 @@ pub fn rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
             found.push(dir.join(name));
         }
     }
-    found.sort();
+    found.order();
     Ok(found)
 }
 

@@ -16,6 +16,7 @@ use crate::{env, pod::Pod};
 use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Volume, VolumeMount};
 use mote_api::{Change, Client};
 use mote_cri::v1::{Mount, mount_propagation};
+use mote_schema::Order as _;
 use mote_schema::{quantity::Quantity, status::go_quote};
 use std::{
     collections::BTreeMap,
@@ -205,7 +206,7 @@ fn nested(pod: &Pod, volume: &str) -> Result<Vec<String>, String> {
         let clean = |mount: &VolumeMount| mount.mount_path.trim_end_matches('/').to_owned();
         let mounts = || container.volume_mounts.iter().flatten();
         let mut all: Vec<String> = mounts().map(clean).collect();
-        all.sort();
+        all.order();
         for own in mounts().filter(|mount| mount.name == volume).map(clean) {
             let mut before: Vec<String> = Vec::new();
             for other in &all {

@@ -1,4 +1,5 @@
 //! The kernel's side of volumes: tmpfs, bind mounts, and removing a tree without ever following a mount.
+use mote_schema::Order as _;
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::{
     ffi::CString,
@@ -55,7 +56,7 @@ fn parse(mountinfo: &[u8], dir: &Path) -> Vec<PathBuf> {
         .collect();
     // Later mounts lie over earlier ones.
     found.reverse();
-    found.sort_by_key(|point| std::cmp::Reverse(point.components().count()));
+    found.order_by_key(|point| std::cmp::Reverse(point.components().count()));
     found
 }
 

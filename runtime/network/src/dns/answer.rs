@@ -4,6 +4,7 @@
 //! is followed (a headless Service without a ready address does not exist; `pods insecure`; SRV weights share 100).
 use super::wire::{CLASS_IN, Code, Data, Name, Query, Reply, Section, kind};
 use mote_cni::Cidr;
+use mote_schema::Order as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Seconds, of answers and of "there is none" (CoreDNS' default).
@@ -302,14 +303,14 @@ fn find_service(
         return services(query, &hosts);
     }
     let mut addresses: Vec<IpAddr> = hosts.into_iter().map(|(_, ip, _)| ip).collect();
-    addresses.sort();
+    addresses.order();
     addresses.dedup();
     of_kind(query, addresses.into_iter().map(|ip| (query.name.clone(), Data::address(ip))).collect())
 }
 
 fn services(query: &Query, hosts: &[(String, IpAddr, Option<u16>)]) -> Found {
     let mut targets: Vec<(&String, u16)> = hosts.iter().filter_map(|(t, _, p)| Some((t, (*p)?))).collect();
-    targets.sort();
+    targets.order();
     targets.dedup();
     let weight = 100 / u16::try_from(targets.len().clamp(1, 100)).unwrap_or(100);
     let record = |(target, port): &(&String, u16)| {
@@ -318,7 +319,7 @@ fn services(query: &Query, hosts: &[(String, IpAddr, Option<u16>)]) -> Found {
     };
     let answers: Vec<_> = targets.iter().filter_map(record).collect();
     let mut glue: Vec<(&String, IpAddr)> = hosts.iter().map(|(target, ip, _)| (target, *ip)).collect();
-    glue.sort();
+    glue.order();
     glue.dedup();
     let glue = glue.into_iter().filter_map(|(t, ip)| Some((Name::from_text(t)?, Data::address(ip)))).collect();
     if answers.is_empty() { Found::Nothing } else { Found::Records(answers, glue) }

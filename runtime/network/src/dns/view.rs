@@ -5,6 +5,7 @@ use crate::services::model::{self, cluster_ip};
 use crate::slices::{Slices, owner};
 use mote_api::driver::Key;
 use mote_api::{Client, Kind, Object, Ref};
+use mote_schema::Order as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -110,7 +111,7 @@ impl View for Cluster {
                 found.push((hostname(endpoint, ip), service.name.to_string(), service.namespace.to_string()));
             }
         }
-        found.sort();
+        found.order();
         found.dedup();
         found
     }

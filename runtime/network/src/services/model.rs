@@ -1,6 +1,7 @@
 //! Services and endpoints as the proxy and the DNS server see them: the few fields that matter, read out of stored
 //! objects. Everything here is IPv4 until the node has two families; addresses of the other are passed over.
 use mote_cni::Cidr;
+use mote_schema::Order as _;
 use mote_schema::{Object, Ref};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -164,7 +165,7 @@ pub fn read_endpoints(slice: &Object, wanted: &Port, node_name: &str, out: &mut 
 /// Sorted, each address and port once (the slice that says more of it wins), not more than the limit.
 pub fn tidy(mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
     let rank = |e: &Endpoint| (e.ip, e.port, !e.ready, !e.serving);
-    endpoints.sort_by_key(rank);
+    endpoints.order_by_key(rank);
     endpoints.dedup_by_key(|e| (e.ip, e.port));
     endpoints.truncate(ENDPOINTS_LIMIT);
     endpoints

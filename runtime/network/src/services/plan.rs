@@ -2,6 +2,7 @@
 use super::model::{Endpoint, Port, Protocol, Service, usable};
 use super::rules::{By, Chain, Map, Pick, REJECT, Range};
 use mote_cni::netlink::expr::{Data, Verdict};
+use mote_schema::Order as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -163,7 +164,7 @@ impl Builder<'_> {
         if service.source_ranges.iter().any(|range| range.contains(node_ip)) {
             ranges.extend(service.load_balancer_ips.iter().map(|ip| Range { ip: *ip, prefix: 32 }));
         }
-        ranges.sort();
+        ranges.order();
         ranges.dedup();
         let chain = Chain::Sources(ranges);
         for ip in &service.load_balancer_ips {

@@ -1,6 +1,7 @@
 //! Metadata and label selectors: apimachinery/pkg/api/validation/objectmeta.go, apis/meta/v1/validation, and the rule each kind
 //! has for its name.
 use super::at::{At, Errors};
+use crate::order::Order as _;
 use crate::{Kind, validate};
 use serde_json::Value;
 
@@ -88,7 +89,7 @@ pub(super) fn update(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
         let mut fresh: Vec<&str> =
             new.get("finalizers").items().map(|f| f.str()).filter(|f| !known.items().any(|k| k.str() == *f)).collect();
         if !fresh.is_empty() {
-            fresh.sort_unstable();
+            fresh.order();
             let list = fresh.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ");
             errors.forbidden(
                 &new.get("finalizers"),

@@ -6,6 +6,7 @@ use super::bytes::{
     SHORT_LIST, SHORT_MAP, SHORT_STRING, SMALL_INT, SMALL_INTS, STRING, TRUE, UINT, VERSION,
 };
 use super::{Doc, DocError, MAX_BYTES, MAX_DEPTH, MAX_VALUES, Ref};
+use crate::order::Order as _;
 
 /// Duplicate fields that are reported by path; upstream stops at as many.
 const MAX_DUPLICATES: usize = 100;
@@ -246,7 +247,7 @@ impl Writer {
             members.push((&self.out[at..self.out.len() - after_key.len()], at..self.out.len() - next.len(), key));
             rest = next;
         }
-        members.sort_by_key(|(key, range, _)| (*key, range.start));
+        members.order_by_key(|(key, range, _)| (*key, range.start));
         let twice = |pair: &[(&[u8], std::ops::Range<usize>, Key<'_>)]| pair[0].0 == pair[1].0;
         let mut paths: Vec<(usize, String)> = Vec::new();
         let mut drop: Vec<std::ops::Range<usize>> = Vec::new();
@@ -254,10 +255,10 @@ impl Writer {
             paths.push((pair[1].1.start, self.path(pair[0].2.text().unwrap_or_default())));
             drop.push(pair[0].1.clone());
         }
-        paths.sort();
+        paths.order();
         paths.truncate(MAX_DUPLICATES.saturating_sub(self.duplicates.len()));
         self.duplicates.extend(paths.into_iter().map(|(_, path)| path));
-        drop.sort_by_key(|range| range.start);
+        drop.order_by_key(|range| range.start);
         let mut kept = Vec::with_capacity(self.out.len() - body);
         let mut from = body;
         for range in drop {

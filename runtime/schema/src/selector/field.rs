@@ -1,10 +1,11 @@
 //! Field selectors: parse, match. Grammar and error texts as apimachinery's fields package.
 use crate::Ref;
+use crate::order::Order as _;
 
 /// `metadata.name=x,status.phase!=Running`
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FieldSelector {
-    /// (dotted path, value, negated)
+    /// (dotted path, value, negated); a path may be several, `a|b`, of which the first that is not empty counts
     pub terms: Vec<(String, String, bool)>,
 }
 
@@ -23,7 +24,7 @@ impl FieldSelector {
             let double = !negated && rest.starts_with("==");
             terms.push((path.to_string(), unescape(&rest[if double { 2 } else { 1 }..])?, negated));
         }
-        terms.sort();
+        terms.order();
         Ok(FieldSelector { terms })
     }
 
@@ -34,7 +35,16 @@ impl FieldSelector {
 
     /// Booleans and numbers compare by their text. A field that is not there has its type's zero value: "", "false" or "0".
     pub fn matches(&self, root: Ref<'_>) -> bool {
-        self.terms.iter().all(|(path, value, negated)| is_value(root.at(path), value) != *negated)
+        self.terms.iter().all(|(path, value, negated)| is_value(find(root, path), value) != *negated)
+    }
+}
+
+/// `a|b`: what is at a, or where that is empty, what is at b.
+fn find<'a>(root: Ref<'a>, path: &str) -> Ref<'a> {
+    match path.split_once('|') {
+        Some((first, rest)) if root.at(first).is_empty() => find(root, rest),
+        Some((first, _)) => root.at(first),
+        None => root.at(path),
     }
 }
 
@@ -110,6 +120,8 @@ mod tests {
             ("spec.off=false,spec.x=", true),
             ("spec.off!=false", false),
             ("spec=", false),
+            ("spec.off|type=a\\=b,type|spec.n=a\\=b", true),
+            ("spec.off|spec.no=x", false),
         ] {
             assert_eq!(FieldSelector::parse(text).unwrap().matches(doc.root()), expected, "{text}");
         }

@@ -1,4 +1,5 @@
 //! Label selectors: parse, match, print. Grammar and error texts as apimachinery's labels package.
+use crate::order::Order as _;
 use crate::status::{Cause, go_quote};
 use crate::{Ref, validate};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
@@ -116,7 +117,7 @@ impl LabelSelector {
                 token => return Err(format!("found '{token}', expected: ',' or 'end of string'")),
             }
         }
-        requirements.sort_by(|a: &Requirement, b| a.key.cmp(&b.key));
+        requirements.order_by(|a: &Requirement, b| a.key.cmp(&b.key));
         Ok(LabelSelector { requirements })
     }
 
@@ -198,7 +199,7 @@ impl std::fmt::Display for LabelSelector {
                 f.write_str(",")?;
             }
             let mut values = values.clone();
-            values.sort();
+            values.order();
             let list = values.join(",");
             match (op, values.len()) {
                 (Op::In, 1) => write!(f, "{key}={list}")?,
