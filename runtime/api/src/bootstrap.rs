@@ -1,5 +1,5 @@
-//! What a cluster has before anybody asks: namespaces, the `kubernetes` Service and its endpoints, the two system
-//! priority classes, the bootstrap roles. Written once; a start that finds them writes nothing.
+//! What a cluster has before anybody asks: namespaces, the service network, the `kubernetes` Service and its endpoints,
+//! the two system priority classes, the bootstrap roles. Written once; a start that finds them writes nothing.
 use crate::{Client, Sub, rbac};
 use mote_schema::Status;
 use serde_json::{Value, json};
@@ -26,8 +26,25 @@ pub async fn ensure(client: &Client) -> Result<(), Status> {
         create_missing(client, ("scheduling.k8s.io", "v1", "priorityclasses"), "", name, class).await?;
     }
     rbac::ensure_policy(client).await?;
+    service_cidr(client).await?;
     kubernetes_service(client).await?;
     dns_service(client).await
+}
+
+/// The service network as people see it; addresses come from the configuration (controlplane/controller/defaultservicecidr).
+async fn service_cidr(client: &Client) -> Result<(), Status> {
+    let (base, prefix) = client.api().settings.service_cidr;
+    let cidr = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [format!("{base}/{prefix}")]}});
+    create_missing(client, ("networking.k8s.io", "v1", "servicecidrs"), "", "kubernetes", cidr).await?;
+    let Some(kind) = client.kind("networking.k8s.io", "v1", "servicecidrs") else { return Ok(()) };
+    let stored = client.get(&kind, "", "kubernetes")?;
+    if !stored.root().at("status.conditions").is_empty() {
+        return Ok(());
+    }
+    let mut ready = stored.to_value();
+    ready["status"] = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "",
+        "message": "Kubernetes default Service CIDR is ready", "lastTransitionTime": crate::clock::timestamp()}]});
+    client.update_value(&kind, Sub::Status, ready).await.map(drop)
 }
 
 fn service_address(client: &Client, offset: u32) -> String {

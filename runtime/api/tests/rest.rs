@@ -234,6 +234,17 @@ fn what_cannot_be_is_refused_as_upstream_refuses_it() {
     assert_eq!(server.answer(unknown_media).0, 415);
     let unacceptable = server.send("GET", MAPS, "", b"", "text/html");
     assert_eq!(server.answer(unacceptable).0, 406);
+    let review = br#"{"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}}"#;
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    assert_eq!(server.answer(server.send("POST", reviews, "application/json", review, table)).0, 406);
+    let twice = br#"{"metadata": {"name": "x"}, "unknown": 1, "data": {}, "data": {}}"#;
+    let strict = format!("{MAPS}?fieldValidation=Strict");
+    let (_, complaint) = server.answer(server.send("POST", &strict, "application/json", twice, ""));
+    assert_eq!(
+        complaint["message"],
+        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: unknown field \"unknown\", duplicate field \"data\""
+    );
     let (code, _) = server.answer(server.send("POST", MAPS, "application/json", b"{\"metadata\": ", ""));
     assert_eq!(code, 400);
     let deep = [b"{\"a\":".repeat(20_000), b"1".to_vec(), b"}".repeat(20_000)].concat();
@@ -369,6 +380,37 @@ fn a_pods_metadata_can_change_though_its_spec_cannot() {
     server.ok("PATCH", &format!("{PODS}/p"), image);
     let (code, _) = server.json("PATCH", &format!("{PODS}/p"), json!({"spec": {"hostNetwork": true}}));
     assert_eq!(code, 422);
+    // The default tolerations come back when an update leaves them out.
+    let toleration = json!({"key": "a", "operator": "Exists", "effect": "NoSchedule"});
+    let tolerates = server.ok("PATCH", &format!("{PODS}/p"), json!({"spec": {"tolerations": [toleration]}}));
+    assert_eq!(tolerates["spec"]["tolerations"].as_array().map(Vec::len), Some(3));
+}
+
+/// Go's typed clients send options as protobuf, under the resource's own group.
+#[test]
+fn delete_options_come_under_any_group() {
+    let server = Server::new();
+    for version in ["storage.k8s.io/v1", "v1"] {
+        let class = json!({"metadata": {"name": "c"}, "provisioner": "example.com/p"});
+        server.ok("POST", "/apis/storage.k8s.io/v1/storageclasses", class);
+        let field = |tag: u8, text: &[u8]| [&[tag << 3 | 2, text.len() as u8], text].concat();
+        let type_meta = [field(1, version.as_bytes()), field(2, b"DeleteOptions")].concat();
+        let body = [b"k8s\0".to_vec(), field(1, &type_meta), field(2, b"")].concat();
+        let target = "/apis/storage.k8s.io/v1/storageclasses/c";
+        let answer = server.answer(server.send("DELETE", target, "application/vnd.kubernetes.protobuf", &body, ""));
+        assert_eq!(answer.0, 200, "{version}: {}", answer.1);
+    }
+}
+
+#[test]
+fn events_are_found_by_who_reported_them() {
+    let server = Server::new();
+    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"namespace": "default"},
+        "reportingComponent": "example.com/c", "reportingInstance": "i", "action": "a", "reason": "r", "type": "Normal",
+        "eventTime": "2026-11-01T00:00:00.000000Z"});
+    server.ok("POST", "/api/v1/namespaces/default/events", event);
+    let target = "/api/v1/namespaces/default/events?fieldSelector=source%3Dexample.com/c";
+    assert_eq!(server.ok("GET", target, Value::Null)["items"].as_array().map(Vec::len), Some(1));
 }
 
 #[test]

@@ -30,6 +30,11 @@ pub(crate) async fn mutate(
             pods::taint_by_condition(new);
             Ok(())
         }
+        // An update that replaces the list gets them again, and so takes none away (defaulttolerationseconds).
+        ("", "pods", false) => {
+            pods::default_tolerations(new);
+            Ok(())
+        }
         ("", "nodes", true) => {
             pods::taint_new_node(new);
             Ok(())

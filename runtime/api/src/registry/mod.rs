@@ -67,13 +67,13 @@ impl Target<'_> {
     }
 
     /// Decodes what a client sent: types checked, unknown fields dropped and complained about as asked.
-    pub(crate) fn decode(&mut self, value: &mut Value, mut complaints: Vec<String>) -> Result<(), Status> {
+    pub(crate) fn decode(&mut self, value: &mut Value, mut duplicates: Vec<String>) -> Result<(), Status> {
         let refuse = |kind: &Kind, text: &str| {
             let (name, version) = (&kind.kind, &kind.version);
             Status::bad_request(format!("{name} in version {version:?} cannot be handled as a {name}: {text}"))
         };
-        let unknown = mote_schema::prune::clean(self.kind, value).map_err(|text| refuse(self.kind, &text))?;
-        complaints.extend(unknown);
+        let mut complaints = mote_schema::prune::clean(self.kind, value).map_err(|text| refuse(self.kind, &text))?;
+        complaints.append(&mut duplicates);
         match self.options.validation {
             FieldValidation::Strict if !complaints.is_empty() => {
                 Err(refuse(self.kind, &format!("strict decoding error: {}", complaints.join(", "))))

@@ -116,7 +116,9 @@ fn parse_protobuf(api: &Api, body: &[u8]) -> Result<Value, String> {
     let (version, name) = (envelope.api_version.as_str(), envelope.kind.as_str());
     let parsed: GroupVersion = version.parse().map_err(|error| format!("{error}"))?;
     let catalog = api.catalog();
-    let kind = catalog.by_kind(&parsed.group, &parsed.version, name);
+    // Upstream registers the options kinds in every group's version (meta/v1/register.go), and clients name the resource's.
+    let group = if name == "DeleteOptions" { ("", "v1") } else { (&*parsed.group, &*parsed.version) };
+    let kind = catalog.by_kind(group.0, group.1, name);
     let kind = kind.ok_or_else(|| format!("no kind {name:?} is registered for version {version:?}"))?;
     let mut value = protobuf::decode(kind, envelope.raw)?;
     value["apiVersion"] = Value::from(version);

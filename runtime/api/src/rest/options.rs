@@ -32,7 +32,7 @@ impl Filter {
             }
             match path.as_str() {
                 "name" => *path = "metadata.name".into(),
-                "source" => *path = "source.component".into(),
+                "source" => *path = "source.component|reportingComponent".into(),
                 "status.successful" => *path = "status.succeeded".into(),
                 _ => {}
             }

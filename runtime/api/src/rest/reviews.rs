@@ -15,6 +15,10 @@ pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, request: Request) -
     if request.info.verb != "create" {
         return Err(Status::method_not_supported(&kind.group, &kind.plural, &request.info.verb));
     }
+    if form.shape == media::Shape::Table {
+        let text = format!("the resource {} does not support being converted to a Table", kind.resource());
+        return Err(Status::new(406, "NotAcceptable", text));
+    }
     let (mut body, complaints) = media::parse(api, &request)?;
     let mut target = Target {
         user: &request.user,
