@@ -2,7 +2,7 @@
 //! what is wrong. Nothing in here may end the server, which the last look of every test checks.
 use mote_tests::{
     Kubectl, Server,
-    http::{Client, read_response},
+    http::{Client, Connection, read_response},
 };
 use serde_json::{Value, json};
 use std::{
@@ -355,7 +355,6 @@ fn requests_that_lead_nowhere() {
     let mut old = client().get(&here).json();
     kubectl.ok("label configmap here a=b");
     let stale = body(old.take());
-    let gone = format!("{maps}?watch=true&resourceVersion=1");
     let watch_rubbish = format!("{maps}?watch=true&resourceVersion=soon");
     let missing = format!("{maps}/missing");
     let selector = format!("{maps}?labelSelector=a%20in%20b");
@@ -495,9 +494,25 @@ fn requests_that_lead_nowhere() {
             case("a verb the path does not know", ("PUT", &maps), JSON, b"{}", 405, "MethodNotAllowed", ""),
         ],
     );
-    // A watch from before what is kept: an event, since the answer has begun with 200, or a status.
-    let answer = client().get(&gone);
-    assert!(answer.code == 410 || answer.text().contains("\"code\":410"), "{} {}", answer.code, answer.text());
+}
+
+/// More changes than the board's profile keeps: who asks for the first of them has to list again.
+#[test]
+fn a_watch_from_before_what_is_kept_is_gone() {
+    let kept = mote_boards::named("rpi4-2gb").unwrap().limits.watch_events;
+    let kubectl = namespace("gone");
+    let path = format!("/api/v1/namespaces/{}/configmaps", kubectl.name());
+    let start = client().get(&path).json()["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let mut connection = Connection::open(&client()).unwrap();
+    let (code, _) = connection.request("POST", &path, "{\"metadata\":{\"name\":\"busy\"}}").unwrap();
+    assert_eq!(code, 201);
+    for n in 0..kept + 100 {
+        let body = json!({"metadata": {"name": "busy"}, "data": {"n": n.to_string()}}).to_string();
+        assert_eq!(connection.request("PUT", &format!("{path}/busy"), &body).unwrap().0, 200);
+    }
+    // An event, since the answer may have begun with 200, or a status.
+    let answer = client().get(&format!("{path}?watch=true&resourceVersion={start}&timeoutSeconds=5"));
+    assert!(answer.code == 410 || answer.text().contains("\"code\":410"), "{} {:.300}", answer.code, answer.text());
 }
 
 #[test]
