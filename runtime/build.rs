@@ -7,7 +7,8 @@ const DISCARD: &str = "SECTIONS { /DISCARD/ : { *(.eh_frame) *(.eh_frame_hdr) } 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
-    let (aborts, linux) = (is("CARGO_CFG_PANIC", "abort"), is("CARGO_CFG_TARGET_OS", "linux"));
+    // CARGO_CFG_PANIC says what the target does by itself; it is the release profile that aborts.
+    let (aborts, linux) = (is("PROFILE", "release"), is("CARGO_CFG_TARGET_OS", "linux"));
     let static_libc = env::var("CARGO_CFG_TARGET_FEATURE").is_ok_and(|f| f.split(',').any(|f| f == "crt-static"));
     let Some(out) = env::var_os("OUT_DIR").filter(|_| aborts && linux && static_libc) else { return };
     let script = PathBuf::from(out).join("discard.ld");

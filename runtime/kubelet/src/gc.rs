@@ -10,11 +10,15 @@ use crate::{
 use mote_api::driver::Key;
 use mote_cri::{Error, v1};
 use mote_schema::Order as _;
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 /// Disk use at which unused images go, and at which enough have gone (imageGCHighThresholdPercent and its low twin).
 pub const IMAGES_HIGH_PERCENT: u64 = 85;
 const IMAGES_LOW_PERCENT: u64 = 80;
+/// No image goes before the node has been up for so long (upstream's imageMinimumGCAge, counted from when it saw the image).
+pub const IMAGE_MINIMUM_AGE: Duration = Duration::from_secs(120);
+/// Images under this name were brought to the board by hand: no registry can give them back.
+const LOCAL: &str = "localhost/";
 
 async fn remove_container(kubelet: &Kubelet, key: &Key, name: &str, id: &str, log: &str) -> Result<(), Error> {
     match kubelet.runtime.remove_container(v1::ContainerId { container_id: id.into() }).await {
@@ -106,9 +110,10 @@ pub async fn images(kubelet: &Kubelet, usage: impl Fn() -> u64) -> Result<(), Er
     let mut images = kubelet.runtime.list_images(v1::ListImagesRequest::default()).await?.images;
     // Sandboxes do not name their image: what is pinned, or called so, is the sandbox's.
     let sandbox = |i: &v1::Image| i.pinned || i.repo_tags.iter().any(|t| t.contains("/pause:"));
+    let local = |i: &v1::Image| i.repo_tags.iter().any(|t| t.starts_with(LOCAL));
     images.retain(|i| {
         let named = std::iter::once(&i.id).chain(&i.repo_tags).chain(&i.repo_digests);
-        !sandbox(i) && !named.into_iter().any(|name| used.contains(name))
+        !sandbox(i) && !local(i) && !named.into_iter().any(|name| used.contains(name))
     });
     images.order_by_key(|i| std::cmp::Reverse(i.size));
     for image in images {

@@ -106,7 +106,7 @@ pub async fn get(
     let exchange = async {
         let stream = connect(host, port, timeout).await.map_err(&shown)?;
         if tls {
-            let stream = crate::tls::connect(stream, host).await.map_err(&shown)?;
+            let stream = mote_api::dial::insecure_tls(stream, host).await.map_err(&shown)?;
             exchange(stream, request).await.map_err(&shown)
         } else {
             exchange(stream, request).await.map_err(&shown)

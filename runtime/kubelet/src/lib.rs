@@ -32,7 +32,6 @@ mod sandbox;
 mod security;
 mod state;
 mod status;
-mod tls;
 mod volumes;
 mod watch;
 mod worker;
@@ -52,6 +51,7 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{Arc, Mutex, OnceLock},
+    time::Instant,
 };
 use worker::Worker;
 
@@ -100,6 +100,7 @@ pub(crate) struct Kubelet {
     changed: Event,
     /// Logs of the containers that run, by container id.
     running_logs: Mutex<HashMap<String, PathBuf>>,
+    started: Instant,
 }
 
 /// Starts the kubelet on the client's executor. The runtime need not be there yet.
@@ -124,6 +125,7 @@ pub async fn start(client: Client, config: Config) -> Arc<dyn PodBackend> {
         stirred: Event::new(),
         changed: Event::new(),
         running_logs: Mutex::default(),
+        started: Instant::now(),
         client: client.clone(),
         config,
     });

@@ -278,11 +278,17 @@ impl Kubelet {
 
     /// Makes room when the disk is nearly full.
     async fn make_room(&self) {
+        // As `df` counts: what is reserved for root is neither used nor free.
         let usage = || {
-            let (total, free) = disk(self);
-            (100 * total.saturating_sub(free)).checked_div(total).unwrap_or(0)
+            let found = rustix::fs::statvfs(&self.config.data_dir).or_else(|_| rustix::fs::statvfs("/"));
+            found.map_or(0, |s| {
+                let used = s.f_blocks.saturating_sub(s.f_bfree);
+                (100 * used).checked_div(used + s.f_bavail).unwrap_or(0)
+            })
         };
+        // Images of pods that are still to come are not unused.
         if self.health.is_up()
+            && self.started.elapsed() >= gc::IMAGE_MINIMUM_AGE
             && usage() >= gc::IMAGES_HIGH_PERCENT
             && let Err(error) = gc::images(self, usage).await
         {
