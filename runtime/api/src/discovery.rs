@@ -1,8 +1,8 @@
 //! Discovery: which groups, versions and resources are served. Two forms of the same facts: one document a group and
 //! version, and, for clients that ask for it, all of them at once (apidiscovery.k8s.io v2 and v2beta1, KEP-3352). Both
 //! are written from the catalog when they are asked for.
-use mote_schema::Order as _;
 use crate::openapi::json::Json;
+use mote_schema::Order as _;
 use mote_schema::{Catalog, Kind, kind::Subresource};
 use std::sync::Arc;
 

@@ -1,12 +1,12 @@
 //! The change feed: one task reads the store's events and offers each to every reconciler that asked for its kind.
 //! A reconciler that joins is first offered all that exists at the revision the feed has reached, so it misses
 //! nothing and sees nothing twice. When the ring has overrun the feed, it goes on with the difference of two roots.
-use mote_schema::Order as _;
 use crate::{
     Change, Client, Object,
     driver::{Queue, Reconciler},
     server::Api,
 };
+use mote_schema::Order as _;
 use mote_schema::{Doc, Kind, convert};
 use mote_store::{Entry, Event, Snapshot, Watcher};
 use std::sync::{Arc, Mutex, MutexGuard};

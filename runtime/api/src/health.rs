@@ -1,7 +1,7 @@
 //! /livez, /readyz and /healthz with upstream's checks format (apiserver/pkg/server/healthz/healthz.go). The parts of
 //! the node register their checks; a check is asked only when somebody asks.
-use mote_schema::Order as _;
 use crate::http::{Query, Response};
+use mote_schema::Order as _;
 use std::{
     fmt::Write as _,
     sync::{Arc, RwLock},

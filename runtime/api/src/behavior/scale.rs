@@ -1,6 +1,6 @@
 //! The scale subresource of every kind that has one, through the paths its table row names.
-use mote_schema::Order as _;
 use crate::{registry::Target, server::Api};
+use mote_schema::Order as _;
 use mote_schema::{Cause, Object, Ref, Status, selector::LabelSelector};
 use serde_json::{Value, json};
 

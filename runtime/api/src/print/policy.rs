@@ -1,6 +1,6 @@
 //! The node and the cluster: nodes, namespaces, events, configuration, limits and priorities.
-use mote_schema::Order as _;
 use super::row::{NONE, Row, UNKNOWN, condition, quantity};
+use mote_schema::Order as _;
 use mote_schema::Ref;
 use std::collections::BTreeSet;
 

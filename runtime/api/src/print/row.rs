@@ -1,8 +1,8 @@
 //! One row being written: the object it is about, and the cells in order. The texts that several kinds share
 //! ("<none>", label sets, ages) are made here.
-use mote_schema::Order as _;
 use super::duration;
 use jiff::Timestamp;
+use mote_schema::Order as _;
 use mote_schema::{Object, Ref, doc::write_string, quantity::Quantity, selector::LabelSelector};
 
 pub(super) const NONE: &str = "<none>";

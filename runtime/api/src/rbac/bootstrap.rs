@@ -2,12 +2,12 @@
 //! left alone when somebody said so with the annotation `rbac.authorization.kubernetes.io/autoupdate: "false"`
 //! (component-helpers/auth/rbac/reconciliation). And the aggregation of ClusterRoles, upstream's
 //! clusterrole-aggregation-controller. Nothing is written when nothing is lacking.
-use mote_schema::Order as _;
 use super::{Authorizer, GROUP, Rule, index, rule};
 use crate::{
     Change, Client, Object, Patch, Sub,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
+use mote_schema::Order as _;
 use mote_schema::{Kind, Status, selector::LabelSelector};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, sync::Arc};

@@ -1,8 +1,8 @@
 //! Nobody grants what they do not have: the check on writes of roles and bindings
 //! (kubernetes/pkg/registry/rbac/{escalation_check.go,validation/rule.go}). Called by admission.
-use mote_schema::Order as _;
 use super::{Attributes, Authorizer, GROUP, Rule, rule};
 use crate::{auth, http::User};
+use mote_schema::Order as _;
 use mote_schema::Status;
 use serde::Deserialize;
 use serde_json::Value;
