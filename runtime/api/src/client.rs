@@ -9,7 +9,7 @@ use crate::{
     server::Api,
 };
 use async_executor::Executor;
-use mote_schema::{Kind, Object, Status};
+use mote_schema::{Cause, Kind, Object, Status};
 use mote_store::Snapshot;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{future::Future, sync::Arc};
@@ -59,6 +59,41 @@ pub struct DeleteOptions {
     pub grace_period_seconds: Option<i64>,
     /// "Background", "Foreground", "Orphan"; None is the kind's default.
     pub propagation: Option<String>,
+}
+
+impl DeleteOptions {
+    /// From a `metav1.DeleteOptions` (or null).
+    pub(crate) fn from_body(body: &serde_json::Value) -> Result<DeleteOptions> {
+        let preconditions = &body["preconditions"];
+        let mut options = DeleteOptions {
+            uid: preconditions["uid"].as_str().map(str::to_owned),
+            resource_version: preconditions["resourceVersion"].as_str().and_then(|text| text.parse().ok()),
+            grace_period_seconds: body["gracePeriodSeconds"].as_i64(),
+            propagation: body["propagationPolicy"].as_str().map(str::to_owned),
+        };
+        if let Some(orphan) = body["orphanDependents"].as_bool() {
+            if options.propagation.is_some() {
+                let detail = "orphanDependents and deletionPropagation cannot be both set";
+                return Err(invalid(Cause::invalid("propagationPolicy", &body["propagationPolicy"], detail)));
+            }
+            options.propagation = Some(if orphan { "Orphan" } else { "Background" }.into());
+        }
+        options.checked()
+    }
+
+    pub(crate) fn checked(self) -> Result<DeleteOptions> {
+        match self.propagation.as_deref() {
+            None | Some("Orphan" | "Background" | "Foreground") => Ok(self),
+            Some(other) => {
+                let supported = ["Background", "Foreground", "Orphan", "nil"];
+                Err(invalid(Cause::not_supported("propagationPolicy", &other.into(), &supported)))
+            }
+        }
+    }
+}
+
+fn invalid(cause: Cause) -> Status {
+    Status::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause])
 }
 
 /// One object's change. Both sides are the stored bytes, shared.

@@ -8,7 +8,7 @@ pub(super) async fn evict(api: &Api, target: &mut Target<'_>, body: Value) -> Re
     if !named.is_empty() && named != target.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
-    let options = crate::rest::delete_options(&body["deleteOptions"])?;
+    let options = DeleteOptions::from_body(&body["deleteOptions"])?;
     let pod = api.get(target.kind, target.namespace, target.name)?;
     if !ignores_budgets(&pod) {
         let budgets = budgets_of(api, &pod)?;

@@ -1,15 +1,15 @@
 //! The REST surface: one router for every kind. It decides which of read, watch, write or subresource
 //! answers a request that the front has authenticated and authorized; the rest is the registry's.
 mod documents;
+mod links;
 mod list;
 mod media;
 mod options;
 mod pods;
+mod proxy;
 mod reviews;
 mod watch;
 mod write;
-
-pub(crate) use options::delete_options;
 
 use crate::{
     driver::BoxFuture,
@@ -57,6 +57,7 @@ impl Rest {
             "log" | "exec" | "attach" | "portforward" if is_pods(&kind) => {
                 pods::answer(&self.api, &kind, request).await
             }
+            "proxy" if is_pods(&kind) || is_services(&kind) => proxy::answer(&self.api, &kind, request).await,
             "binding" | "eviction" | "token" if info.verb == "create" => {
                 write::create_sub(&self.api, &kind, request).await
             }
@@ -86,6 +87,10 @@ impl Rest {
 
 fn is_pods(kind: &Kind) -> bool {
     kind.group.is_empty() && kind.plural == "pods"
+}
+
+fn is_services(kind: &Kind) -> bool {
+    kind.group.is_empty() && kind.plural == "services"
 }
 
 /// What client-go itself says of a path that nobody serves.

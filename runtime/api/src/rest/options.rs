@@ -171,38 +171,6 @@ pub(crate) fn write_options(query: &Query, what: &str) -> Result<Options, Status
     Ok(options)
 }
 
-/// From a DeleteOptions body (or null).
-pub(crate) fn delete_options(body: &Value) -> Result<DeleteOptions, Status> {
-    let number = |value: &Value| value.as_i64();
-    let preconditions = &body["preconditions"];
-    let mut options = DeleteOptions {
-        uid: preconditions["uid"].as_str().map(str::to_owned),
-        resource_version: preconditions["resourceVersion"].as_str().and_then(|text| text.parse().ok()),
-        grace_period_seconds: number(&body["gracePeriodSeconds"]),
-        propagation: body["propagationPolicy"].as_str().map(str::to_owned),
-    };
-    if let Some(orphan) = body["orphanDependents"].as_bool() {
-        if options.propagation.is_some() {
-            let detail = "orphanDependents and deletionPropagation cannot be both set";
-            let cause = Cause::invalid("propagationPolicy", &body["propagationPolicy"], detail);
-            return Err(invalid("DeleteOptions", cause));
-        }
-        options.propagation = Some(if orphan { "Orphan" } else { "Background" }.into());
-    }
-    check_propagation(options)
-}
-
-fn check_propagation(options: DeleteOptions) -> Result<DeleteOptions, Status> {
-    if let Some(policy) = options.propagation.as_deref()
-        && !matches!(policy, "Orphan" | "Background" | "Foreground")
-    {
-        let supported = ["Background", "Foreground", "Orphan", "nil"];
-        let cause = Cause::not_supported("propagationPolicy", &Value::from(policy), &supported);
-        return Err(invalid("DeleteOptions", cause));
-    }
-    Ok(options)
-}
-
 /// A DELETE's options: the body, else the query. The second value is dry-run.
 pub(crate) fn delete_request(api: &Api, request: &Request) -> Result<(DeleteOptions, bool), Status> {
     let from_query = write_options(&request.query, "DeleteOptions")?.dry_run;
@@ -220,11 +188,11 @@ pub(crate) fn delete_request(api: &Api, request: &Request) -> Result<(DeleteOpti
             propagation: text("propagationPolicy").map(str::to_owned),
             ..DeleteOptions::default()
         };
-        return Ok((check_propagation(options)?, from_query));
+        return Ok((options.checked()?, from_query));
     }
     let (body, _) = super::media::parse(api, request)?;
     let dry_run = body["dryRun"].as_array().is_some_and(|list| list.iter().any(|item| item == "All"));
-    Ok((delete_options(&body)?, from_query || dry_run))
+    Ok((DeleteOptions::from_body(&body)?, from_query || dry_run))
 }
 
 /// `dryRun: ["All"]` in the deleteOptions of an Eviction, or at the top of another body.
