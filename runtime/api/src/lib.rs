@@ -10,6 +10,7 @@ pub mod bootstrap;
 pub mod certs;
 pub mod client;
 mod clock;
+pub mod dial;
 pub mod discovery;
 pub mod driver;
 mod error;

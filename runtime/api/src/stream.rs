@@ -14,7 +14,7 @@ use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, FutureExt
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use hyper::{
     rt::{Read as _, ReadBuf, Write as _},
-    upgrade::Upgraded,
+    upgrade::{OnUpgrade, Upgraded},
 };
 use mote_schema::Status;
 use std::{
@@ -167,6 +167,18 @@ async fn refusal(answer: Answer) -> Response {
     let kind = answer.headers.into_iter().find(|(name, _)| name == header::CONTENT_TYPE);
     let kind = kind.unwrap_or((header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")));
     Response { status: answer.status.as_u16(), headers: vec![kind], body: Body::Full(text.into()) }
+}
+
+/// Two connections that both have changed protocol.
+pub async fn join_upgraded(client: OnUpgrade, server: OnUpgrade) {
+    let (Ok(client), Ok(server)) = (client.await, server.await) else { return };
+    let (client_read, client_write) = io::split(Client(client));
+    let (server_read, server_write) = io::split(Client(server));
+    let up: BoxFuture<'_, io::Result<()>> = Box::pin(copy(client_read, server_write));
+    let down: BoxFuture<'_, io::Result<()>> = Box::pin(copy(server_read, client_write));
+    if let Err(error) = up.or(down).await {
+        tracing::debug!(%error, "stream");
+    }
 }
 
 /// Copies both ways until one side ends; then both are closed.

@@ -403,14 +403,80 @@ fn delete_options_come_under_any_group() {
 }
 
 #[test]
+fn a_runtime_class_gives_a_pod_its_overhead_and_place() {
+    let server = Server::new();
+    let class = json!({"metadata": {"name": "c"}, "handler": "h", "overhead": {"podFixed": {"cpu": "10m"}},
+        "scheduling": {"nodeSelector": {"a": "b"}, "tolerations": [{"key": "k", "operator": "Exists"}]}});
+    server.ok("POST", "/apis/node.k8s.io/v1/runtimeclasses", class);
+    let with = |name: &str, class: &str, more: Value| {
+        let mut pod = pod(name);
+        pod["spec"]["runtimeClassName"] = class.into();
+        for (field, value) in more.as_object().into_iter().flatten() {
+            pod["spec"][field] = value.clone();
+        }
+        pod
+    };
+    let made = server.ok("POST", PODS, with("p", "c", json!({"nodeSelector": {"x": "y"}})));
+    assert_eq!(made["spec"]["overhead"], json!({"cpu": "10m"}));
+    assert_eq!(made["spec"]["nodeSelector"], json!({"a": "b", "x": "y"}));
+    assert!(made["spec"]["tolerations"].as_array().is_some_and(|t| t.iter().any(|t| t["key"] == "k")));
+    for (pod, expected) in [
+        (with("q", "none", json!({})), "pod rejected: RuntimeClass \"none\" not found"),
+        (
+            with("q", "c", json!({"nodeSelector": {"a": "c"}})),
+            "conflict: runtimeClass.scheduling.nodeSelector[a] = b; pod.spec.nodeSelector[a] = c",
+        ),
+        (
+            with("q", "c", json!({"overhead": {"cpu": "1"}})),
+            "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
+        ),
+        (
+            with("q", "", json!({"overhead": {"cpu": "1"}})),
+            "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+        ),
+    ] {
+        server.refused("POST", PODS, pod, &format!("403 Forbidden: pods \"q\" is forbidden: {expected}"));
+    }
+}
+
+/// What is proxied needs a pod with an address, which the tests of the whole node have.
+#[test]
+fn proxies_lead_to_pods_alone() {
+    let server = Server::new();
+    server.ok("POST", PODS, pod("p"));
+    server.ok("PATCH", &format!("{PODS}/p/status"), json!({"status": {"podIP": "127.0.0.1"}}));
+    let services = "/api/v1/namespaces/default/services";
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"name": "web", "port": 80}]}});
+    server.ok("POST", services, service);
+    for (target, expected) in [
+        (format!("{PODS}/p/proxy/"), "400 BadRequest: address not allowed"),
+        (format!("{PODS}/ftp:p:1/proxy/"), "400 BadRequest: invalid pod request \"ftp:p:1\""),
+        (format!("{PODS}/none/proxy/"), "404 NotFound: pods \"none\" not found"),
+        (format!("{services}/s:81/proxy/"), "503 ServiceUnavailable: no service port 81 found for service \"s\""),
+        (format!("{services}/s:web/proxy/"), "404 NotFound: endpoints \"s\" not found"),
+    ] {
+        server.refused("GET", &target, Value::Null, expected);
+    }
+    let endpoints = json!({"metadata": {"name": "s"}, "subsets": [
+        {"addresses": [{"ip": "192.0.2.1"}], "ports": [{"name": "web", "port": 80}]}]});
+    server.ok("POST", "/api/v1/namespaces/default/endpoints", endpoints);
+    let none = "503 ServiceUnavailable: no endpoints available for service \"s:web\"";
+    server.refused("GET", &format!("{services}/s:web/proxy/"), Value::Null, none);
+}
+
+#[test]
 fn events_are_found_by_who_reported_them() {
     let server = Server::new();
     let event = json!({"metadata": {"name": "e"}, "involvedObject": {"namespace": "default"},
         "reportingComponent": "example.com/c", "reportingInstance": "i", "action": "a", "reason": "r", "type": "Normal",
         "eventTime": "2026-11-01T00:00:00.000000Z"});
     server.ok("POST", "/api/v1/namespaces/default/events", event);
-    let target = "/api/v1/namespaces/default/events?fieldSelector=source%3Dexample.com/c";
-    assert_eq!(server.ok("GET", target, Value::Null)["items"].as_array().map(Vec::len), Some(1));
+    for target in [
+        "/api/v1/namespaces/default/events?fieldSelector=source%3Dexample.com/c",
+        "/apis/events.k8s.io/v1/namespaces/default/events?fieldSelector=reportingController%3Dexample.com/c",
+    ] {
+        assert_eq!(server.ok("GET", target, Value::Null)["items"].as_array().map(Vec::len), Some(1), "{target}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod namespace_lifecycle;
 mod pods;
 mod rbac;
+mod runtime_class;
 mod service_account;
 mod storage;
 
@@ -26,6 +27,7 @@ pub(crate) async fn mutate(
         ("", "pods", true) => {
             service_account::mutate(api, target, new)?;
             pods::resolve_priority(api, new)?;
+            runtime_class::mutate(api, new)?;
             pods::default_tolerations(new);
             pods::taint_by_condition(new);
             Ok(())

@@ -80,9 +80,26 @@ const FIELD_LABELS: &[(&str, &str, &[&str])] = &[
             "type",
         ],
     ),
+    (
+        "events.k8s.io",
+        "events",
+        &[
+            "regarding.kind",
+            "regarding.namespace",
+            "regarding.name",
+            "regarding.uid",
+            "regarding.apiVersion",
+            "regarding.resourceVersion",
+            "regarding.fieldPath",
+            "reason",
+            "reportingController",
+            "type",
+        ],
+    ),
     ("apps", "replicasets", &["status.replicas"]),
     ("batch", "jobs", &["status.successful"]),
     ("certificates.k8s.io", "certificatesigningrequests", &["spec.signerName"]),
+    ("resource.k8s.io", "resourceslices", &["spec.nodeName", "spec.driver"]),
 ];
 
 fn is(kind: &Kind, group: &str, plural: &str) -> bool {

@@ -15,6 +15,8 @@ enum NameRule {
     Label,
     /// Only one segment of a URL.
     Segment,
+    /// An IP address in its canonical form.
+    Address,
     Any,
 }
 
@@ -23,6 +25,7 @@ fn name_rule(kind: &Kind) -> NameRule {
         ("", "Namespace" | "Service") | ("apps", "StatefulSet") => NameRule::Label,
         ("rbac.authorization.k8s.io", _) | ("apiregistration.k8s.io", "APIService") => NameRule::Segment,
         ("certificates.k8s.io", "CertificateSigningRequest") => NameRule::Any,
+        ("networking.k8s.io", "IPAddress") => NameRule::Address,
         _ => NameRule::Subdomain,
     }
 }
@@ -30,6 +33,7 @@ fn name_rule(kind: &Kind) -> NameRule {
 fn check_name(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
     match rule {
         NameRule::Any => Vec::new(),
+        NameRule::Address => validate::ip(name),
         NameRule::Segment if prefix => validate::path_segment_prefix(name),
         NameRule::Segment => validate::path_segment_name(name),
         NameRule::Subdomain if prefix => validate::dns1123_subdomain(&validate::mask_trailing_dash(name)),

@@ -61,6 +61,14 @@ fn deployment(change: impl FnOnce(&mut Value)) -> Value {
 }
 
 #[test]
+fn addresses_are_named_as_they_are_written() {
+    let named = |name: &str| json!({"metadata": {"name": name}, "spec": {"parentRef": {"resource": "services", "namespace": "n", "name": "s"}}});
+    check("IPAddress", named("fe80::1"), &[]);
+    let canonical = "Invalid value: \"FE80::1\": must be in canonical form (\"fe80::1\")";
+    check("IPAddress", named("FE80::1"), &[("metadata.name", INVALID, canonical)]);
+}
+
+#[test]
 fn valid_objects_have_no_mistakes() {
     check("Pod", pod(|_| {}), &[]);
     check("Deployment", deployment(|_| {}), &[]);
