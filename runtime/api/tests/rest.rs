@@ -465,6 +465,22 @@ fn proxies_lead_to_pods_alone() {
 }
 
 #[test]
+fn an_evicted_pod_says_so() {
+    let server = Server::new();
+    let mut on_node = pod("p");
+    on_node["spec"]["nodeName"] = "n".into();
+    server.ok("POST", PODS, on_node);
+    server.ok("POST", &format!("{PODS}/p/eviction"), json!({"apiVersion": "policy/v1", "kind": "Eviction"}));
+    let evicted = server.ok("GET", &format!("{PODS}/p"), Value::Null);
+    assert!(evicted["metadata"]["deletionTimestamp"].is_string());
+    let condition = evicted["status"]["conditions"].as_array().and_then(|list| list.last());
+    assert_eq!(
+        condition.map(|c| (&c["type"], &c["reason"])),
+        Some((&json!("DisruptionTarget"), &json!("EvictionByEvictionAPI")))
+    );
+}
+
+#[test]
 fn events_are_found_by_who_reported_them() {
     let server = Server::new();
     let event = json!({"metadata": {"name": "e"}, "involvedObject": {"namespace": "default"},

@@ -464,7 +464,9 @@ fn a_job_gives_up() {
     pod["metadata"] = json!({});
     pod["spec"]["restartPolicy"] = "Never".into();
     let policy = json!({"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}]});
+    let indexed = json!({"completionMode": "Indexed", "completions": 1, "backoffLimitPerIndex": 0, "template": pod});
     for (name, spec, code, reason) in [
+        ("index", indexed, 1, "FailedIndexes"),
         ("limit", json!({"backoffLimit": 0, "template": pod}), 1, "BackoffLimitExceeded"),
         ("policy", json!({"backoffLimit": 6, "podFailurePolicy": policy, "template": pod}), 42, "PodFailurePolicy"),
     ] {
@@ -485,4 +487,32 @@ fn a_job_gives_up() {
         assert_eq!(condition(&job, "Failed")["reason"], reason);
         assert_eq!(job["status"]["failed"], 1);
     }
+}
+
+#[test]
+fn a_job_is_content_with_what_its_success_policy_asks() {
+    let cluster = start_with_node("success-policy");
+    let mut pod = template("one");
+    pod["metadata"] = json!({});
+    pod["spec"]["restartPolicy"] = "Never".into();
+    let spec = json!({"completionMode": "Indexed", "completions": 3, "parallelism": 3, "template": pod,
+        "successPolicy": {"rules": [{"succeededIndexes": "1"}]}});
+    cluster.create("jobs", json!({"metadata": {"name": "job"}, "spec": spec}));
+    let job = cluster.until(
+        || {
+            for pod in cluster.list("pods") {
+                let index = &pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"];
+                let phase = if index == "1" { "Succeeded" } else { "Running" };
+                if pod["status"]["phase"] != phase {
+                    let status = json!({"status": {"phase": phase}});
+                    cluster.patch("pods", pod["metadata"]["name"].as_str().unwrap(), Sub::Status, status);
+                }
+            }
+            cluster.get("jobs", "job").unwrap()
+        },
+        |job| condition(job, "SuccessCriteriaMet")["status"] == "True",
+    );
+    let met = condition(&job, "SuccessCriteriaMet");
+    assert_eq!((&met["reason"], &met["message"]), (&json!("SuccessPolicy"), &json!("Matched rules at index 0")));
+    assert_eq!(job["status"]["completedIndexes"], "1");
 }

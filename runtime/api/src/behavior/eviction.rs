@@ -23,8 +23,42 @@ pub(super) async fn evict(api: &Api, target: &mut Target<'_>, body: Value) -> Re
         }
     }
     let options = DeleteOptions { uid: options.uid.or_else(|| Some(pod.uid().to_owned())), ..options };
+    if !target.options.dry_run {
+        mark(api, target, &pod).await?;
+    }
     api.delete(target, &options).await?;
     Ok(super::success())
+}
+
+/// The pod itself says why it goes: a Job's failure policy may forgive that.
+async fn mark(api: &Api, target: &Target<'_>, pod: &Object) -> Result<(), Status> {
+    let mut place = Target {
+        user: target.user,
+        kind: target.kind,
+        namespace: target.namespace,
+        name: target.name,
+        sub: Sub::Status,
+        options: target.options,
+        warnings: Vec::new(),
+    };
+    let uid = pod.uid();
+    let marked = api.system_update(&mut place, |pod| {
+        if pod["metadata"]["uid"] != uid {
+            return Ok(());
+        }
+        let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting", "lastTransitionTime": crate::clock::timestamp(),
+            "observedGeneration": pod["metadata"]["generation"]});
+        let mut conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.retain(|condition| condition["type"] != "DisruptionTarget");
+        conditions.push(condition);
+        pod["status"]["conditions"] = conditions.into();
+        Ok(())
+    });
+    match marked.await {
+        Err(status) if !status.is_not_found() => Err(status),
+        _ => Ok(()),
+    }
 }
 
 /// Pods that are done, on their way out, or were never started cost no availability.

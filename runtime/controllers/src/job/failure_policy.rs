@@ -7,6 +7,8 @@ pub enum Action {
     /// Toward backoffLimit, as without a policy.
     Count,
     Ignore,
+    /// The pod's index gets no further try.
+    FailIndex,
     /// With the message that says why.
     FailJob(String),
 }
@@ -22,6 +24,7 @@ pub fn action(job: &Object, pod: &Object) -> Action {
         };
         return match rule.get("action").str() {
             "Ignore" => Action::Ignore,
+            "FailIndex" if job.root().at("spec.backoffLimitPerIndex").exists() => Action::FailIndex,
             "FailJob" => Action::FailJob(format!("{what} matching FailJob rule at index {index}")),
             _ => Action::Count,
         };

@@ -3,6 +3,7 @@
 //! Every pod carries a finalizer until it is counted, so that none is counted twice and none is lost: what finished is
 //! first noted by UID in status.uncountedTerminatedPods, then let go, then added to the counters.
 mod failure_policy;
+mod indexed;
 
 use crate::{
     amounts::{now, parse_time, remaining, rfc3339},
@@ -12,6 +13,7 @@ use crate::{
     status::{Conditions, condition, omit_empty, write},
 };
 use failure_policy::Action;
+use indexed::Tries;
 use jiff::Timestamp;
 use mote_api::{
     Change, Client, Kind, Object, Ref, Status, Sub,
@@ -21,7 +23,7 @@ use mote_schema::Order as _;
 use mote_schema::selector::LabelSelector;
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -149,6 +151,9 @@ struct Tally {
     succeeded: i64,
     failed: i64,
     completed: BTreeSet<i64>,
+    /// With spec.backoffLimitPerIndex: the indexes that are given up, and what the others have behind them.
+    failed_indexes: Option<BTreeSet<i64>>,
+    tries: BTreeMap<i64, Tries>,
     /// What spec.podFailurePolicy ends the Job for.
     ended_by_policy: Option<String>,
 }
@@ -239,12 +244,19 @@ impl Controller {
     async fn count(&self, key: &Key, mut job: Object, pods: Vec<Object>) -> Result<(Object, Tally), Error> {
         let indexed = job.root().at("spec.completionMode").str() == "Indexed";
         let completions = int(&job, "spec.completions").unwrap_or(0);
-        let mut completed = parse_indexes(job.root().at("status.completedIndexes").str(), completions);
+        let mut completed = indexed::parse(job.root().at("status.completedIndexes").str(), completions);
         let uncounted = job.root().at("status.uncountedTerminatedPods");
         let noted =
             |name: &str| -> BTreeSet<String> { uncounted.get(name).items().map(|uid| uid.str().to_owned()).collect() };
         let (mut succeeded, mut failed) = (noted("succeeded"), noted("failed"));
         let mut ended_by_policy = None;
+        let per_index = job.root().at("spec.backoffLimitPerIndex").as_i64().is_some();
+        let mut failed_indexes =
+            per_index.then(|| indexed::parse(job.root().at("status.failedIndexes").str(), completions));
+        let mut tries = BTreeMap::new();
+        for pod in pods.iter().filter(|p| per_index && has_failed(&job, p)) {
+            indexed::add_try(&mut tries, pod, &failure_policy::action(&job, pod));
+        }
         let (old_succeeded, old_failed) = (succeeded.len(), failed.len());
         for pod in pods.iter().filter(|p| is_tracked(p)) {
             if pod::phase(pod) == "Succeeded" {
@@ -253,9 +265,15 @@ impl Controller {
                     None => drop(succeeded.insert(pod.uid().to_owned())),
                 }
             } else if has_failed(&job, pod) {
-                match failure_policy::action(&job, pod) {
+                let action = failure_policy::action(&job, pod);
+                if let (Some(list), Some(index)) = (&mut failed_indexes, index_of(pod).filter(|i| *i < completions))
+                    && indexed::fails_index(&job, pod, &action)
+                {
+                    list.insert(index);
+                }
+                match action {
                     Action::Ignore => continue,
-                    Action::Count => {}
+                    Action::Count | Action::FailIndex => {}
                     Action::FailJob(message) => drop(ended_by_policy.get_or_insert(message)),
                 }
                 failed.insert(pod.uid().to_owned());
@@ -278,7 +296,10 @@ impl Controller {
             }
             status["uncountedTerminatedPods"] = omit_empty(json!({"succeeded": succeeded, "failed": failed}));
             if indexed {
-                status["completedIndexes"] = format_indexes(&completed).into();
+                status["completedIndexes"] = indexed::format(&completed).into();
+            }
+            if let Some(list) = &failed_indexes {
+                status["failedIndexes"] = indexed::format(list).into();
             }
             if let Some(message) = &ended_by_policy {
                 // Kept before the pod that says so is let go.
@@ -306,6 +327,8 @@ impl Controller {
             succeeded: succeeded_count,
             failed: failed_count,
             completed,
+            failed_indexes,
+            tries,
             ended_by_policy,
         };
         Ok((job, tally))
@@ -336,27 +359,37 @@ impl Controller {
         if count == 0 {
             return (0, None, Ok(()));
         }
-        if let Some((failures, last)) = self.failures().get(key).copied() {
+        let per_index = tally.failed_indexes.as_ref();
+        if let Some((failures, last)) = self.failures().get(key).copied().filter(|_| per_index.is_none()) {
             let wait = BACKOFF_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(BACKOFF_LONGEST);
             if let Some(left) = wait.checked_sub(last.elapsed()).filter(|left| !left.is_zero()) {
                 return (0, Some(left), Ok(()));
             }
         }
+        let mut soonest = None;
         let indexes: Vec<Option<i64>> = if job.root().at("spec.completionMode").str() == "Indexed" {
             let taken: BTreeSet<i64> = tally.active.iter().filter_map(index_of).collect();
             let all = 0..int(job, "spec.completions").unwrap_or(0).min(MAX_INDEX);
-            all.filter(|i| !tally.completed.contains(i) && !taken.contains(i)).take(count).map(Some).collect()
+            let open = all.filter(|i| !tally.completed.contains(i) && !taken.contains(i));
+            let open = open.filter(|i| per_index.is_none_or(|failed| !failed.contains(i)));
+            let now = now();
+            let due = |index: &i64| {
+                let wait = tally.tries.get(index).and_then(|tries| tries.wait(now));
+                soonest = [soonest, wait].into_iter().flatten().min();
+                wait.is_none()
+            };
+            open.filter(due).take(count).map(Some).collect()
         } else {
             vec![None; count]
         };
         let template = pod_control::from_template(job.root().at("spec.template"), job);
-        let bodies: Vec<Value> = indexes.iter().map(|index| pod_for(template.clone(), job, *index)).collect();
+        let bodies: Vec<Value> = indexes.iter().map(|index| pod_for(template.clone(), job, tally, *index)).collect();
         let make = |n: usize| -> BoxFuture<'static, Result<(), Status>> {
             let (session, pods, job, body) = (self.session.clone(), self.pods.clone(), job.clone(), bodies[n].clone());
             Box::pin(async move { pod_control::create(&session, &pods, &job, body).await.map(drop) })
         };
         let (made, failure) = pod_control::slow_start(&self.session, bodies.len(), make).await;
-        (isize::try_from(made).unwrap_or(0), None, failure.map_or(Ok(()), |status| Err(status.into())))
+        (isize::try_from(made).unwrap_or(0), soonest, failure.map_or(Ok(()), |status| Err(status.into())))
     }
 }
 
@@ -367,7 +400,10 @@ fn wanted(job: &Object, tally: &Tally) -> usize {
         // A work queue: once one pod succeeded no new ones start.
         None if tally.succeeded > 0 => return tally.active.len(),
         None => parallelism,
-        Some(completions) => parallelism.min(completions - tally.succeeded),
+        Some(completions) => {
+            let failed = tally.failed_indexes.as_ref().map_or(0, BTreeSet::len);
+            parallelism.min(completions - tally.succeeded - i64::try_from(failed).unwrap_or(i64::MAX))
+        }
     };
     usize::try_from(wanted).unwrap_or(0)
 }
@@ -385,7 +421,10 @@ fn target(conditions: &Conditions, type_: &str) -> Option<Verdict> {
     let reason = match found["reason"].as_str()? {
         "CompletionsReached" => "CompletionsReached",
         "DeadlineExceeded" => "DeadlineExceeded",
+        "FailedIndexes" => "FailedIndexes",
+        "MaxFailedIndexesExceeded" => "MaxFailedIndexesExceeded",
         "PodFailurePolicy" => "PodFailurePolicy",
+        "SuccessPolicy" => "SuccessPolicy",
         _ => "BackoffLimitExceeded",
     };
     Some((reason, found["message"].as_str().unwrap_or_default().to_owned()))
@@ -398,12 +437,21 @@ fn failure(job: &Object, tally: &Tally, start: Option<Timestamp>, now: Timestamp
     if tally.failed > int(job, "spec.backoffLimit").unwrap_or(6) {
         return Some(("BackoffLimitExceeded", "Job has reached the specified backoff limit".into()));
     }
-    let seconds = int(job, "spec.activeDeadlineSeconds")?;
-    let over = remaining(start?, Duration::from_secs(seconds.max(0).unsigned_abs()), now).is_none();
-    over.then(|| ("DeadlineExceeded", "Job was active longer than specified deadline".into()))
+    let deadline = int(job, "spec.activeDeadlineSeconds").zip(start);
+    let over = |(seconds, start): (i64, Timestamp)| {
+        remaining(start, Duration::from_secs(seconds.max(0).unsigned_abs()), now).is_none()
+    };
+    if deadline.is_some_and(over) {
+        return Some(("DeadlineExceeded", "Job was active longer than specified deadline".into()));
+    }
+    let failed = tally.failed_indexes.as_ref()?.len();
+    indexed::failure(job, failed, tally.completed.len()).map(|(reason, message)| (reason, message.into()))
 }
 
 fn success(job: &Object, tally: &Tally) -> Option<Verdict> {
+    if let Some(message) = indexed::success(job, &tally.completed) {
+        return Some(("SuccessPolicy", message));
+    }
     let reached = match int(job, "spec.completions") {
         None => tally.succeeded > 0 && tally.active.is_empty(),
         Some(completions) => tally.succeeded >= completions,
@@ -427,10 +475,13 @@ fn fill(
 ) {
     let counts = omit_empty(json!({
         "active": active, "succeeded": tally.succeeded, "failed": tally.failed,
-        "completedIndexes": format_indexes(&tally.completed),
+        "completedIndexes": indexed::format(&tally.completed),
     }));
     if let (Some(status), Value::Object(counts)) = (status.as_object_mut(), counts) {
         status.extend(counts);
+    }
+    if let Some(list) = &tally.failed_indexes {
+        status["failedIndexes"] = indexed::format(list).into();
     }
     status["ready"] = tally.ready.into();
     status["terminating"] = terminating.into();
@@ -444,7 +495,7 @@ fn fill(
     }
 }
 
-fn pod_for(mut pod: Value, job: &Object, index: Option<i64>) -> Value {
+fn pod_for(mut pod: Value, job: &Object, tally: &Tally, index: Option<i64>) -> Value {
     let metadata = &mut pod["metadata"];
     let mut finalizers = metadata["finalizers"].as_array().cloned().unwrap_or_default();
     finalizers.push(FINALIZER.into());
@@ -463,6 +514,13 @@ fn pod_for(mut pod: Value, job: &Object, index: Option<i64>) -> Value {
         metadata["generateName"] = format!("{}-{text}-", job.name()).into();
         metadata["annotations"][INDEX] = text.clone().into();
         metadata["labels"][INDEX] = text.clone().into();
+        if tally.failed_indexes.is_some() {
+            let tries = tally.tries.get(&index).copied().unwrap_or_default();
+            metadata["annotations"][indexed::FAILURES] = tries.failures.to_string().into();
+            if tries.ignored > 0 {
+                metadata["annotations"][indexed::IGNORED] = tries.ignored.to_string().into();
+            }
+        }
         let spec = &mut pod["spec"];
         spec["hostname"] = format!("{}-{text}", job.name()).into();
         let from = json!({"name": "JOB_COMPLETION_INDEX", "valueFrom": {"fieldRef": {
@@ -483,47 +541,4 @@ fn pod_for(mut pod: Value, job: &Object, index: Option<i64>) -> Value {
         }
     }
     pod
-}
-
-/// "0,2-5" as a set, below `completions`.
-fn parse_indexes(text: &str, completions: i64) -> BTreeSet<i64> {
-    let mut indexes = BTreeSet::new();
-    for part in text.split(',').filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        if let (Ok(first), Ok(last)) = (first.parse::<i64>(), last.parse::<i64>()) {
-            indexes.extend(first.max(0)..=last.min(completions - 1).min(MAX_INDEX));
-        }
-    }
-    indexes
-}
-
-fn format_indexes(indexes: &BTreeSet<i64>) -> String {
-    let mut parts: Vec<(i64, i64)> = Vec::new();
-    for index in indexes {
-        match parts.last_mut() {
-            Some((_, last)) if *last + 1 == *index => *last = *index,
-            _ => parts.push((*index, *index)),
-        }
-    }
-    let text = parts.iter().map(|(first, last)| match last - first {
-        0 => first.to_string(),
-        1 => format!("{first},{last}"),
-        _ => format!("{first}-{last}"),
-    });
-    text.collect::<Vec<_>>().join(",")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn indexes() {
-        let check = |text: &str| assert_eq!(format_indexes(&parse_indexes(text, 100)), text);
-        for text in ["", "0", "0,1", "0-2", "1,3-5,9", "3,4,6-8"] {
-            check(text);
-        }
-        assert_eq!(format_indexes(&parse_indexes("5-200", 8)), "5-7");
-        assert!(parse_indexes("x,1-y", 9).is_empty());
-    }
 }
