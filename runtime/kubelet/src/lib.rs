@@ -3,6 +3,7 @@
 //! One keyed reconcile per pod (`worker`) looks at the API's pod and at what the runtime holds (`state`), decides
 //! (`plan`), acts (`sandbox`, `container`, `kill`, `volumes`) and reports (`status`). `watch` tells it of container
 //! changes, `node` keeps the Node object. What is decided or computed is pure; what is kept is in the runtime.
+mod admit;
 mod backend;
 mod backoff;
 mod cgroups;

@@ -4,7 +4,7 @@ mod act;
 mod probing;
 
 use crate::{
-    Kubelet,
+    Kubelet, admit,
     backoff::{Backoff, CONTAINER_INITIAL, CONTAINER_MAX, go_duration},
     container, dns,
     events::Recorder,
@@ -24,7 +24,7 @@ use event_listener::Event;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus};
 use mote_api::{
-    DeleteOptions, Sub,
+    DeleteOptions, Object, Sub,
     driver::{Error, Key, Next},
 };
 use mote_cri::v1;
@@ -233,6 +233,10 @@ impl Kubelet {
             }
             soonest.offer(Some(left));
         }
+        if pod.status.start_time.is_none() && state.sandboxes.is_empty() && self.is_refused(worker, pod)? {
+            self.write_status(key, worker, &state, true).await?;
+            return Ok(Next::Done);
+        }
         self.keep_probes(key, worker, pod, &state);
         self.write_status(key, worker, &state, false).await?;
         let actions = {
@@ -260,6 +264,25 @@ impl Kubelet {
         self.write_status(key, worker, &state, false).await?;
         gc::dead_containers(self, key, pod, &state).await;
         Ok(soonest.next())
+    }
+
+    /// A new pod cannot run here: its status will say why.
+    fn is_refused(&self, worker: &Worker, pod: &Pod) -> Result<bool, Error> {
+        if !admit::wants_ports(&pod.object) {
+            return Ok(false);
+        }
+        let here = |other: &Object| {
+            other.uid() != pod.uid
+                && other.root().at("spec.nodeName").str() == self.config.node_name
+                && admit::holds_ports(other)
+        };
+        let others = self.client.list(&self.pods, None)?;
+        let Some((reason, message)) = admit::refusal(&pod.object, others.iter().filter(|other| here(other))) else {
+            return Ok(false);
+        };
+        Recorder::of_pod(&self.client, &pod.object).warning(reason, message);
+        lock(&worker.memory).failed = Some((reason.into(), format!("Pod was rejected: {message}")));
+        Ok(true)
     }
 
     fn retry(&self, worker: &Worker, key: &str) -> Duration {
