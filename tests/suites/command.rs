@@ -69,7 +69,8 @@ fn misuse_ends_with_2_and_names_the_argument() {
 
 #[test]
 fn mistakes_in_the_configuration_are_told_together_and_start_nothing() {
-    let data = scratch().join("data");
+    let dir = scratch();
+    let data = dir.join("data");
     let (code, text) = refused("apiServer:\n  port: none\nnode:\n  nodeIP: 10.0.0.256\n  nodeip: x\n", &data);
     assert_eq!(code, 78);
     assert_eq!(
@@ -79,6 +80,7 @@ fn mistakes_in_the_configuration_are_told_together_and_start_nothing() {
          config.yaml:5: node.nodeip: unknown key; node has hostnameOverride, nodeIP\n"
     );
     assert!(!data.exists(), "nothing was to be started");
+    fs::remove_dir_all(dir).unwrap();
 }
 
 #[test]

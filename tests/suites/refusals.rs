@@ -1,16 +1,21 @@
 //! Bad input, each case answered as kube-apiserver answers it: status code, reason, and the field or text that names
 //! what is wrong. Nothing in here may end the server, which the last look of every test checks.
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use mote_tests::{
-    Kubectl, Server,
+    Kubectl, Server, eventually,
     http::{Client, Connection, read_response},
 };
+use ring::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
+};
+use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 use serde_json::{Value, json};
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::TcpStream,
     sync::OnceLock,
-    thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// A bound that a test can reach: connections from the board's profile.
@@ -549,9 +554,17 @@ fn people_who_may_not() {
         &client().anonymous(),
         &[case("nobody in particular", ("GET", secrets), 403, "Forbidden", "User \\\"system:anonymous\\\"")],
     );
+    let hour_ago = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - 3600;
+    let expired = signed_again(&token, |claims| claims["exp"] = json!(hour_ago));
+    assert_eq!(
+        client().with_token(&signed_again(&token, |_| ())).get(secrets).code,
+        403,
+        "the key is the server's own"
+    );
     let mut broken = token.clone();
     broken.replace_range(token.len() - 4.., "AAAA");
     for (what, token) in [
+        ("an expired token", expired.as_str()),
         ("a forged token", broken.as_str()),
         ("rubbish for a token", "abc"),
         ("half a token", &token[..token.len() / 2]),
@@ -564,6 +577,18 @@ fn people_who_may_not() {
             answer.text()
         );
     }
+}
+
+/// The token with other claims, signed by the key of the server.
+fn signed_again(token: &str, change: impl FnOnce(&mut Value)) -> String {
+    let parts: Vec<_> = token.split('.').collect();
+    let mut claims: Value = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
+    change(&mut claims);
+    let signed = format!("{}.{}", parts[0], BASE64_URL_SAFE_NO_PAD.encode(claims.to_string()));
+    let key = PrivatePkcs8KeyDer::from_pem_file(server().dir.join("data/certs/sa.key")).unwrap();
+    let random = SystemRandom::new();
+    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.secret_pkcs8_der(), &random).unwrap();
+    format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(key.sign(&random, signed.as_bytes()).unwrap()))
 }
 
 /// A client that dribbles its request in is cut off, and others do not wait for it.
@@ -606,10 +631,22 @@ fn connections_beyond_the_bound_are_refused() {
     }
     let grown = memory_kb(server.pid()).saturating_sub(before);
     assert!(grown < 64 * 1024, "{grown} kB for connections that say nothing");
+    assert!(held.len() > bound);
+    eventually("those beyond the bound are closed", 10, || {
+        let open = held.iter().filter(|socket| is_open(socket)).count();
+        if open <= bound { Ok(()) } else { Err(format!("{open} of {} are open", held.len())) }
+    });
+    assert!(server.log().contains("too many connections"), "{}", server.log());
     drop(held);
-    thread::sleep(Duration::from_millis(200));
     server.wait_ready();
     assert_eq!(client.get("/readyz").code, 200, "{}", server.log());
+}
+
+/// Nobody has said anything, so there is nothing to read but the end.
+fn is_open(socket: &TcpStream) -> bool {
+    socket.set_nonblocking(true).unwrap();
+    let mut socket = socket;
+    matches!(socket.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
 fn memory_kb(pid: u32) -> u64 {
