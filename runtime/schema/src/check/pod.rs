@@ -182,11 +182,56 @@ fn security_context(spec: &At<'_>, errors: &mut Errors) {
         let name = sysctl.get("name");
         if name.str().is_empty() {
             errors.required(&name, "");
+        } else if !is_sysctl(name.str()) {
+            errors.invalid(&name, SYSCTL_FORM);
         } else if !seen.insert(name.str().replace('/', ".")) {
             errors.duplicate(&name);
         }
+        for (host, is_namespaced) in [("hostNetwork", is_net_sysctl as fn(&str) -> bool), ("hostIPC", is_ipc_sysctl)] {
+            if spec.get(host).is_true() && is_namespaced(&name.str().replace('/', ".")) {
+                errors.invalid(&name, &format!("may not be specified when '{host}' is true"));
+            }
+        }
     }
     container::seccomp_profile(&at.get("seccompProfile"), errors);
+}
+
+const SYSCTL_FORM: &str = "must have at most 253 characters and match regex \
+    ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+
+fn is_sysctl(name: &str) -> bool {
+    let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let is_segment = |segment: &str| {
+        let bytes = segment.as_bytes();
+        bytes.first().is_some_and(alphanumeric)
+            && bytes.last().is_some_and(alphanumeric)
+            && bytes.iter().all(|b| alphanumeric(b) || matches!(b, b'-' | b'_'))
+    };
+    name.len() <= 253 && name.split(['.', '/']).all(is_segment)
+}
+
+/// component-helpers/node/util/sysctl/namespace.go
+fn is_net_sysctl(name: &str) -> bool {
+    name.starts_with("net.")
+}
+
+fn is_ipc_sysctl(name: &str) -> bool {
+    name.starts_with("fs.mqueue.")
+        || matches!(
+            name.strip_prefix("kernel."),
+            Some(
+                "sem"
+                    | "shmall"
+                    | "shmmax"
+                    | "shmmni"
+                    | "shm_rmid_forced"
+                    | "shm"
+                    | "msgmax"
+                    | "msgmnb"
+                    | "msgmni"
+                    | "msg"
+            )
+        )
 }
 
 const MAX_NAMESERVERS: usize = 3;

@@ -61,6 +61,31 @@ fn deployment(change: impl FnOnce(&mut Value)) -> Value {
 }
 
 #[test]
+fn sysctls_have_names_of_their_form() {
+    let with = |names: &[&str], host: &str| {
+        pod(|pod| {
+            let list: Vec<Value> = names.iter().map(|name| json!({"name": name, "value": "1"})).collect();
+            pod["spec"]["securityContext"] = json!({"sysctls": list});
+            pod["spec"][host] = json!(true);
+        })
+    };
+    let name = |index: usize| format!("spec.securityContext.sysctls[{index}].name");
+    check("Pod", with(&["kernel.shmmax", "net/ipv4/tcp_syncookies", "safe-and-unsafe"], "hostPID"), &[]);
+    let form = |value: &str| {
+        format!(
+            "Invalid value: \"{value}\": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
+        )
+    };
+    check(
+        "Pod",
+        with(&["foo-", "bar.."], "hostPID"),
+        &[(&name(0), INVALID, &form("foo-")), (&name(1), INVALID, &form("bar.."))],
+    );
+    let host = "Invalid value: \"kernel.msgmax\": may not be specified when 'hostIPC' is true";
+    check("Pod", with(&["kernel.msgmax", "net.core.x"], "hostIPC"), &[(&name(0), INVALID, host)]);
+}
+
+#[test]
 fn addresses_are_named_as_they_are_written() {
     let named = |name: &str| json!({"metadata": {"name": name}, "spec": {"parentRef": {"resource": "services", "namespace": "n", "name": "s"}}});
     check("IPAddress", named("fe80::1"), &[]);
