@@ -268,6 +268,70 @@ spec:
 }
 
 #[test]
+fn jobs_daemon_sets_and_stateful_sets_do_their_part() {
+    let kubectl = namespace("sets");
+    let template = |app: &str, line: &str, more: &str| {
+        format!(
+            "{{metadata: {{labels: {{app: {app}}}}}, spec: {{{more}terminationGracePeriodSeconds: 1, containers: [{{name: c, image: 'localhost/busybox:1', command: [sh, -c, '{line}']}}]}}}}"
+        )
+    };
+    let once = template("thrice", "exit 0", "restartPolicy: Never, ");
+    let (each, row) = (template("each", "exec sleep 3600", ""), template("row", "exec sleep 3600", ""));
+    kubectl.apply(&format!(
+        "
+{{apiVersion: batch/v1, kind: Job, metadata: {{name: thrice}}, spec: {{completions: 3, parallelism: 2, template: {once}}}}}
+---
+{{apiVersion: batch/v1, kind: Job, metadata: {{name: fails}}, spec: {{backoffLimit: 0, template: {fails}}}}}
+---
+{{apiVersion: apps/v1, kind: DaemonSet, metadata: {{name: each}}, spec: {{selector: {{matchLabels: {{app: each}}}}, template: {each}}}}}
+---
+{{apiVersion: v1, kind: Service, metadata: {{name: peers}}, spec: {{clusterIP: None, selector: {{app: row}}, ports: [{{port: 1}}]}}}}
+---
+{{apiVersion: apps/v1, kind: StatefulSet, metadata: {{name: row}}, spec: {{replicas: 2, serviceName: peers, selector: {{matchLabels: {{app: row}}}}, template: {row}}}}}
+",
+        fails = template("fails", "exit 1", "restartPolicy: Never, ")
+    ));
+    kubectl.ok("wait job/thrice --for=condition=Complete --timeout=60s");
+    assert_eq!(kubectl.field("job/thrice", ".status.succeeded").unwrap(), "3");
+    kubectl.ok("wait job/fails --for=condition=Failed --timeout=60s");
+    assert_eq!(
+        kubectl.field("job/fails", ".status.conditions[?(@.type==\"Failed\")].reason").unwrap(),
+        "BackoffLimitExceeded"
+    );
+    kubectl.ok("rollout status daemonset/each --timeout=60s");
+    kubectl.ok("rollout status statefulset/row --timeout=60s");
+    let uid = kubectl.field("pod/row-0", ".metadata.uid").unwrap();
+    // One finds the other by its name, and keeps its own when it is replaced.
+    eventually("row-1 finds row-0", 15, || {
+        let answer = kubectl.run(&format!("exec row-1 -- nslookup row-0.peers.{}.svc.cluster.local", kubectl.name()));
+        let address = kubectl.field("pod/row-0", ".status.podIP")?;
+        if answer.stdout.contains(&format!("Address: {address}")) { Ok(()) } else { Err(answer.to_string()) }
+    });
+    kubectl.ok("delete pod row-0 --timeout=30s");
+    eventually("another row-0", 30, || match kubectl.field("pod/row-0", ".metadata.uid")? {
+        other if other != uid => Ok(()),
+        _ => Err("the same".to_owned()),
+    });
+    kubectl.ok("wait pod/row-0 --for=condition=Ready --timeout=30s");
+}
+
+/// Without an address of one's own in the cluster: by the API server.
+#[test]
+fn pods_and_services_are_reached_through_the_api() {
+    let kubectl = namespace("through");
+    kubectl.apply(&web("web", 1, "v"));
+    kubectl.ok("rollout status deployment/web --timeout=60s");
+    let pod = kubectl.ok("get pods -l app=web -o jsonpath={.items[0].metadata.name}");
+    for to in [format!("pods/{pod}:8080"), "services/web".to_owned(), "services/http:web:80".to_owned()] {
+        let path = format!("/api/v1/namespaces/{}/{to}/proxy/index.html", kubectl.name());
+        eventually(&path, 10, || match kubectl.run(&format!("get --raw {path}")) {
+            answer if answer.stdout.starts_with("v web-") => Ok(()),
+            answer => Err(answer.to_string()),
+        });
+    }
+}
+
+#[test]
 fn deleting_a_namespace_ends_its_pods() {
     let kubectl = namespace("ending");
     kubectl.apply(&web("web", 2, "v"));
