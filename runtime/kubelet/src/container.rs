@@ -12,6 +12,7 @@ use crate::{
     state::PodState,
     volumes::{self, Volumes},
 };
+use futures_lite::future;
 use k8s_openapi::api::core::v1::Container;
 use mote_cri::v1;
 use std::{
@@ -48,17 +49,14 @@ pub async fn start(kubelet: &Kubelet, start: &Start<'_>) -> Result<(), Failure> 
         recorder.warning("Failed", &format!("Error: {message}"));
         failure(reason, message)
     };
-    let image = match kubelet.images.ensure(&wanted).await {
-        Ok(image) => image,
-        Err(why) => {
-            recorder.warning("Failed", &format!("Error: {}", why.reason));
-            return Err(why);
+    let restarts = async {
+        match start.state.latest(&container.name) {
+            Some(before) => before.restart_count + 1,
+            None => logged_restarts(kubelet, pod, container).await,
         }
     };
-    let restart_count = match start.state.latest(&container.name) {
-        Some(before) => before.restart_count + 1,
-        None => logged_restarts(kubelet, pod, container).await,
-    };
+    let (image, restart_count) = future::zip(kubelet.images.ensure(&wanted), restarts).await;
+    let image = image.inspect_err(|why| recorder.warning("Failed", &format!("Error: {}", why.reason)))?;
     let config = config(kubelet, start, &image, restart_count).await;
     let config = config.map_err(|e| refused("CreateContainerConfigError", e))?;
     let log_link = config.log_path.clone();
@@ -70,13 +68,15 @@ pub async fn start(kubelet: &Kubelet, start: &Start<'_>) -> Result<(), Failure> 
     let created = kubelet.runtime.create_container(request).await;
     let id = created.map_err(|e| refused("CreateContainerError", e.message().into()))?.container_id;
     recorder.normal("Created", "Container created");
-    if let Err(e) = kubelet.runtime.start_container(v1::ContainerId { container_id: id.clone() }).await {
+    let log = Path::new(&start.sandbox.log_directory).join(log_link);
+    let started = kubelet.runtime.start_container(v1::ContainerId { container_id: id.clone() });
+    let (started, ()) = future::zip(started, link_log(kubelet, pod, container, &id, &log)).await;
+    if let Err(e) = started {
         let message = e.message().replace(&id, &container.name);
         recorder.warning("Failed", &format!("Error: {message}"));
         return Err(failure("RunContainerError", e.message()));
     }
     recorder.normal("Started", "Container started");
-    link_log(kubelet, pod, container, &id, &Path::new(&start.sandbox.log_directory).join(log_link)).await;
 
     let hook = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
     if let Some(hook) = hook {
@@ -125,18 +125,22 @@ async fn config(
     let pod_dir = kubelet.pod_dir(&pod.uid);
     let wants_hosts = (!start.ips.is_empty() || pod.is_host_network())
         && !container.volume_mounts.iter().flatten().any(|m| m.mount_path == "/etc/hosts");
-    if wants_hosts {
-        mounts.push(hosts_mount(kubelet, pod, &pod_dir, start.ips).await?);
-    }
-    let message_path = container.termination_message_path.clone().unwrap_or("/dev/termination-log".into());
-    if !message_path.is_empty() {
-        mounts.push(termination_mount(&pod_dir, container, &message_path).await?);
-    }
+    let hosts =
+        async { if wants_hosts { hosts_mount(kubelet, pod, &pod_dir, start.ips).await.map(Some) } else { Ok(None) } };
+    let message_path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
+    let termination = async {
+        if message_path.is_empty() {
+            Ok(None)
+        } else {
+            termination_mount(&pod_dir, container, message_path).await.map(Some)
+        }
+    };
     let log_path = format!("{}/{restart_count}.log", container.name);
-    let log_dir = Path::new(&start.sandbox.log_directory).join(&container.name);
-    make_dir(log_dir)
-        .await
-        .map_err(|e| format!("create container log directory for container {} failed: {e}", container.name))?;
+    let log_dir = make_dir(Path::new(&start.sandbox.log_directory).join(&container.name));
+    let ((hosts, termination), log_dir) = future::zip(future::zip(hosts, termination), log_dir).await;
+    mounts.extend(hosts?);
+    mounts.extend(termination?);
+    log_dir.map_err(|e| format!("create container log directory for container {} failed: {e}", container.name))?;
     let seccomp_dir = kubelet.config.data_dir.join("seccomp");
     Ok(v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata { name: container.name.clone(), attempt: restart_count.max(0) as u32 }),

@@ -1,6 +1,7 @@
 //! What the runtime holds under one pod's namespace and name, read afresh for each reconcile. Containers that have
 //! exited do not change any more: their status is asked for once and kept.
 use crate::labels;
+use futures_lite::future;
 use jiff::Timestamp;
 use mote_cri::{
     Error, Runtime,
@@ -104,6 +105,10 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// A sandbox on the host's network: it has no addresses of its own, so nobody need ask for them.
+    pub fn has_no_addresses(&self, id: &str) {
+        lock(&self.addresses).insert(id.into(), Vec::new());
+    }
     pub fn forget(&self, live: impl Fn(&str) -> bool) {
         lock(&self.exited).retain(|id, _| live(id));
         lock(&self.addresses).retain(|id, _| live(id));
@@ -121,9 +126,11 @@ pub async fn observe(runtime: &Runtime, cache: &Cache, namespace: &str, name: &s
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .collect();
     let filter = v1::PodSandboxFilter { label_selector: selector.clone(), ..Default::default() };
-    let sandboxes = runtime.list_pod_sandbox(v1::ListPodSandboxRequest { filter: Some(filter) }).await?.items;
+    let sandboxes = runtime.list_pod_sandbox(v1::ListPodSandboxRequest { filter: Some(filter) });
     let filter = v1::ContainerFilter { label_selector: selector, ..Default::default() };
-    let containers = runtime.list_containers(v1::ListContainersRequest { filter: Some(filter) }).await?.containers;
+    let containers = runtime.list_containers(v1::ListContainersRequest { filter: Some(filter) });
+    let (sandboxes, containers) = future::try_zip(sandboxes, containers).await?;
+    let (sandboxes, containers) = (sandboxes.items, containers.containers);
 
     let mut pods: BTreeMap<String, PodState> = BTreeMap::new();
     for sandbox in sandboxes {

@@ -174,8 +174,10 @@ struct Seen {
 impl Seen {
     /// Wakes the pods of everything that came, went or changed; true if anything did.
     async fn relist(&mut self, kubelet: &Arc<Kubelet>, has_events: bool) -> Result<bool, Error> {
-        let sandboxes = kubelet.runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await?.items;
-        let containers = kubelet.runtime.list_containers(v1::ListContainersRequest::default()).await?.containers;
+        let sandboxes = kubelet.runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default());
+        let containers = kubelet.runtime.list_containers(v1::ListContainersRequest::default());
+        let (sandboxes, containers) = future::try_zip(sandboxes, containers).await?;
+        let (sandboxes, containers) = (sandboxes.items, containers.containers);
         let mut logs = HashMap::new();
         for c in containers.iter().filter(|c| c.state == v1::container_state::RUNNING) {
             let label = |name| c.labels.get(name).map_or("", String::as_str);

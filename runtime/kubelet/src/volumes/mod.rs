@@ -59,6 +59,9 @@ enum Plan {
 
 /// Creates or updates every volume. The error is the message of the FailedMount event.
 pub async fn set_up(facts: &Facts<'_>, pod: &Pod) -> Result<Volumes, String> {
+    if pod.spec.volumes.iter().flatten().next().is_none() {
+        return Ok(Volumes { pod_dir: facts.pod_dir.to_owned(), ..Volumes::default() });
+    }
     let now_s = jiff::Timestamp::now().as_second();
     let memory = memory_dir(facts.pod_dir);
     let tokens = tokens(facts.client, pod, &memory, now_s).await;

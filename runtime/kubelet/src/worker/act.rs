@@ -60,6 +60,9 @@ impl Kubelet {
                 }
             };
             lock(&worker.memory).retries.forget("sandbox");
+            if pod.is_host_network() {
+                self.cache.has_no_addresses(&id);
+            }
             let ips = state::addresses(&self.runtime, &self.cache, &id).await.map_err(cri)?;
             (id, ips)
         } else {
@@ -161,28 +164,29 @@ impl Kubelet {
     }
 
     async fn sandbox_config(&self, pod: &Pod, attempt: u32) -> Result<v1::PodSandboxConfig, String> {
-        let resolv_conf = blocking::unblock(|| std::fs::read_to_string("/etc/resolv.conf")).await.unwrap_or_default();
+        let (cgroups, qos, uid) = (self.cgroups(), resources::qos_class(pod), pod.uid.clone());
+        let cgroup_parent = cgroups.parent(&pod.uid, qos);
+        let log_dir = sandbox::log_dir(&self.config.pod_log_dir, &pod.namespace, &pod.name, &pod.uid);
+        let (limits, pod_dir) = (resources::of_pod(pod), self.pod_dir(&pod.uid));
+        let made = blocking::unblock(move || {
+            cgroups.create(&uid, qos, &limits);
+            std::fs::create_dir_all(pod_dir)?;
+            std::fs::create_dir_all(log_dir)?;
+            Ok(std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+        });
+        let resolv_conf = made.await.map_err(|e: std::io::Error| e.to_string())?;
         let (dns, told) = dns::config(pod, &self.config.cluster_dns, &self.config.cluster_domain, &resolv_conf);
         for message in told {
             Recorder::of_pod(&self.client, &pod.object).warning("DNSConfigForming", &message);
         }
-        let (cgroups, qos, uid) = (self.cgroups(), resources::qos_class(pod), pod.uid.clone());
         let parts = sandbox::Parts {
             attempt,
             log_root: &self.config.pod_log_dir,
-            cgroup_parent: cgroups.parent(&pod.uid, qos),
+            cgroup_parent,
             cluster_domain: &self.config.cluster_domain,
             dns,
         };
-        let config = sandbox::config(pod, parts)?;
-        let (limits, log_dir, pod_dir) = (resources::of_pod(pod), config.log_directory.clone(), self.pod_dir(&pod.uid));
-        let made = blocking::unblock(move || {
-            cgroups.create(&uid, qos, &limits);
-            std::fs::create_dir_all(pod_dir)?;
-            std::fs::create_dir_all(log_dir)
-        });
-        made.await.map_err(|e| e.to_string())?;
-        Ok(config)
+        sandbox::config(pod, parts)
     }
 
     /// The handler of the pod's RuntimeClass; "" is the runtime's default.
