@@ -1,5 +1,6 @@
-//! `./dev bench [IDLE_SECONDS]`: the table of figures, each against its goal, from the release binary on this machine. One run of each
-//! unless said otherwise, so read them with the load of the machine in mind.
+//! `./dev bench [IDLE_SECONDS] [PART...]`: the table of figures, each against its goal, from the release binary on this
+//! machine; parts are starts, idle, pods and api, all of them unless named. One run of each unless said otherwise, so
+//! read them with the load of the machine in mind.
 use mote_cri::{Runtime, v1::*};
 use mote_tests::{Machine, Node, Server, eventually, http::Connection};
 use serde_json::json;
@@ -13,7 +14,9 @@ use std::{
 };
 
 fn main() {
-    let idle_seconds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(60);
+    let (numbers, parts): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|text| text.parse::<u64>().is_ok());
+    let idle_seconds = numbers.first().and_then(|text| text.parse().ok()).unwrap_or(60);
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|named| named == part);
     println!("{:<58}{:>16}{:>16}", "what", "measured", "goal");
     row(
         "release binary",
@@ -21,10 +24,18 @@ fn main() {
         "bytes",
         "<= 6000000",
     );
-    starts();
-    idle(idle_seconds);
-    pods();
-    api();
+    if wanted("starts") {
+        starts();
+    }
+    if wanted("idle") {
+        idle(idle_seconds);
+    }
+    if wanted("pods") {
+        pods();
+    }
+    if wanted("api") {
+        api();
+    }
 }
 
 fn row(what: &str, measured: f64, unit: &str, goal: &str) {
