@@ -48,7 +48,8 @@ impl Api {
             _ => String::new(),
         };
         for attempt in 1.. {
-            let mut object = value.clone();
+            // Only a generated name is tried more than once.
+            let mut object = if base.is_empty() { std::mem::take(&mut value) } else { value.clone() };
             let metadata = meta::metadata(&mut object)?;
             metadata.insert("uid".into(), Value::from(meta::new_uid()));
             metadata.insert("creationTimestamp".into(), Value::from(meta::format_time(meta::now())));
