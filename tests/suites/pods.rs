@@ -69,12 +69,12 @@ fn init_containers_run_in_order_before_the_rest() {
     let kubectl = namespace("init");
     kubectl.apply(&pod(
         "ordered",
-        "cat /work/steps; sleep 3600",
-        "    volumeMounts: [{name: work, mountPath: /work}]",
+        "cat /seen/steps; sleep 3600",
+        "    volumeMounts: [{name: work, mountPath: /seen}]",
         "  volumes: [{name: work, emptyDir: {}}]
   initContainers:
-  - {name: one, image: 'localhost/busybox:1', command: [sh, -c, 'sleep 1; echo one >>/work/steps'], volumeMounts: [{name: work, mountPath: /work}]}
-  - {name: two, image: 'localhost/busybox:1', command: [sh, -c, 'echo two >>/work/steps'], volumeMounts: [{name: work, mountPath: /work}]}",
+  - {name: one, image: 'localhost/busybox:1', command: [sh, -c, 'sleep 1; echo one >>/seen/steps'], volumeMounts: [{name: work, mountPath: /seen}]}
+  - {name: two, image: 'localhost/busybox:1', command: [sh, -c, 'echo two >>/seen/steps'], volumeMounts: [{name: work, mountPath: /seen}]}",
     ));
     kubectl.ok("wait pod/ordered --for=condition=Ready --timeout=60s");
     assert_eq!(logs(&kubectl, "ordered"), "one\ntwo\n");
