@@ -6,6 +6,7 @@ pub mod http;
 pub mod kubectl;
 pub mod machine;
 pub mod server;
+pub mod usage;
 
 pub use kubectl::Kubectl;
 pub use machine::{Machine, Node};

@@ -73,7 +73,12 @@ impl Node {
     /// Up and Ready.
     #[track_caller]
     pub fn up(purpose: &str, config: &str) -> Node {
-        let machine = Machine::up(purpose);
+        Node::on(Machine::up(purpose), config)
+    }
+
+    /// The same on a machine that was made ready before.
+    #[track_caller]
+    pub fn on(machine: Machine, config: &str) -> Node {
         std::fs::write(machine.state().join("config.yaml"), config).expect("the state directory can be written");
         machine.sh("cp /run/machine/config.yaml /etc/mote/config.yaml");
         let kubectl = Kubectl::new(&machine.state().join("files/mote/kubeconfig"), Some(machine.first()));

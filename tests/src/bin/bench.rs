@@ -2,7 +2,11 @@
 //! machine; parts are starts, idle, pods and api, all of them unless named. One run of each unless said otherwise, so
 //! read them with the load of the machine in mind.
 use mote_cri::{Runtime, v1::*};
-use mote_tests::{Machine, Node, Server, eventually, http::Connection};
+use mote_tests::{
+    Machine, Node, Server, eventually,
+    http::Connection,
+    usage::{self, Usage},
+};
 use serde_json::json;
 use std::{
     fs,
@@ -86,66 +90,27 @@ fn starts() {
     let _ = fs::remove_dir_all(dir);
 }
 
-struct Usage {
-    cpu_ticks: u64,
-    switches: u64,
-    written_bytes: u64,
-}
-
-fn usage(node: &Node) -> Usage {
-    let pid = node.pid();
-    let read = |path: &str| node.machine.sh(&format!("cat /proc/{pid}/{path}"));
-    let stat = read("stat");
-    let fields: Vec<u64> = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .map(|field| field.parse().unwrap_or(0))
-        .collect();
-    let sum = |text: &str, key: &str| -> u64 {
-        text.lines().filter_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok()).sum()
-    };
-    let tasks = node.machine.sh(&format!("cat /proc/{pid}/task/*/status"));
-    Usage {
-        cpu_ticks: fields.get(11).unwrap_or(&0) + fields.get(12).unwrap_or(&0),
-        switches: sum(&tasks, "voluntary_ctxt_switches:"),
-        written_bytes: sum(&read("io"), "write_bytes:"),
-    }
-}
-
-fn pss_kb(node: &Node) -> f64 {
-    let text = node.machine.sh(&format!("cat /proc/{}/smaps_rollup", node.pid()));
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or("0 kB");
-    line.trim().trim_end_matches(" kB").parse().unwrap_or(0.0)
-}
-
 /// A node without pods that nobody asks anything.
 fn idle(seconds: u64) {
     let node = Node::up("idle", "");
     node.kubectl.wait_for_account();
     thread::sleep(Duration::from_secs(15));
-    row("idle node, no pods: PSS", pss_kb(&node) / 1024.0, "MB", "<= 14");
-    let before = usage(&node);
+    row("idle node, no pods: PSS", usage::pss_kb(&node) as f64 / 1024.0, "MB", "<= 14");
+    let before = Usage::of(&node);
     thread::sleep(Duration::from_secs(seconds));
-    let after = usage(&node);
+    let after = Usage::of(&node);
     // SAFETY: sysconf(3) of a known name.
     let ticks_a_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
     let minutes = seconds as f64 / 60.0;
     row("idle CPU a minute", (after.cpu_ticks - before.cpu_ticks) as f64 / ticks_a_second / minutes, "s", "<= 0.06");
-    row("idle wake-ups a second", (after.switches - before.switches) as f64 / seconds as f64, "", "<= 4");
+    row("idle wake-ups a second", (after.wake_ups - before.wake_ups) as f64 / seconds as f64, "", "<= 4");
     row(
         &format!("bytes written to disk in {seconds} idle seconds"),
         (after.written_bytes - before.written_bytes) as f64,
         "",
         "0",
     );
-    row(
-        "threads when idle",
-        node.machine.sh(&format!("ls /proc/{}/task | wc -l", node.pid())).trim().parse().unwrap_or(0.0),
-        "",
-        "",
-    );
+    row("threads when idle", usage::threads(&node) as f64, "", "");
 }
 
 /// A pod's way to Running through the API, and the runtime's own time for the same through cri-client alone.
