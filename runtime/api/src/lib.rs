@@ -20,6 +20,7 @@ pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod openapi;
+pub mod outbound;
 pub mod pods;
 pub mod print;
 pub mod rbac;

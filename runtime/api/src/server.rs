@@ -34,6 +34,7 @@ pub struct Api {
     pub(crate) settings: Settings,
     pub(crate) feed: Feed,
     pub(crate) events: crate::events::Recorder,
+    pub(crate) outbound: Arc<crate::outbound::Outbound>,
     /// Held from reading what is allocated until the allocation is committed (cluster addresses, node ports).
     pub(crate) allocation: async_lock::Mutex<()>,
     catalog: RwLock<Arc<Catalog>>,
@@ -51,6 +52,7 @@ impl Api {
     pub fn new(store: Arc<Store>, executor: Arc<Executor<'static>>, settings: Settings) -> Arc<Api> {
         Arc::new(Api {
             events: crate::events::Recorder::new(settings.max_events),
+            outbound: crate::outbound::Outbound::new(executor.clone()),
             store,
             executor,
             settings,

@@ -95,7 +95,7 @@ impl ResolvesServerCert for Serving {
 
 /// See `clock`.
 #[derive(Debug)]
-struct Clock;
+pub(crate) struct Clock;
 
 impl TimeProvider for Clock {
     fn current_time(&self) -> Option<UnixTime> {

@@ -53,7 +53,7 @@ pub struct Options {
 }
 
 /// A certificate and its key, as PEM.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Issued {
     pub certificate: String,
     pub key: String,
