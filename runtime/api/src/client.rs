@@ -1,13 +1,7 @@
 //! The in-process client: what controllers, scheduler, kubelet and network use instead of HTTP. It enters the
 //! request path at *authorize* with an identity of its own and passes the same admission as everybody.
 //! Reads come from the store's current root in memory: no I/O, no copy.
-use crate::{
-    feed,
-    http::User,
-    rbac::Attributes,
-    registry::{Options, Target},
-    server::Api,
-};
+use crate::{feed, http::User, rbac::Attributes, registry::Target, server::Api};
 use async_executor::Executor;
 use mote_schema::{Cause, Kind, Object, Status};
 use mote_store::Snapshot;
@@ -216,7 +210,7 @@ impl Client {
     }
 
     fn target<'a>(&'a self, kind: &'a Arc<Kind>, namespace: &'a str, name: &'a str, sub: Sub) -> Target<'a> {
-        Target { user: &self.user, kind, namespace, name, sub, options: Options::default(), warnings: Vec::new() }
+        Target::new(&self.user, kind, namespace, name, sub)
     }
 
     // Typed: the same calls with k8s-openapi types; the kind follows from the type.

@@ -35,8 +35,8 @@ pub struct Api {
     pub(crate) feed: Feed,
     pub(crate) events: crate::events::Recorder,
     pub(crate) outbound: Arc<crate::outbound::Outbound>,
-    /// Held from reading what is allocated until the allocation is committed (cluster addresses, node ports).
-    pub(crate) allocation: async_lock::Mutex<()>,
+    /// Cluster addresses and node ports of Services that are being written.
+    pub(crate) reservations: crate::behavior::Reservations,
     catalog: RwLock<Arc<Catalog>>,
     pods: OnceLock<Arc<dyn PodBackend>>,
     security: OnceLock<Security>,
@@ -57,7 +57,7 @@ impl Api {
             executor,
             settings,
             feed: Feed::new(),
-            allocation: async_lock::Mutex::new(()),
+            reservations: crate::behavior::Reservations::default(),
             catalog: RwLock::new(Arc::new(Catalog::builtin())),
             pods: OnceLock::new(),
             security: OnceLock::new(),

@@ -1,73 +1,161 @@
-//! Admission: what is asked of a write besides being well-formed. Mutating plugins run in upstream's order before
-//! validation, validating ones after it, just before the commit. Webhooks and policies take their place at the end
-//! of each list, which is why both are async.
+//! Admission: what is asked of a write besides being well-formed. One table holds the in-tree plugins in upstream's
+//! order (pkg/kubeapiserver/options/plugins.go, AllOrderedPlugins; those that are on by default); mutating ones run
+//! before validation, validating ones after it, just before the commit. What people add (`dynamic`) comes after them,
+//! and ResourceQuota is last, since what it charges must not be refused by anybody else.
+//!
+//! In-tree plugins read the store's newest root and never wait, so they are plain functions.
+mod attributes;
+mod dynamic;
 mod namespace_lifecycle;
 mod pods;
+mod priority;
 mod rbac;
+mod references;
 mod runtime_class;
 mod service_account;
 mod storage;
 
-use crate::{Sub, registry::Target, server::Api};
-use mote_schema::Status;
+pub(crate) use attributes::{Attributes, ObjectKind, Operation};
+
+use crate::{
+    DeleteOptions,
+    registry::{Beside, Target},
+    server::Api,
+};
+use mote_schema::{Kind, Status};
 use serde_json::Value;
 
-/// `old` is absent for a create.
+type Mutate = fn(&mut Attributes<'_, '_>, &mut Value) -> Result<(), Status>;
+type Validate = fn(&mut Attributes<'_, '_>, &Value) -> Result<(), Status>;
+
+/// The in-tree plugins that change what is written. Each looks first whether the request is its business.
+const MUTATING: &[(&str, Mutate)] = &[
+    ("NamespaceLifecycle", namespace_lifecycle::mutate),
+    ("ServiceAccount", service_account::mutate),
+    ("TaintNodesByCondition", pods::taint_new_node),
+    ("Priority", priority::mutate),
+    ("DefaultTolerationSeconds", pods::default_tolerations),
+    ("DefaultStorageClass", storage::default_class),
+    ("StorageObjectInUseProtection", storage::protect),
+    ("RuntimeClass", runtime_class::mutate),
+];
+
+/// The in-tree plugins that have a last word.
+const VALIDATING: &[(&str, Validate)] = &[
+    ("ServiceAccount", service_account::validate),
+    ("Priority", priority::validate),
+    ("RuntimeClass", runtime_class::validate),
+    ("RBAC", rbac::validate),
+];
+
+/// Runs before defaults and validation. `old` is absent for a create.
 pub(crate) async fn mutate(
     api: &Api,
     target: &mut Target<'_>,
     old: Option<&Value>,
     new: &mut Value,
 ) -> Result<(), Status> {
-    namespace_lifecycle::check(api, target, old.is_none())?;
-    if target.sub != Sub::Main {
-        return Ok(());
-    }
-    match (target.kind.group.as_ref(), target.kind.plural.as_ref(), old.is_none()) {
-        ("", "pods", true) => {
-            service_account::mutate(api, target, new)?;
-            pods::resolve_priority(api, new)?;
-            runtime_class::mutate(api, new)?;
-            pods::default_tolerations(new);
-            pods::taint_by_condition(new);
-            Ok(())
-        }
-        // An update that replaces the list gets them again, and so takes none away (defaulttolerationseconds).
-        ("", "pods", false) => {
-            pods::default_tolerations(new);
-            Ok(())
-        }
-        ("", "nodes", true) => {
-            pods::taint_new_node(new);
-            Ok(())
-        }
-        ("", "persistentvolumeclaims", true) => {
-            storage::default_class(api, new);
-            storage::protect(new, "kubernetes.io/pvc-protection");
-            Ok(())
-        }
-        ("", "persistentvolumes", true) => {
-            storage::protect(new, "kubernetes.io/pv-protection");
-            Ok(())
-        }
-        _ => Ok(()),
-    }
+    let (operation, subresource, kind) = (operation(old), target.sub.name(), target.kind);
+    let mut attributes = Attributes {
+        api,
+        operation,
+        subresource,
+        object: object_kind(kind),
+        old: old.unwrap_or(&Value::Null),
+        delete: None,
+        beside: &mut Beside::default(),
+        target,
+    };
+    change(&mut attributes, new).await
 }
 
-/// The last word before the commit.
+/// The last word before the commit; what must be committed with the object is left in `beside`.
 pub(crate) async fn validate(
     api: &Api,
     target: &mut Target<'_>,
     old: Option<&Value>,
-    new: Option<&Value>,
+    new: &Value,
+    beside: &mut Beside,
 ) -> Result<(), Status> {
-    if let Some(new) = new {
-        rbac::check_escalation(api, target, old, new)?;
-    }
-    Ok(())
+    let (operation, subresource, kind) = (operation(old), target.sub.name(), target.kind);
+    let mut attributes = Attributes {
+        api,
+        operation,
+        subresource,
+        object: object_kind(kind),
+        old: old.unwrap_or(&Value::Null),
+        delete: None,
+        beside,
+        target,
+    };
+    decide(&mut attributes, new).await
 }
 
-pub(crate) async fn validate_delete(api: &Api, target: &mut Target<'_>, _old: &Value) -> Result<(), Status> {
-    let _ = api;
-    namespace_lifecycle::check_delete(target)
+/// A DELETE has no new object: both halves run over the old one.
+pub(crate) async fn delete(
+    api: &Api,
+    target: &mut Target<'_>,
+    old: &Value,
+    options: &DeleteOptions,
+) -> Result<(), Status> {
+    let (subresource, kind) = (target.sub.name(), target.kind);
+    let mut attributes = Attributes {
+        api,
+        operation: Operation::Delete,
+        subresource,
+        object: object_kind(kind),
+        old,
+        delete: Some(options),
+        beside: &mut Beside::default(),
+        target,
+    };
+    change(&mut attributes, &mut Value::Null).await?;
+    decide(&mut attributes, &Value::Null).await
+}
+
+/// What is posted to a subresource (binding, eviction, token) or sent with a CONNECT (PodExecOptions and the like):
+/// `new` is of `object`'s kind, the target is what it is about.
+pub(crate) async fn part(
+    api: &Api,
+    target: &mut Target<'_>,
+    operation: Operation,
+    subresource: &str,
+    object: ObjectKind<'_>,
+    new: &mut Value,
+) -> Result<(), Status> {
+    let mut attributes = Attributes {
+        api,
+        operation,
+        subresource,
+        object,
+        old: &Value::Null,
+        delete: None,
+        beside: &mut Beside::default(),
+        target,
+    };
+    change(&mut attributes, new).await?;
+    decide(&mut attributes, new).await
+}
+
+async fn change(attributes: &mut Attributes<'_, '_>, new: &mut Value) -> Result<(), Status> {
+    service_account::settle(attributes, new).await;
+    for (_, plugin) in MUTATING {
+        plugin(attributes, new)?;
+    }
+    dynamic::mutate(attributes, new).await
+}
+
+async fn decide(attributes: &mut Attributes<'_, '_>, new: &Value) -> Result<(), Status> {
+    for (_, plugin) in VALIDATING {
+        plugin(attributes, new)?;
+    }
+    dynamic::validate(attributes, new).await
+}
+
+fn operation(old: Option<&Value>) -> Operation {
+    if old.is_none() { Operation::Create } else { Operation::Update }
+}
+
+fn object_kind(kind: &Kind) -> ObjectKind<'_> {
+    ObjectKind { group: (*kind.group).into(), version: (*kind.version).into(), kind: (*kind.kind).into() }
 }

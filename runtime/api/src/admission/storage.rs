@@ -1,36 +1,64 @@
-//! DefaultStorageClass and StorageObjectInUseProtection.
-use crate::{feed, server::Api};
+//! DefaultStorageClass and StorageObjectInUseProtection (plugin/pkg/admission/storage).
+use super::Attributes;
+use crate::{Object, feed};
+use mote_schema::Status;
 use serde_json::{Value, json};
 
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
+const BETA_DEFAULT_CLASS: &str = "storageclass.beta.kubernetes.io/is-default-class";
+/// The older way to name a class.
+const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+
+const FINALIZERS: &[(&str, &str, &str)] = &[
+    ("", "persistentvolumeclaims", "kubernetes.io/pvc-protection"),
+    ("", "persistentvolumes", "kubernetes.io/pv-protection"),
+    ("storage.k8s.io", "volumeattributesclasses", "kubernetes.io/vac-protection"),
+];
 
 /// The newest class marked as default, for a claim that names none (not even "").
-pub(super) fn default_class(api: &Api, claim: &mut Value) {
-    if !claim["spec"].is_object() || claim["spec"].get("storageClassName").is_some_and(|name| !name.is_null()) {
-        return;
+pub(super) fn default_class(attributes: &mut Attributes<'_, '_>, claim: &mut Value) -> Result<(), Status> {
+    if !attributes.is_create() || !attributes.is_main("", "persistentvolumeclaims") {
+        return Ok(());
     }
+    let named = claim["spec"].get("storageClassName").is_some_and(|name| !name.is_null());
+    if !claim["spec"].is_object() || named || claim["metadata"]["annotations"].get(BETA_CLASS).is_some() {
+        return Ok(());
+    }
+    let api = attributes.api;
     let catalog = api.catalog();
-    let Some(kind) = catalog.by_resource("storage.k8s.io", "v1", "storageclasses") else { return };
+    let Some(kind) = catalog.by_resource("storage.k8s.io", "v1", "storageclasses") else { return Ok(()) };
     let snapshot = api.store.snapshot();
     let classes = snapshot.range(&kind.prefix, None).map(|entry| feed::object(kind, &entry));
-    let defaults = classes.filter(|class| class.meta().get("annotations").get(DEFAULT_CLASS).str() == "true");
-    let newest = defaults.max_by(|a, b| {
-        let created = |class: &crate::Object| class.meta().get("creationTimestamp").str().to_owned();
+    let newest = classes.filter(is_default).max_by(|a, b| {
+        let created = |class: &Object| class.meta().get("creationTimestamp").str().to_owned();
         created(a).cmp(&created(b)).then_with(|| b.name().cmp(a.name()))
     });
     if let Some(class) = newest {
         claim["spec"]["storageClassName"] = Value::from(class.name());
     }
+    Ok(())
 }
 
-pub(super) fn protect(object: &mut Value, finalizer: &str) {
-    let finalizers = &mut object["metadata"]["finalizers"];
+fn is_default(class: &Object) -> bool {
+    let annotations = class.meta().get("annotations");
+    [DEFAULT_CLASS, BETA_DEFAULT_CLASS].iter().any(|name| annotations.get(name).str() == "true")
+}
+
+/// What is in use is not removed before its last user is gone.
+pub(super) fn protect(attributes: &mut Attributes<'_, '_>, new: &mut Value) -> Result<(), Status> {
+    if !attributes.is_create() {
+        return Ok(());
+    }
+    let found = FINALIZERS.iter().find(|(group, plural, _)| attributes.is_main(group, plural));
+    let Some((_, _, finalizer)) = found else { return Ok(()) };
+    let finalizers = &mut new["metadata"]["finalizers"];
     if !finalizers.is_array() {
         *finalizers = json!([]);
     }
     if let Some(list) = finalizers.as_array_mut()
         && !list.iter().any(|existing| existing == finalizer)
     {
-        list.push(Value::from(finalizer));
+        list.push(Value::from(*finalizer));
     }
+    Ok(())
 }

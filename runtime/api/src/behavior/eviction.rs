@@ -33,13 +33,8 @@ pub(super) async fn evict(api: &Api, target: &mut Target<'_>, body: Value) -> Re
 /// The pod itself says why it goes: a Job's failure policy may forgive that.
 async fn mark(api: &Api, target: &Target<'_>, pod: &Object) -> Result<(), Status> {
     let mut place = Target {
-        user: target.user,
-        kind: target.kind,
-        namespace: target.namespace,
-        name: target.name,
-        sub: Sub::Status,
         options: target.options,
-        warnings: Vec::new(),
+        ..Target::new(target.user, target.kind, target.namespace, target.name, Sub::Status)
     };
     let uid = pod.uid();
     let marked = api.system_update(&mut place, |pod| {
@@ -85,15 +80,8 @@ fn budgets_of(api: &Api, pod: &Object) -> Result<Vec<Object>, Status> {
 /// Takes one disruption from the budget's status, or says why there is none.
 async fn take(api: &Api, target: &Target<'_>, budget: &Object, pod: &Object) -> Result<(), Status> {
     let (name, kind) = (budget.name().to_owned(), budget.kind.clone());
-    let mut place = Target {
-        user: target.user,
-        kind: &kind,
-        namespace: target.namespace,
-        name: &name,
-        sub: Sub::Status,
-        options: target.options,
-        warnings: Vec::new(),
-    };
+    let mut place =
+        Target { options: target.options, ..Target::new(target.user, &kind, target.namespace, &name, Sub::Status) };
     let pod_name = pod.name().to_owned();
     api.system_update(&mut place, |budget| {
         let refuse = |message: String, seconds: u32| {

@@ -3,12 +3,18 @@
 mod eviction;
 mod namespace;
 mod pod;
+mod reservations;
 mod scale;
 mod service;
 
+pub(crate) use reservations::Reservations;
 pub(crate) use scale::{read as read_scale, write as write_scale};
 
-use crate::{registry::Target, server::Api};
+use crate::{
+    admission::{self, ObjectKind, Operation},
+    registry::{Beside, Target},
+    server::Api,
+};
 use mote_schema::{Kind, Status};
 use serde_json::Value;
 
@@ -124,20 +130,22 @@ pub(crate) fn supports_field(kind: &Kind, path: &str) -> bool {
         || FIELD_LABELS.iter().any(|(group, plural, paths)| is(kind, group, plural) && paths.contains(&path))
 }
 
-/// Takes what has to be unique across objects (addresses, ports). What is returned is held until the commit.
-pub(crate) async fn allocate<'a>(
-    api: &'a Api,
+/// Takes what has to be unique across objects (addresses, ports). What is left in `beside` is held until the commit.
+pub(crate) fn allocate(
+    api: &Api,
     target: &Target<'_>,
     old: Option<&Value>,
     new: &mut Value,
-) -> Result<Option<async_lock::MutexGuard<'a, ()>>, Status> {
-    if !is(target.kind, "", "services") || target.sub != crate::Sub::Main {
-        return Ok(None);
+    beside: &mut Beside,
+) -> Result<(), Status> {
+    if is(target.kind, "", "services") && target.sub == crate::Sub::Main {
+        service::allocate(api, target, old, new, beside)?;
     }
-    let held = api.allocation.lock().await;
-    service::allocate(api, target, old, new)?;
-    Ok(Some(held))
+    Ok(())
 }
+
+/// Gives back with an object's last write what `allocate` took.
+pub(crate) fn release(_api: &Api, _target: &Target<'_>, _old: &Value, _beside: &mut Beside) {}
 
 /// The grace period a delete gives this object; `None` when its kind has none.
 pub(crate) fn grace_period(kind: &Kind, object: &Value, asked: Option<i64>) -> Option<i64> {
@@ -168,8 +176,25 @@ pub(crate) fn ends_with_update(kind: &Kind, new: &Value) -> bool {
         && !is_held(kind, new)
 }
 
+/// What is posted to a subresource: its group, version and kind.
+const POSTED: &[(&str, &str, [&str; 3])] = &[
+    ("pods", "binding", ["", "v1", "Binding"]),
+    ("pods", "eviction", ["policy", "v1", "Eviction"]),
+    ("serviceaccounts", "token", ["authentication.k8s.io", "v1", "TokenRequest"]),
+];
+
 /// POST to a subresource.
-pub(crate) async fn create_sub(api: &Api, target: &mut Target<'_>, sub: &str, body: Value) -> Result<Value, Status> {
+pub(crate) async fn create_sub(
+    api: &Api,
+    target: &mut Target<'_>,
+    sub: &str,
+    mut body: Value,
+) -> Result<Value, Status> {
+    let posted = POSTED.iter().find(|(plural, name, _)| is(target.kind, "", plural) && *name == sub);
+    if let Some((_, _, [group, version, kind])) = posted {
+        let object = ObjectKind { group: (*group).into(), version: (*version).into(), kind: (*kind).into() };
+        admission::part(api, target, Operation::Create, sub, object, &mut body).await?;
+    }
     match (target.kind.group.as_ref(), target.kind.plural.as_ref(), sub) {
         ("", "pods", "binding") => pod::bind(api, target, body).await,
         ("", "pods", "eviction") => eviction::evict(api, target, body).await,

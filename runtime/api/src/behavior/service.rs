@@ -1,6 +1,10 @@
-//! Services: cluster addresses and node ports. Nothing is stored about what is taken: the Services say it
-//! themselves, read while the allocation lock is held.
-use super::super::{feed, registry::Target, server::Api};
+//! Services: cluster addresses and node ports. What is taken the Services say themselves, and `Reservations` for those
+//! that are being written.
+use crate::{
+    feed,
+    registry::{Beside, Target},
+    server::Api,
+};
 use mote_schema::{Cause, Status};
 use serde_json::{Map, Value, json};
 use std::{collections::HashSet, net::Ipv4Addr, ops::RangeInclusive};
@@ -34,20 +38,57 @@ struct Taken {
     ports: HashSet<(String, u16)>,
 }
 
-pub(super) fn allocate(api: &Api, target: &Target<'_>, old: Option<&Value>, new: &mut Value) -> Result<(), Status> {
+pub(super) fn allocate(
+    api: &Api,
+    target: &Target<'_>,
+    old: Option<&Value>,
+    new: &mut Value,
+    beside: &mut Beside,
+) -> Result<(), Status> {
     let name = new["metadata"]["name"].as_str().unwrap_or("").to_owned();
     let mut causes = Vec::new();
-    let taken = taken(api, target, &name);
+    // Until what is chosen here is reserved, nobody else chooses.
+    let mut held = api.reservations.lock();
+    let taken = taken(api, target, &name, &held);
     if let Some(spec) = new.get_mut("spec").filter(|spec| spec.is_object()) {
         carry_over(old.map(|old| &old["spec"]), spec);
         cluster_address(api.settings.service_cidr, &taken, spec, &mut causes);
         node_ports(&api.settings.node_port_range, taken, spec, &mut causes);
     }
-    if causes.is_empty() { Ok(()) } else { Err(Status::invalid("", "Service", &name, causes)) }
+    if !causes.is_empty() {
+        return Err(Status::invalid("", "Service", &name, causes));
+    }
+    let names = names(&new["spec"]);
+    beside.holds.push(Box::new(api.reservations.take(&mut held, names)));
+    Ok(())
 }
 
-fn taken(api: &Api, target: &Target<'_>, name: &str) -> Taken {
+/// What a Service holds, as the reservations name it.
+fn names(spec: &Value) -> Vec<String> {
+    let list = |field: &str| spec[field].as_array().into_iter().flatten();
+    let mut names: Vec<String> =
+        list("clusterIPs").filter_map(Value::as_str).filter(|ip| *ip != "None").map(str::to_owned).collect();
+    for port in list("ports").filter(|port| port["nodePort"].as_i64().unwrap_or(0) != 0) {
+        names.push(port_name(port["protocol"].as_str().unwrap_or("TCP"), &port["nodePort"]));
+    }
+    if spec["healthCheckNodePort"].as_i64().unwrap_or(0) != 0 {
+        names.push(port_name("TCP", &spec["healthCheckNodePort"]));
+    }
+    names
+}
+
+fn port_name(protocol: &str, number: impl std::fmt::Display) -> String {
+    format!("{protocol}/{number}")
+}
+
+fn taken(api: &Api, target: &Target<'_>, name: &str, held: &HashSet<String>) -> Taken {
     let mut taken = Taken::default();
+    for reserved in held {
+        match reserved.split_once('/') {
+            Some((protocol, port)) => taken.ports.extend(port.parse().map(|port| (protocol.to_owned(), port))),
+            None => taken.addresses.extend(reserved.parse::<Ipv4Addr>()),
+        }
+    }
     let own = target.kind.key(target.namespace, name);
     for entry in api.store.snapshot().range(&target.kind.prefix, None) {
         if *entry.key == *own {

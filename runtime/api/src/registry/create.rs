@@ -1,8 +1,8 @@
 //! POST: a new object.
-use super::{Api, FieldValidation, Target, meta, storage_error};
+use super::{Api, Beside, FieldValidation, Target, meta, storage_error};
 use crate::{admission, behavior, feed};
 use mote_schema::{Object, Status, check, convert, defaults, prepare};
-use mote_store::{Error, Precondition};
+use mote_store::{Error, Precondition, Write};
 use serde_json::Value;
 
 /// Tries for a free generated name, as upstream's RetryGenerateName.
@@ -47,6 +47,10 @@ impl Api {
             "" => meta::text(metadata, "generateName").to_owned(),
             _ => String::new(),
         };
+        defaults::apply(target.kind, &mut value);
+        admission::mutate(self, target, None, &mut value).await?;
+        // What admission added has defaults of its own.
+        defaults::apply(target.kind, &mut value);
         for attempt in 1.. {
             // Only a generated name is tried more than once.
             let mut object = if base.is_empty() { std::mem::take(&mut value) } else { value.clone() };
@@ -72,18 +76,15 @@ impl Api {
     }
 
     async fn create_named(&self, target: &mut Target<'_>, mut object: Value) -> Result<Object, Status> {
-        defaults::apply(target.kind, &mut object);
-        admission::mutate(self, target, None, &mut object).await?;
-        // What admission added has defaults of its own.
-        defaults::apply(target.kind, &mut object);
         prepare::create(target.kind, &mut object);
-        let _held = behavior::allocate(self, target, None, &mut object).await?;
+        let mut beside = Beside::default();
+        behavior::allocate(self, target, None, &mut object, &mut beside)?;
         let name = meta::text(meta::metadata(&mut object)?, "name").to_owned();
         let causes = check::validate(target.kind, &object, None, "");
         if !causes.is_empty() {
             return Err(Status::invalid(&target.kind.group, &target.kind.kind, &name, causes));
         }
-        admission::validate(self, target, None, Some(&object)).await?;
+        admission::validate(self, target, None, &object, &mut beside).await?;
         let doc = Api::encode(object)?;
         let key = target.key(&name);
         if target.options.dry_run {
@@ -92,9 +93,13 @@ impl Api {
             }
             return Ok(Object { kind: target.kind.clone(), doc, revision: 0 });
         }
-        let gone = if target.kind.prefix == "events/" { self.events.admit(&key) } else { Vec::new() };
-        self.put(target, key, Precondition::Absent, doc, gone).await.map_err(|error| match error {
-            Error::Precondition { .. } => Status::already_exists(&target.kind.group, &target.kind.plural, &name),
+        if target.kind.prefix == "events/" {
+            beside.writes.extend(self.events.admit(&key).into_iter().map(|key| Write::Delete(key.into())));
+        }
+        self.put(target, key.clone(), Precondition::Absent, doc, beside).await.map_err(|error| match error {
+            Error::Precondition { key: which, .. } if which == key => {
+                Status::already_exists(&target.kind.group, &target.kind.plural, &name)
+            }
             other => storage_error(other),
         })
     }

@@ -1,10 +1,10 @@
 //! DELETE: at once, after a grace period, or when the last finalizer is gone (registry/rest/delete.go,
 //! registry/generic/registry/store.go).
-use super::{Api, MAX_TRIES, MODIFIED, Target, format_time, meta, now, storage_error};
+use super::{Api, Beside, MAX_TRIES, MODIFIED, Target, format_time, meta, now, storage_error};
 use crate::{DeleteOptions, admission, behavior, feed};
 use jiff::{SignedDuration, Timestamp};
 use mote_schema::{Object, Status};
-use mote_store::{Error, Precondition, Transaction, Write};
+use mote_store::{Error, Precondition};
 use serde_json::Value;
 
 const ORPHAN: &str = "orphan";
@@ -40,7 +40,7 @@ impl Api {
             let current = self.get(target.kind, target.namespace, target.name)?;
             self.check_preconditions(target, &current, options)?;
             let old = current.to_value();
-            admission::validate_delete(self, target, &old).await?;
+            admission::delete(self, target, &old, options).await?;
             let step = plan(target, &old, options)?;
             if target.options.dry_run {
                 return Ok(match step {
@@ -53,13 +53,13 @@ impl Api {
             let result = match step {
                 Step::Leave => return Ok(Deleted::Pending(current)),
                 Step::Remove => {
-                    let class = crate::server::write_class(target.kind, crate::Sub::Main);
-                    let (preconditions, writes) = (vec![(key.clone(), condition)], vec![Write::Delete(key)]);
-                    let done = self.commit(target.kind, Transaction { class, preconditions, writes }).await;
+                    let mut beside = Beside::default();
+                    behavior::release(self, target, &old, &mut beside);
+                    let done = self.remove(target, key, condition, beside).await;
                     done.map(|revision| Deleted::Gone(Object { revision, ..current.clone() }))
                 }
                 Step::Mark(value) => {
-                    self.put(target, key, condition, Api::encode(value)?, Vec::new()).await.map(Deleted::Pending)
+                    self.put(target, key, condition, Api::encode(value)?, Beside::default()).await.map(Deleted::Pending)
                 }
             };
             match result {
@@ -110,13 +110,8 @@ impl Api {
             }
             let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
             let mut one = Target {
-                user: target.user,
-                kind: target.kind,
-                namespace: &namespace,
-                name: &name,
-                sub: target.sub,
                 options: target.options,
-                warnings: Vec::new(),
+                ..Target::new(target.user, target.kind, &namespace, &name, target.sub)
             };
             match self.delete(&mut one, options).await {
                 Ok(_) => deleted.push(object),

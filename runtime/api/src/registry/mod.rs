@@ -11,7 +11,7 @@ mod update;
 
 use crate::{Sub, feed, http::User, server::Api};
 use mote_schema::{Doc, Kind, Object, Status};
-use mote_store::{Error, Key, Precondition, Transaction, Write};
+use mote_store::{Class, Error, Key, Precondition, Transaction, Write};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -44,13 +44,29 @@ pub struct Target<'a> {
     pub options: Options,
     /// Shown to the client as Warning headers.
     pub warnings: Vec<String>,
+    /// For the audit log: what admission has to say about this request.
+    pub annotations: Vec<(String, String)>,
 }
 
 impl<'a> Target<'a> {
-    /// The same target at another kind or part; its warnings are its own.
-    pub(crate) fn at(&self, kind: &'a Arc<Kind>, sub: Sub) -> Target<'a> {
-        Target { kind, sub, warnings: Vec::new(), ..*self }
+    pub(crate) fn new(user: &'a User, kind: &'a Arc<Kind>, namespace: &'a str, name: &'a str, sub: Sub) -> Target<'a> {
+        let options = Options::default();
+        Target { user, kind, namespace, name, sub, options, warnings: Vec::new(), annotations: Vec::new() }
     }
+
+    /// The same target at another kind or part; its warnings and annotations are its own.
+    pub(crate) fn at(&self, kind: &'a Arc<Kind>, sub: Sub) -> Target<'a> {
+        Target { options: self.options, ..Target::new(self.user, kind, self.namespace, self.name, sub) }
+    }
+}
+
+/// What goes with an object's own write in one transaction (quota it is charged to, addresses it takes, Events that make
+/// room), and what is held until that is done.
+#[derive(Default)]
+pub(crate) struct Beside {
+    pub preconditions: Vec<(Key, Precondition)>,
+    pub writes: Vec<Write>,
+    pub holds: Vec<Box<dyn Send + Sync>>,
 }
 
 impl Target<'_> {
@@ -129,19 +145,40 @@ impl Api {
         key: Key,
         condition: Precondition,
         doc: Doc,
-        also_delete: Vec<String>,
+        beside: Beside,
     ) -> Result<Object, Error> {
-        let mut writes = vec![Write::Put(key.clone(), doc.bytes().clone())];
-        writes.extend(also_delete.into_iter().map(|key| Write::Delete(key.into())));
+        let write = Write::Put(key.clone(), doc.bytes().clone());
         let class = crate::server::write_class(target.kind, target.sub);
-        let transaction = Transaction { class, preconditions: vec![(key, condition)], writes };
-        let revision = self.commit(target.kind, transaction).await?;
+        let revision = self.commit(target.kind, class, (key, condition), write, beside).await?;
         Ok(Object { kind: target.kind.clone(), doc, revision })
     }
 
+    /// Takes an object away, and what it held.
+    async fn remove(
+        &self,
+        target: &Target<'_>,
+        key: Key,
+        condition: Precondition,
+        beside: Beside,
+    ) -> Result<u64, Error> {
+        let class = crate::server::write_class(target.kind, Sub::Main);
+        self.commit(target.kind, class, (key.clone(), condition), Write::Delete(key), beside).await
+    }
+
     /// Every write of the API goes through here. Who may do what is decided anew as soon as a role has changed.
-    async fn commit(&self, kind: &Kind, transaction: Transaction) -> Result<u64, Error> {
-        let revision = self.store.commit(transaction).await?;
+    async fn commit(
+        &self,
+        kind: &Kind,
+        class: Class,
+        condition: (Key, Precondition),
+        write: Write,
+        beside: Beside,
+    ) -> Result<u64, Error> {
+        let Beside { mut preconditions, mut writes, holds } = beside;
+        preconditions.insert(0, condition);
+        writes.insert(0, write);
+        let revision = self.store.commit(Transaction { class, preconditions, writes }).await?;
+        drop(holds);
         if kind.group == crate::rbac::GROUP
             && let Ok(security) = self.security()
         {
@@ -165,6 +202,10 @@ pub(crate) fn storage_error(error: Error) -> Status {
             status
         }
         Error::Storage { doing, message } => Status::internal(format!("{doing}: {message}")),
+        // Something that goes with the object was changed by somebody else at the same moment.
+        Error::Precondition { key, .. } => {
+            Status::new(409, "Conflict", format!("the state behind {key} has been modified; please try again"))
+        }
         other => Status::internal(format!("{other:?}")),
     }
 }

@@ -1,8 +1,8 @@
 //! PUT: an object's new state, whole or of one subresource.
-use super::{Api, MAX_TRIES, MODIFIED, Target, meta, storage_error};
+use super::{Api, Beside, MAX_TRIES, MODIFIED, Target, meta, storage_error};
 use crate::{Sub, admission, behavior, feed};
 use mote_schema::{Cause, Object, Status, check, convert, defaults, prepare};
-use mote_store::{Error, Precondition, Transaction, Write};
+use mote_store::{Error, Precondition};
 use serde_json::Value;
 
 /// Metadata only the server writes; what a client sends for these is replaced by what is stored.
@@ -128,12 +128,13 @@ impl Api {
         admission::mutate(self, target, Some(old), &mut new).await?;
         defaults::apply(target.kind, &mut new);
         prepare::update(target.kind, target.sub.name(), old, &mut new);
-        let _held = behavior::allocate(self, target, Some(old), &mut new).await?;
+        let mut beside = Beside::default();
+        behavior::allocate(self, target, Some(old), &mut new, &mut beside)?;
         let causes = check::validate(target.kind, &new, Some(old), target.sub.name());
         if !causes.is_empty() {
             return Err(Status::invalid(&target.kind.group, &target.kind.kind, target.name, causes));
         }
-        admission::validate(self, target, Some(old), Some(&new)).await?;
+        admission::validate(self, target, Some(old), &new, &mut beside).await?;
         let ends = behavior::ends_with_update(target.kind, &new);
         let doc = Api::encode(new)?;
         if doc == current.doc && !ends {
@@ -145,17 +146,16 @@ impl Api {
         let key = target.key(target.name);
         let condition = Precondition::Modified(current.revision);
         let result = if ends {
-            let (preconditions, writes) = (vec![(key.clone(), condition)], vec![Write::Delete(key)]);
-            let class = crate::server::write_class(target.kind, Sub::Main);
-            let committed = self.commit(target.kind, Transaction { class, preconditions, writes }).await;
-            committed.map(|revision| Object { kind: target.kind.clone(), doc, revision })
+            behavior::release(self, target, old, &mut beside);
+            let removed = self.remove(target, key.clone(), condition, beside).await;
+            removed.map(|revision| Object { kind: target.kind.clone(), doc, revision })
         } else {
-            self.put(target, key, condition, doc, Vec::new()).await
+            self.put(target, key.clone(), condition, doc, beside).await
         };
         match result {
             Ok(object) => Ok(Some(object)),
-            Err(Error::Precondition { found: None, .. }) => Err(target.not_found()),
-            Err(Error::Precondition { found: Some(found), .. }) => {
+            Err(Error::Precondition { key: which, found: None }) if which == key => Err(target.not_found()),
+            Err(Error::Precondition { key: which, found: Some(found) }) if which == key => {
                 let found = feed::object(target.kind, &found);
                 if asked.is_some() || found.uid() != current.uid() { Err(target.conflict(MODIFIED)) } else { Ok(None) }
             }
@@ -180,7 +180,7 @@ impl Api {
                 return Ok(current);
             }
             let condition = Precondition::Modified(current.revision);
-            match self.put(target, target.key(target.name), condition, doc, Vec::new()).await {
+            match self.put(target, target.key(target.name), condition, doc, Beside::default()).await {
                 Ok(object) => return Ok(object),
                 Err(Error::Precondition { .. }) => continue,
                 Err(other) => return Err(storage_error(other)),

@@ -1,5 +1,6 @@
 //! The REST surface: one router for every kind. It decides which of read, watch, write or subresource
 //! answers a request that the front has authenticated and authorized; the rest is the registry's.
+mod connect;
 mod documents;
 mod links;
 mod list;

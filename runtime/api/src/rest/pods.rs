@@ -21,6 +21,7 @@ pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
     ) {
         return Err(Status::method_not_supported("", &format!("pods/{sub}"), &request.info.verb));
     }
+    super::connect::admit(api, kind, &request).await?;
     if node.is_empty() {
         return if sub == "log" {
             Ok(Response::text(200, ""))

@@ -58,6 +58,7 @@ struct Place {
 }
 
 pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, mut request: Request) -> Result<Response, Status> {
+    super::connect::admit(api, kind, &request).await?;
     let info = &request.info;
     let place = if kind.plural == "pods" { pod(api, kind, &request)? } else { service(api, kind, &request)? };
     let upgrade = request.upgrade.take();

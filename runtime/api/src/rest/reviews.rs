@@ -3,7 +3,7 @@ use super::{media, unknown};
 use crate::{
     Sub, auth, behavior,
     http::{Request, Response},
-    registry::{Options, Target},
+    registry::Target,
     server::Api,
 };
 use http::header::ACCEPT;
@@ -20,21 +20,13 @@ pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, request: Request) -
         return Err(Status::new(406, "NotAcceptable", text));
     }
     let (mut body, complaints) = media::parse(api, &request)?;
-    let mut target = Target {
-        user: &request.user,
-        kind,
-        namespace: &request.info.namespace,
-        name: "",
-        sub: Sub::Main,
-        options: Options::default(),
-        warnings: Vec::new(),
-    };
+    let mut target = Target::new(&request.user, kind, &request.info.namespace, "", Sub::Main);
     let namespace = target.namespace;
     if kind.group.is_empty() && kind.plural == "bindings" {
         let name = body["metadata"]["name"].as_str().unwrap_or("").to_owned();
         let catalog = api.catalog();
         let pods = catalog.by_resource("", "v1", "pods").ok_or_else(unknown)?;
-        let mut pod = Target { kind: pods, name: &name, ..target };
+        let mut pod = Target::new(&request.user, pods, namespace, &name, Sub::Main);
         return media::document(201, &behavior::create_sub(api, &mut pod, "binding", body).await?, form);
     }
     target.decode(&mut body, complaints)?;

@@ -38,15 +38,9 @@ pub(crate) fn sub_of(kind: &Kind, name: &str) -> Result<Sub, Status> {
 }
 
 fn target<'a>(request: &'a Request, kind: &'a Arc<Kind>, sub: Sub, what: &str) -> Result<Target<'a>, Status> {
-    Ok(Target {
-        user: &request.user,
-        kind,
-        namespace: &request.info.namespace,
-        name: &request.info.name,
-        sub,
-        options: write_options(&request.query, what)?,
-        warnings: Vec::new(),
-    })
+    let info = &request.info;
+    let options = write_options(&request.query, what)?;
+    Ok(Target { options, ..Target::new(&request.user, kind, &info.namespace, &info.name, sub) })
 }
 
 /// `299 - "text"`, one header each (RFC 7234, 5.5; apimachinery/pkg/util/net NewWarningHeader).
