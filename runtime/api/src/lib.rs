@@ -23,6 +23,7 @@ pub mod openapi;
 pub mod outbound;
 pub mod pods;
 pub mod print;
+pub mod quota;
 pub mod rbac;
 mod registry;
 mod rest;

@@ -37,6 +37,7 @@ pub struct Api {
     pub(crate) outbound: Arc<crate::outbound::Outbound>,
     /// Cluster addresses and node ports of Services that are being written.
     pub(crate) reservations: crate::behavior::Reservations,
+    pub(crate) quota_locks: crate::admission::QuotaLocks,
     catalog: RwLock<Arc<Catalog>>,
     pods: OnceLock<Arc<dyn PodBackend>>,
     security: OnceLock<Security>,
@@ -58,6 +59,7 @@ impl Api {
             settings,
             feed: Feed::new(),
             reservations: crate::behavior::Reservations::default(),
+            quota_locks: crate::admission::QuotaLocks::new(),
             catalog: RwLock::new(Arc::new(Catalog::builtin())),
             pods: OnceLock::new(),
             security: OnceLock::new(),

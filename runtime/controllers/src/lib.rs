@@ -3,7 +3,7 @@
 //! Every controller reads the store's current root through its client, so it sees its own writes as soon as they
 //! are acknowledged: the expectations and consistency stores that upstream needs over its caches have no place here.
 //! What they share is in `session`, `owner`, `pod`, `pod_control`, `status`, `history`, `hash`, `amounts` and `service_pods`;
-//! the rest is one behaviour a file. Absent: cloud, certificate signing, volume binding, resource quota, legacy token Secrets.
+//! the rest is one behaviour a file. Absent: cloud, certificate signing, volume binding, legacy token Secrets.
 
 mod amounts;
 mod hash;
@@ -29,6 +29,7 @@ mod node_lifecycle;
 mod pod_gc;
 mod protection;
 mod replicaset;
+mod resource_quota;
 mod root_ca;
 mod serviceaccount;
 mod statefulset;
@@ -69,6 +70,7 @@ pub fn start_all(client: &Client, config: &Config) {
     garbage_collector::start(client);
     deployment::start(client);
     replicaset::start(client);
+    resource_quota::start(client);
     daemonset::start(client);
     statefulset::start(client);
     job::start(client);

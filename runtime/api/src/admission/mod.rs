@@ -9,6 +9,7 @@ mod dynamic;
 mod namespace_lifecycle;
 mod pods;
 mod priority;
+mod quota;
 mod rbac;
 mod references;
 mod runtime_class;
@@ -16,6 +17,7 @@ mod service_account;
 mod storage;
 
 pub(crate) use attributes::{Attributes, ObjectKind, Operation};
+pub(crate) use quota::Locks as QuotaLocks;
 
 use crate::{
     DeleteOptions,
@@ -149,7 +151,8 @@ async fn decide(attributes: &mut Attributes<'_, '_>, new: &Value) -> Result<(), 
     for (_, plugin) in VALIDATING {
         plugin(attributes, new)?;
     }
-    dynamic::validate(attributes, new).await
+    dynamic::validate(attributes, new).await?;
+    quota::charge(attributes, new).await
 }
 
 fn operation(old: Option<&Value>) -> Operation {

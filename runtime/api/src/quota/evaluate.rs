@@ -1,0 +1,317 @@
+//! The evaluators: pods, services, claims, device claims, and the count of anything.
+use super::{
+    Amounts,
+    pod::{self, Counted, Side},
+};
+use jiff::{SignedDuration, Timestamp};
+use mote_schema::{
+    Kind, Ref,
+    quantity::{Format, Quantity},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+const POD_NAMES: &[&str] = &[
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+];
+/// A quota on one of these makes every container say what it asks for; upstream keeps it for old users' sake.
+const REQUIRED_NAMES: &[&str] = &["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
+const SERVICE_NAMES: &[&str] = &["services", "services.nodeports", "services.loadbalancers"];
+const CLAIM_NAMES: &[&str] = &["persistentvolumeclaims", "requests.storage"];
+const BY_STORAGE_CLASS: &str = ".storageclass.storage.k8s.io/";
+const BY_DEVICE_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
+const IMPLICIT_DEVICES: &str = "requests.deviceclass.resource.kubernetes.io/";
+/// Counted under their bare name too.
+const BARE_COUNTS: &[&str] = &["configmaps", "resourcequotas", "replicationcontrollers", "secrets"];
+/// Devices of one claim at most: what "All" may come to.
+const MAX_DEVICES: i64 = 32;
+
+#[derive(PartialEq)]
+enum Evaluator {
+    Pods,
+    Services,
+    VolumeClaims,
+    DeviceClaims,
+    Count,
+}
+
+fn evaluator(kind: &Kind) -> Evaluator {
+    match (&*kind.group, &*kind.plural) {
+        ("", "pods") => Evaluator::Pods,
+        ("", "services") => Evaluator::Services,
+        ("", "persistentvolumeclaims") => Evaluator::VolumeClaims,
+        ("resource.k8s.io", "resourceclaims") => Evaluator::DeviceClaims,
+        _ => Evaluator::Count,
+    }
+}
+
+fn one() -> Quantity {
+    number(1)
+}
+
+fn number(count: i64) -> Quantity {
+    Quantity::new(count, Format::DecimalSi)
+}
+
+fn count_name(kind: &Kind) -> String {
+    format!("count/{}", kind.resource())
+}
+
+/// Whether quotas know this kind at all: not Events, nothing that is not stored, nothing outside namespaces.
+pub fn counts(kind: &Kind) -> bool {
+    kind.namespaced && !kind.virtual_kind && kind.plural != "events"
+}
+
+/// Which of a quota's names objects of this kind are counted under.
+pub fn matching(kind: &Kind, name: &str) -> bool {
+    if name.strip_prefix("count/").is_some_and(|resource| resource == kind.resource()) {
+        return true;
+    }
+    match evaluator(kind) {
+        Evaluator::Pods => {
+            POD_NAMES.contains(&name)
+                || name.starts_with("hugepages-")
+                || name.starts_with("requests.hugepages-")
+                || is_extended(name)
+        }
+        Evaluator::Services => SERVICE_NAMES.contains(&name),
+        Evaluator::VolumeClaims => {
+            let of_class = name.split_once(BY_STORAGE_CLASS).map_or(name, |(_, rest)| rest);
+            CLAIM_NAMES.contains(&of_class)
+        }
+        Evaluator::DeviceClaims => name.ends_with(BY_DEVICE_CLASS),
+        Evaluator::Count => kind.group.is_empty() && BARE_COUNTS.contains(&name) && name == kind.plural,
+    }
+}
+
+/// A quota's name for an extended resource, which knows requests only.
+fn is_extended(name: &str) -> bool {
+    let native = !name.contains('/') || name.contains("kubernetes.io/");
+    name.starts_with(IMPLICIT_DEVICES) || name.starts_with("requests.") && !native
+}
+
+/// How much an object uses, under every name its kind is counted under.
+pub fn usage(kind: &Kind, object: Ref<'_>, now: Timestamp) -> Amounts {
+    let mut used = Amounts::default();
+    used.set(count_name(kind), one());
+    match evaluator(kind) {
+        Evaluator::Pods if is_live(object, now).is_ok() => {
+            let counted = Counted { status: true, overhead: true };
+            let requests = pod::totals(object, Side::Requests, counted);
+            used.add(&compute(&requests, &pod::totals(object, Side::Limits, counted)));
+        }
+        Evaluator::Pods => {}
+        Evaluator::Services => service(object, &mut used),
+        Evaluator::VolumeClaims => volume_claim(object, &mut used),
+        Evaluator::DeviceClaims => device_claim(object, &mut used),
+        Evaluator::Count => {
+            if kind.group.is_empty() && BARE_COUNTS.contains(&&*kind.plural) {
+                used.set(&*kind.plural, one());
+            }
+        }
+    }
+    used
+}
+
+/// Whether a pod still takes what it asked for: not once it has ended, nor when its deletion is overdue. The error of
+/// one that is being deleted in time is `Ok` with the moment from which it will not count.
+pub fn is_live(pod: Ref<'_>, now: Timestamp) -> Result<Option<Timestamp>, ()> {
+    if matches!(pod.at("status.phase").str(), "Failed" | "Succeeded") {
+        return Err(());
+    }
+    let meta = pod.get("metadata");
+    let deleted = meta.get("deletionTimestamp").as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    let (Some(deleted), Some(grace)) = (deleted, meta.get("deletionGracePeriodSeconds").as_i64()) else {
+        return Ok(None);
+    };
+    match deleted.checked_add(SignedDuration::from_secs(grace)) {
+        Ok(overdue) if now > overdue => Err(()),
+        Ok(overdue) => Ok(Some(overdue)),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Requests and limits under the names that quotas give them.
+fn compute(requests: &Amounts, limits: &Amounts) -> Amounts {
+    let mut used = Amounts::default();
+    used.set("pods", one());
+    for (name, amount) in &requests.0 {
+        match name.as_str() {
+            "cpu" | "memory" | "ephemeral-storage" => {
+                used.set(name.as_str(), *amount);
+                used.set(format!("requests.{name}"), *amount);
+            }
+            _ if name.starts_with("hugepages-") => {
+                used.set(name.as_str(), *amount);
+                used.set(format!("requests.{name}"), *amount);
+            }
+            _ if name.contains('/') && is_extended(&format!("requests.{name}")) => {
+                used.set(format!("requests.{name}"), *amount);
+            }
+            _ => {}
+        }
+    }
+    for (name, amount) in limits.0.iter().filter(|(name, _)| POD_NAMES[..3].contains(&name.as_str())) {
+        used.set(format!("limits.{name}"), *amount);
+    }
+    used
+}
+
+/// What a pod does not say, though a quota on `names` wants every container to.
+pub fn lacks<'n>(kind: &Kind, pod: Ref<'_>, names: impl Iterator<Item = &'n str>) -> Option<String> {
+    if evaluator(kind) != Evaluator::Pods || pod::has_pod_level(pod) {
+        return None;
+    }
+    let required: Vec<&str> = names.filter(|name| REQUIRED_NAMES.contains(name)).collect();
+    let spec = pod.get("spec");
+    let mut missing: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for container in spec.get("containers").items().chain(spec.get("initContainers").items()) {
+        let resources = container.get("resources");
+        let said = compute(&Amounts::of(resources.get("requests")), &Amounts::of(resources.get("limits")));
+        for name in required.iter().filter(|name| said.get(name).is_none()) {
+            missing.entry(name).or_default().insert(container.get("name").str());
+        }
+    }
+    let texts: Vec<String> = missing
+        .iter()
+        .map(|(name, containers)| format!("{name} for: {}", containers.iter().copied().collect::<Vec<_>>().join(",")))
+        .collect();
+    (!texts.is_empty()).then(|| format!("must specify {}", texts.join("; ")))
+}
+
+fn service(object: Ref<'_>, used: &mut Amounts) {
+    let spec = object.get("spec");
+    let (all, given) = (spec.get("ports").items(), |port: &Ref<'_>| port.get("nodePort").as_i64().unwrap_or(0) != 0);
+    let (node_ports, balancers) = match spec.get("type").str() {
+        "NodePort" => (all.count(), 0),
+        "LoadBalancer" if spec.get("allocateLoadBalancerNodePorts").as_bool() == Some(false) => {
+            (all.filter(given).count(), 1)
+        }
+        "LoadBalancer" => (all.count(), 1),
+        _ => (0, 0),
+    };
+    used.set("services", one());
+    used.set("services.nodeports", number(node_ports as i64));
+    used.set("services.loadbalancers", number(balancers));
+}
+
+fn volume_claim(object: Ref<'_>, used: &mut Amounts) {
+    used.set("persistentvolumeclaims", one());
+    let old_name = object.at("metadata.annotations").get("volume.beta.kubernetes.io/storage-class").str();
+    let class = if old_name.is_empty() { object.at("spec.storageClassName").str() } else { old_name };
+    if !class.is_empty() {
+        used.set(format!("{class}{BY_STORAGE_CLASS}persistentvolumeclaims"), one());
+    }
+    let storage = |list: &str| Amounts::of(object.at(list)).get("storage");
+    let Some(requested) = storage("spec.resources.requests") else { return };
+    let amount = storage("status.allocatedResources").map_or(requested, |allocated| allocated.max(requested));
+    // Whole bytes, or the quota's status would not pass validation.
+    let whole = Quantity::new(amount.value(), amount.format());
+    let amount = if whole == amount { amount } else { whole };
+    used.set("requests.storage", amount);
+    if !class.is_empty() {
+        used.set(format!("{class}{BY_STORAGE_CLASS}requests.storage"), amount);
+    }
+}
+
+fn device_claim(object: Ref<'_>, used: &mut Amounts) {
+    let devices = |request: Ref<'_>| match request.get("allocationMode").str() {
+        "ExactCount" => request.get("count").as_i64().unwrap_or(0),
+        "All" => MAX_DEVICES,
+        _ => 0,
+    };
+    let of_class = |request: Ref<'_>| {
+        let mut amounts = Amounts::default();
+        amounts.set(format!("{}{BY_DEVICE_CLASS}", request.get("deviceClassName").str()), number(devices(request)));
+        amounts
+    };
+    for request in object.at("spec.devices.requests").items() {
+        let mut worst = Amounts::default();
+        // Of alternatives the dearest counts, for each class.
+        request.get("firstAvailable").items().for_each(|one| worst.raise(&of_class(one)));
+        if request.get("exactly").exists() {
+            worst = of_class(request.get("exactly"));
+        }
+        used.add(&worst);
+    }
+}
+
+pub(super) fn matches_scope(kind: &Kind, object: Ref<'_>, scope: &str, operator: &str, values: Ref<'_>) -> bool {
+    match evaluator(kind) {
+        Evaluator::Pods => pod_scope(object, scope, operator, values),
+        Evaluator::VolumeClaims if scope == "VolumeAttributesClass" => {
+            let names = ["spec.volumeAttributesClassName", "status.currentVolumeAttributesClassName"];
+            let target = object.at("status.modifyVolumeStatus").get("targetVolumeAttributesClassName").str();
+            let mut names: Vec<&str> = names.iter().map(|path| object.at(path).str()).chain([target]).collect();
+            names.retain(|name| !name.is_empty());
+            match names.as_slice() {
+                [] => selects(None, operator, values),
+                names => names.iter().any(|name| selects(Some(name), operator, values)),
+            }
+        }
+        _ => false,
+    }
+}
+
+fn pod_scope(pod: Ref<'_>, scope: &str, operator: &str, values: Ref<'_>) -> bool {
+    let spec = pod.get("spec");
+    let terminating = spec.get("activeDeadlineSeconds").as_i64().is_some_and(|seconds| seconds >= 0);
+    match scope {
+        "Terminating" => terminating,
+        "NotTerminating" => !terminating,
+        "BestEffort" => is_best_effort(pod),
+        "NotBestEffort" => !is_best_effort(pod),
+        "PriorityClass" => {
+            let class = spec.get("priorityClassName").str();
+            selects(Some(class).filter(|class| !class.is_empty()), operator, values)
+        }
+        "CrossNamespacePodAffinity" => crosses_namespaces(spec.get("affinity")),
+        _ => false,
+    }
+}
+
+fn selects(value: Option<&str>, operator: &str, values: Ref<'_>) -> bool {
+    let listed = || value.is_some_and(|value| values.items().any(|one| one.str() == value));
+    match operator {
+        "In" => listed(),
+        "NotIn" => !listed(),
+        "Exists" => value.is_some(),
+        "DoesNotExist" => value.is_none(),
+        _ => false,
+    }
+}
+
+fn is_best_effort(pod: Ref<'_>) -> bool {
+    match pod.at("status.qosClass").str() {
+        "" => {
+            let spec = pod.get("spec");
+            let all = spec.get("containers").items().chain(spec.get("initContainers").items()).chain([spec]);
+            !all.into_iter().any(|holder| {
+                ["requests", "limits"].iter().any(|side| {
+                    let amounts = Amounts::of(holder.get("resources").get(side));
+                    ["cpu", "memory"].iter().any(|name| amounts.get(name).is_some_and(|amount| !amount.is_zero()))
+                })
+            })
+        }
+        class => class == "BestEffort",
+    }
+}
+
+fn crosses_namespaces(affinity: Ref<'_>) -> bool {
+    ["podAffinity", "podAntiAffinity"].iter().any(|kind| {
+        let rules = affinity.get(kind);
+        let required = rules.get("requiredDuringSchedulingIgnoredDuringExecution").items();
+        let preferred = rules.get("preferredDuringSchedulingIgnoredDuringExecution").items();
+        required
+            .chain(preferred.map(|weighted| weighted.get("podAffinityTerm")))
+            .any(|term| !term.get("namespaces").is_empty() || term.get("namespaceSelector").is_map())
+    })
+}
