@@ -35,6 +35,7 @@ pub struct Api {
     pub(crate) feed: Feed,
     pub(crate) events: crate::events::Recorder,
     pub(crate) outbound: Arc<crate::outbound::Outbound>,
+    pub(crate) webhooks: crate::admission::hooks::Configurations,
     /// Cluster addresses and node ports of Services that are being written.
     pub(crate) reservations: crate::behavior::Reservations,
     pub(crate) quota_locks: crate::admission::QuotaLocks,
@@ -54,6 +55,7 @@ impl Api {
         Arc::new(Api {
             events: crate::events::Recorder::new(settings.max_events),
             outbound: crate::outbound::Outbound::new(executor.clone()),
+            webhooks: Default::default(),
             store,
             executor,
             settings,

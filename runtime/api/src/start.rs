@@ -68,7 +68,10 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
     let metrics = Arc::new(Metrics::new());
     metrics.source({
         let api = api.clone();
-        move |text| count_objects(&api, text)
+        move |text| {
+            count_objects(&api, text);
+            api.webhooks.figures(text);
+        }
     });
     let bootstrapped = Arc::new(AtomicBool::new(false));
     health.register("poststarthook/bootstrap", Scope::Ready, {

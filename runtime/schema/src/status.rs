@@ -15,6 +15,8 @@ pub struct Status {
     pub retry_after_seconds: Option<u32>,
     /// `metadata.continue`: how an expired LIST may go on.
     pub continue_token: Option<String>,
+    /// The whole Status as a webhook wrote it, with words and details of its own: what the client gets.
+    pub verbatim: Option<Box<Value>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -142,6 +144,7 @@ impl Status {
             causes: Vec::new(),
             retry_after_seconds: None,
             continue_token: None,
+            verbatim: None,
         }
     }
     fn of(mut self, group: &str, kind: &str, name: &str) -> Status {
@@ -274,6 +277,9 @@ impl Status {
         self.reason == "AlreadyExists"
     }
     pub fn to_value(&self) -> Value {
+        if let Some(verbatim) = &self.verbatim {
+            return (**verbatim).clone();
+        }
         let mut details = serde_json::Map::new();
         for (key, text) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)] {
             if !text.is_empty() {

@@ -1,16 +1,23 @@
 //! What people add to admission: policies in CEL and webhooks. Each takes its line here, at the place that upstream's
 //! order gives it; a refusal of one ends the request.
-use super::Attributes;
+use super::{Attributes, hooks};
 use mote_schema::Status;
 use serde_json::Value;
 
+pub(super) use super::hooks::Round;
+
 /// After the in-tree mutating plugins: MutatingAdmissionPolicy, then MutatingAdmissionWebhook. `new` is null for a DELETE.
-pub(super) async fn mutate(_attributes: &mut Attributes<'_, '_>, _new: &mut Value) -> Result<(), Status> {
-    Ok(())
+/// `round` says whether it is the second time, after a webhook changed the object, and remembers between the two.
+pub(super) async fn mutate(
+    attributes: &mut Attributes<'_, '_>,
+    new: &mut Value,
+    round: &mut Round,
+) -> Result<(), Status> {
+    hooks::mutate(attributes, new, round).await
 }
 
 /// After the in-tree validating plugins and before ResourceQuota: ValidatingAdmissionPolicy, then
 /// ValidatingAdmissionWebhook. `new` is null for a DELETE.
-pub(super) async fn validate(_attributes: &mut Attributes<'_, '_>, _new: &Value) -> Result<(), Status> {
-    Ok(())
+pub(super) async fn validate(attributes: &mut Attributes<'_, '_>, new: &Value) -> Result<(), Status> {
+    hooks::validate(attributes, new).await
 }

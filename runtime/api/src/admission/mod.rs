@@ -6,6 +6,7 @@
 //! In-tree plugins read the store's newest root and never wait, so they are plain functions.
 mod attributes;
 mod dynamic;
+pub(crate) mod hooks;
 mod namespace_lifecycle;
 mod pods;
 mod priority;
@@ -141,10 +142,17 @@ pub(crate) async fn part(
 
 async fn change(attributes: &mut Attributes<'_, '_>, new: &mut Value) -> Result<(), Status> {
     service_account::settle(attributes, new).await;
-    for (_, plugin) in MUTATING {
-        plugin(attributes, new)?;
+    let mut round = dynamic::Round::default();
+    loop {
+        for (_, plugin) in MUTATING {
+            plugin(attributes, new)?;
+        }
+        dynamic::mutate(attributes, new, &mut round).await?;
+        // A webhook changed the object: everybody has one more look at it (reinvocation.go).
+        if !round.next() {
+            return Ok(());
+        }
     }
-    dynamic::mutate(attributes, new).await
 }
 
 async fn decide(attributes: &mut Attributes<'_, '_>, new: &Value) -> Result<(), Status> {

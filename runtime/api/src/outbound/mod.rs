@@ -71,6 +71,12 @@ struct Target {
 /// POSTs `body` to a webhook and reads the JSON it answers. `config` is the `clientConfig` of an admission
 /// registration or of a CustomResourceDefinition's conversion. `timeout` is for everything, and is told to the webhook.
 pub async fn post_json(api: &Api, config: &Value, timeout: Duration, body: &Value) -> Result<Value, Error> {
+    let bytes = serde_json::to_vec(body).map_err(|error| Error::Config(error.to_string()))?;
+    post_bytes(api, config, timeout, bytes).await
+}
+
+/// `post_json` of what is JSON already.
+pub async fn post_bytes(api: &Api, config: &Value, timeout: Duration, body: Vec<u8>) -> Result<Value, Error> {
     let target = target(api, config)?;
     // Told in whole seconds, rounded up (admission/plugin/webhook/mutating/dispatcher.go).
     let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
@@ -78,13 +84,12 @@ pub async fn post_json(api: &Api, config: &Value, timeout: Duration, body: &Valu
     let failed =
         |why: String| Error::Transport(format!("Post {}: {why}", go_quote(&format!("{}{query}", target.origin))));
     let endpoint = target.endpoint.map_err(&failed)?;
-    let bytes = serde_json::to_vec(body).map_err(|error| Error::Config(error.to_string()))?;
     let request = http::Request::post(query.as_str())
         .header(header::HOST, target.origin.trim_start_matches("https://"))
         .header(header::USER_AGENT, "kube-apiserver-admission")
         .header(header::ACCEPT, "application/json, */*")
         .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(bytes)))
+        .body(Full::new(Bytes::from(body)))
         .map_err(|error| Error::Config(error.to_string()))?;
     let exchange = async {
         let (response, kept) = api.outbound.send(&endpoint, request).await.map_err(&failed)?;

@@ -16,7 +16,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 pub(crate) use delete::Deleted;
-pub(crate) use meta::{format_time, now, random};
+pub(crate) use meta::{format_time, new_uid, now, random};
 
 /// `fieldValidation`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub struct Options {
 pub struct Target<'a> {
     pub user: &'a User,
     pub kind: &'a Arc<Kind>,
+    /// The version that the request named, where `kind` is what its objects are stored as.
+    pub asked: &'a Arc<Kind>,
     pub namespace: &'a str,
     /// "" for a create.
     pub name: &'a str,
@@ -51,12 +53,14 @@ pub struct Target<'a> {
 impl<'a> Target<'a> {
     pub(crate) fn new(user: &'a User, kind: &'a Arc<Kind>, namespace: &'a str, name: &'a str, sub: Sub) -> Target<'a> {
         let options = Options::default();
-        Target { user, kind, namespace, name, sub, options, warnings: Vec::new(), annotations: Vec::new() }
+        let (warnings, annotations) = (Vec::new(), Vec::new());
+        Target { user, kind, asked: kind, namespace, name, sub, options, warnings, annotations }
     }
 
     /// The same target at another kind or part; its warnings and annotations are its own.
     pub(crate) fn at(&self, kind: &'a Arc<Kind>, sub: Sub) -> Target<'a> {
-        Target { options: self.options, ..Target::new(self.user, kind, self.namespace, self.name, sub) }
+        let target = Target::new(self.user, kind, self.namespace, self.name, sub);
+        Target { options: self.options, asked: self.asked, ..target }
     }
 }
 
