@@ -10,6 +10,7 @@ pub mod convert; // one stored object under two faces
 pub mod defaults; // what is filled in
 pub mod doc; // an object's tree as bytes
 pub mod kind; // kinds and the catalog of them
+pub mod managed; // who owns which field, and server-side apply
 pub mod object;
 mod order; // a stored object with its kind and revision
 mod parse; // JSON and YAML text to trees, bounded

@@ -1,0 +1,282 @@
+//! What a place in an object may hold and how it merges, whatever table or schema says so: the types of structured-merge-diff,
+//! read from the field table as kube-openapi's schemaconv makes them from upstream's OpenAPI.
+use crate::{
+    Kind,
+    table::{BUILTIN, Container, Field, ListType, Presence, Shape, Table, TypeId},
+};
+use serde_json::Value;
+
+/// A type, by where it is found.
+#[derive(Clone, Copy)]
+pub struct TypeRef<'t> {
+    table: &'t Table,
+    at: At<'t>,
+}
+
+#[derive(Clone, Copy)]
+pub enum At<'t> {
+    Struct(TypeId),
+    /// All of a field: its list or map too.
+    Field(&'t Field),
+    /// One element of the field's list or map.
+    Element(&'t Field),
+    /// The list that is an element of a map of lists.
+    Inner(&'t Field),
+    /// Anything: maps by member, lists whole.
+    Deduced,
+    /// Anything, as one.
+    Untyped,
+    /// No such thing may be here.
+    None,
+}
+
+/// What a value here may be; the first of map, scalar and list that is there decides where the value does not.
+#[derive(Clone, Copy, Default)]
+pub struct Atom<'t> {
+    pub map: Option<MapType<'t>>,
+    pub scalar: Option<Scalar>,
+    pub list: Option<ListOf<'t>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Scalar {
+    Numeric,
+    String,
+    Boolean,
+    Untyped,
+}
+
+#[derive(Clone, Copy)]
+pub struct MapType<'t> {
+    pub atomic: bool,
+    fields: Option<(&'t Table, TypeId)>,
+    /// Of members that are no fields.
+    pub element: TypeRef<'t>,
+}
+
+#[derive(Clone, Copy)]
+pub struct ListOf<'t> {
+    pub kind: ListType,
+    /// The field with the keys.
+    field: Option<(&'t Table, &'t Field)>,
+    pub element: TypeRef<'t>,
+}
+
+/// Structs that are one value wherever they stand (`+structType=atomic` on the type), with their packages.
+const ATOMIC: [(&str, &str); 28] = [
+    ("ConfigMapKeySelector", "io.k8s.api.core.v1"),
+    ("CrossVersionObjectReference", "io.k8s.api.autoscaling.v1"),
+    ("EndpointAddress", "io.k8s.api.core.v1"),
+    ("EndpointPort", "io.k8s.api.core.v1"),
+    ("EndpointPort", "io.k8s.api.discovery.v1"),
+    ("FileKeySelector", "io.k8s.api.core.v1"),
+    ("LabelSelector", "io.k8s.apimachinery.pkg.apis.meta.v1"),
+    ("LocalObjectReference", "io.k8s.api.core.v1"),
+    ("MatchResources", "io.k8s.api.admissionregistration.v1"),
+    ("NamedRuleWithOperations", "io.k8s.api.admissionregistration.v1"),
+    ("NodeSelector", "io.k8s.api.core.v1"),
+    ("NodeSelectorTerm", "io.k8s.api.core.v1"),
+    ("ObjectFieldSelector", "io.k8s.api.core.v1"),
+    ("ObjectReference", "io.k8s.api.core.v1"),
+    ("OwnerReference", "io.k8s.apimachinery.pkg.apis.meta.v1"),
+    ("ParamKind", "io.k8s.api.admissionregistration.v1"),
+    ("ParamRef", "io.k8s.api.admissionregistration.v1"),
+    ("ResourceFieldSelector", "io.k8s.api.core.v1"),
+    ("RoleRef", "io.k8s.api.rbac.v1"),
+    ("ScopeSelector", "io.k8s.api.core.v1"),
+    ("SecretKeySelector", "io.k8s.api.core.v1"),
+    ("SecretReference", "io.k8s.api.core.v1"),
+    ("ServiceBackendPort", "io.k8s.api.networking.v1"),
+    ("Subject", "io.k8s.api.rbac.v1"),
+    ("TopologySelectorTerm", "io.k8s.api.core.v1"),
+    ("TypedLocalObjectReference", "io.k8s.api.core.v1"),
+    ("Variable", "io.k8s.api.admissionregistration.v1"),
+    ("Variable", "io.k8s.api.admissionregistration.v1beta1"),
+];
+
+fn is_atomic(table: &Table, id: TypeId) -> bool {
+    let name = table.type_name(id);
+    let first = ATOMIC.partition_point(|(atomic, _)| *atomic < name);
+    ATOMIC[first..].iter().take_while(|(atomic, _)| *atomic == name).any(|(_, package)| *package == table.package(id))
+}
+
+impl<'t> TypeRef<'t> {
+    /// The type of a kind's objects.
+    pub fn of(kind: &'t Kind) -> TypeRef<'t> {
+        TypeRef { table: kind.table(), at: At::Struct(kind.root) }
+    }
+
+    /// For objects of which nothing is known.
+    pub fn deduced() -> TypeRef<'static> {
+        TypeRef { table: BUILTIN, at: At::Deduced }
+    }
+
+    pub(super) fn at(self, at: At<'t>) -> TypeRef<'t> {
+        TypeRef { at, ..self }
+    }
+
+    pub(super) fn is_none(self) -> bool {
+        matches!(self.at, At::None)
+    }
+
+    pub fn resolve(self) -> Atom<'t> {
+        match self.at {
+            At::Struct(id) => {
+                let atomic = is_atomic(self.table, id);
+                self.map(atomic, Some((self.table, id)), At::None)
+            }
+            At::Field(field) => self.field(field),
+            At::Element(field) => self.shape(field),
+            At::Inner(field) => {
+                Atom { list: Some(self.list(ListType::Atomic, None, At::Element(field))), ..Atom::default() }
+            }
+            At::Deduced => self.any(false),
+            At::Untyped => self.any(true),
+            At::None => Atom::default(),
+        }
+    }
+
+    fn map(self, atomic: bool, fields: Option<(&'t Table, TypeId)>, element: At<'t>) -> Atom<'t> {
+        Atom { map: Some(MapType { atomic, fields, element: self.at(element) }), ..Atom::default() }
+    }
+
+    fn list(self, kind: ListType, field: Option<&'t Field>, element: At<'t>) -> ListOf<'t> {
+        ListOf { kind, field: field.map(|field| (self.table, field)), element: self.at(element) }
+    }
+
+    fn any(self, atomic: bool) -> Atom<'t> {
+        let members = if atomic { At::Untyped } else { At::Deduced };
+        Atom {
+            scalar: Some(Scalar::Untyped),
+            list: Some(self.list(ListType::Atomic, None, At::Untyped)),
+            ..self.map(atomic, None, members)
+        }
+    }
+
+    fn field(self, field: &'t Field) -> Atom<'t> {
+        match field.container {
+            Container::One => {
+                let mut atom = self.shape(field);
+                if let Some(map) = &mut atom.map {
+                    map.atomic |= field.atomic;
+                }
+                atom
+            }
+            Container::Map => self.map(field.atomic, None, At::Element(field)),
+            Container::MapOfLists => self.map(field.atomic, None, At::Inner(field)),
+            Container::List => {
+                // Without a list type the strategic merge's facts decide.
+                let kind = match field.list_type {
+                    Some(kind) => kind,
+                    None if !field.patch_merge => ListType::Atomic,
+                    None if self.table.merge_key(field).is_empty() => ListType::Set,
+                    None => ListType::Map,
+                };
+                Atom { list: Some(self.list(kind, Some(field), At::Element(field))), ..Atom::default() }
+            }
+        }
+    }
+
+    fn shape(self, field: &'t Field) -> Atom<'t> {
+        let scalar = match field.shape {
+            Shape::Object(id) => return self.at(At::Struct(id)).resolve(),
+            // JSON merges by member, RawExtension is one.
+            Shape::Any => return self.any(!self.is_json_schema(field)),
+            Shape::Bool => Scalar::Boolean,
+            Shape::Int32 | Shape::Int64 | Shape::Double => Scalar::Numeric,
+            Shape::String | Shape::Bytes | Shape::Duration => Scalar::String,
+            Shape::Time | Shape::MicroTime | Shape::Quantity | Shape::IntOrString => Scalar::Untyped,
+        };
+        Atom { scalar: Some(scalar), ..Atom::default() }
+    }
+
+    /// The fields of a JSON schema that hold any JSON; all others that do are RawExtensions.
+    fn is_json_schema(self, field: &Field) -> bool {
+        const JSON: [&str; 7] =
+            ["additionalItems", "additionalProperties", "default", "dependencies", "enum", "example", "items"];
+        JSON.contains(&self.table.name(field))
+    }
+}
+
+impl<'t> MapType<'t> {
+    pub fn field(&self, name: &str) -> Option<TypeRef<'t>> {
+        let (table, id) = self.fields?;
+        Some(TypeRef { table, at: At::Field(table.field(id, name)?) })
+    }
+
+    /// The type of any member; `At::None` where there may be none of that name.
+    pub fn member(&self, name: &str) -> TypeRef<'t> {
+        self.field(name).unwrap_or(self.element)
+    }
+
+    /// Nothing is known of its members.
+    pub(super) fn is_deduced(&self) -> bool {
+        self.fields.is_none() && matches!(self.element.at, At::Deduced)
+    }
+
+    /// A member that is not there but that Go writes nevertheless, as null.
+    pub fn is_always(&self, name: &str) -> bool {
+        let field =
+            self.fields.filter(|(table, _)| std::ptr::eq(*table, BUILTIN)).and_then(|(t, id)| t.field(id, name));
+        field.is_some_and(|field| field.presence == Presence::Always)
+    }
+
+    /// The value a key has where an element leaves it out.
+    fn default(&self, name: &str) -> Option<Value> {
+        let (table, id) = self.fields?;
+        let field = table.field(id, name)?;
+        match table.default(field) {
+            "" if field.presence == Presence::Always => match field.shape {
+                Shape::String => Some("".into()),
+                Shape::Int32 | Shape::Int64 => Some(0.into()),
+                Shape::Bool => Some(false.into()),
+                _ => None,
+            },
+            "" => None,
+            text => serde_json::from_str(text).ok(),
+        }
+    }
+}
+
+impl<'t> ListOf<'t> {
+    pub fn is_atomic(&self) -> bool {
+        self.kind == ListType::Atomic
+    }
+
+    /// The names of the keys; none for a set.
+    pub fn keys(&self) -> Vec<&'t str> {
+        match self.field {
+            Some((table, field)) if self.kind == ListType::Map => {
+                let mut keys: Vec<&str> = table.list_keys(field).collect();
+                if keys.is_empty() {
+                    keys.push(table.merge_key(field));
+                }
+                keys
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    pub fn key_default(&self, name: &str) -> Option<Value> {
+        self.element.resolve().map?.default(name)
+    }
+}
+
+impl<'t> Atom<'t> {
+    /// What is left of the choices by what the value is; null and absence leave them all.
+    pub(super) fn of(mut self, value: Option<&Value>) -> Atom<'t> {
+        let one = match value {
+            None | Some(Value::Null) => return self,
+            Some(Value::Array(_)) => Atom { list: self.list.take(), ..Atom::default() },
+            Some(Value::Object(_)) => Atom { map: self.map.take(), ..Atom::default() },
+            Some(_) => Atom { scalar: self.scalar.take(), ..Atom::default() },
+        };
+        // A value that fits nothing is judged by what was expected.
+        if one.map.is_some() || one.list.is_some() || one.scalar.is_some() { one } else { self }
+    }
+
+    /// Which of the three it is.
+    pub(super) fn choice(&self) -> u8 {
+        u8::from(self.map.is_some()) | u8::from(self.scalar.is_some()) << 1 | u8::from(self.list.is_some()) << 2
+    }
+}
