@@ -189,6 +189,7 @@ fn api_config(place: &Place, board: &Profile) -> mote_api::Config {
             port: config.api_port,
             max_events: limits.events as usize,
         },
+        audit: config.audit.config(&place.data_dir),
     }
 }
 

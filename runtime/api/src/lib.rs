@@ -4,6 +4,7 @@
 //! `registry` (decode, `admission`, validate, commit) -> the store. In-process callers enter at `client`.
 
 mod admission;
+pub mod audit;
 pub mod auth;
 mod behavior;
 pub mod bootstrap;

@@ -84,8 +84,9 @@ impl Api {
         self.security.get().ok_or_else(|| Status::internal("authentication is not set up yet"))
     }
 
+    /// May a part of this process do that?
     pub(crate) fn authorize(&self, user: &User, asked: &Attributes<'_>) -> Result<(), Status> {
-        self.security()?.authorizer.authorize(user, asked)
+        self.security()?.authorizer.authorize_part(user, asked)
     }
 
     /// One object, for the server's own checks.
@@ -99,6 +100,15 @@ impl Api {
         let catalog = self.catalog();
         let Some(kind) = catalog.by_resource(group, version, plural) else { return Vec::new() };
         self.store.snapshot().range(&kind.prefix, None).map(|entry| feed::object(kind, &entry)).collect()
+    }
+
+    /// Every object of a kind in a namespace ("": all of it), at the version the kind is stored as.
+    pub(crate) fn list_within(&self, group: &str, plural: &str, namespace: &str) -> Vec<Object> {
+        let catalog = self.catalog();
+        let kind = catalog.kinds.iter().find(|kind| kind.group == group && kind.plural == plural);
+        let Some(kind) = kind.map(|kind| self.stored_kind(kind)) else { return Vec::new() };
+        let prefix = self.list_prefix(&kind, namespace);
+        self.store.snapshot().range(&prefix, None).map(|entry| feed::object(&kind, &entry)).collect()
     }
 
     /// The kubelet of this process answers for pods from now on.

@@ -1,6 +1,7 @@
 //! From nothing to an API server that answers: certificates, identities, the listener, what a cluster starts with.
 use crate::{
     Api, Client, Error, Rest, Settings, Status,
+    audit::{self, Auditor},
     auth::{Authenticator, trust},
     bootstrap,
     certs::{self, Certificates},
@@ -25,6 +26,8 @@ pub struct Config {
     pub certificates: certs::Options,
     pub http: http::Config,
     pub settings: Settings,
+    /// None: no request is written down.
+    pub audit: Option<audit::Config>,
 }
 
 /// A running API server.
@@ -58,9 +61,13 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
     };
     let authenticator = Arc::new(Authenticator::new(certificates.token_keys(), &issuer, lookup));
     let client = api.client();
-    let authorizer = Arc::new(Authorizer::new({
+    let authorizer = Authorizer::new({
         let client = client.clone();
         move || Policy::load(&client)
+    });
+    let authorizer = Arc::new(authorizer.with_objects({
+        let api = api.clone();
+        move |group, plural, namespace| api.list_within(group, plural, namespace)
     }));
     api.secure(authenticator.clone(), authorizer.clone());
 
@@ -79,7 +86,11 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
         move || if bootstrapped.load(Ordering::Acquire) { Ok(()) } else { Err("not finished".into()) }
     });
     let handler = Arc::new(Rest::new(api.clone()));
-    let front = Front::new(authenticator, authorizer.clone(), health.clone(), metrics.clone(), handler);
+    let mut front = Front::new(authenticator, authorizer.clone(), health.clone(), metrics.clone(), handler);
+    front.auditor = config.audit.and_then(|config| Auditor::new(config, executor.clone()));
+    if let Some(auditor) = front.auditor.clone() {
+        metrics.source(move |text| auditor.write_metrics(text));
+    }
     let server = http::serve(config.http, tls::server_config(&certificates)?, front, executor)?;
     let failed = |status: Status| Error::Bootstrap { message: status.to_string() };
     bootstrap::ensure(&client).await.map_err(failed)?;

@@ -1,5 +1,6 @@
 //! The table of configuration keys: for each its path, what it expects, how it is set and how it is shown.
 use super::{Cidr, Component, Config, LogLevel, is_subject_alt_name, network::is_dns_name, source::Value};
+use mote_api::audit::Profile;
 use std::net::Ipv4Addr;
 
 pub struct Key {
@@ -19,6 +20,44 @@ pub const TABLE: &[Key] = &[
         expects: "an IPv4 address that pods can reach the API server at",
         set: |config, value| put(&mut config.advertise_address, address(value)),
         show: |config| optional(config.advertise_address),
+    },
+    Key {
+        path: "apiServer.auditLog.maxFileAge",
+        expects: "a number of days, 0 for no limit",
+        set: |config, value| put(&mut config.audit.max_file_age_days, scalar(value)?.parse().ok()),
+        show: |config| config.audit.max_file_age_days.to_string(),
+    },
+    Key {
+        path: "apiServer.auditLog.maxFileSize",
+        expects: "a number of megabytes from 1",
+        set: |config, value| {
+            put(&mut config.audit.max_file_size_mb, scalar(value)?.parse().ok().filter(|size| *size > 0))
+        },
+        show: |config| config.audit.max_file_size_mb.to_string(),
+    },
+    Key {
+        path: "apiServer.auditLog.maxFiles",
+        expects: "a number of files, 0 for no limit",
+        set: |config, value| put(&mut config.audit.max_files, scalar(value)?.parse().ok()),
+        show: |config| config.audit.max_files.to_string(),
+    },
+    Key {
+        path: "apiServer.auditLog.path",
+        expects: "an absolute path",
+        set: |config, value| put(&mut config.audit.path, path(value)),
+        show: |config| quoted(&config.audit.path),
+    },
+    Key {
+        path: "apiServer.auditLog.policyFile",
+        expects: "the absolute path of an audit.k8s.io/v1 Policy",
+        set: |config, value| put(&mut config.audit.policy_file, path(value)),
+        show: |config| quoted(&config.audit.policy_file),
+    },
+    Key {
+        path: "apiServer.auditLog.profile",
+        expects: "one of Default, WriteRequestBodies, AllRequestBodies, None",
+        set: |config, value| put(&mut config.audit.profile, named(&Profile::ALL, scalar(value)?)),
+        show: |config| format!("{:?}", config.audit.profile),
     },
     Key {
         path: "apiServer.port",
@@ -164,10 +203,16 @@ pub fn set(config: &mut Config, path: &str, value: &Value) -> Result<&'static st
 }
 
 fn unknown(path: &str, value: &Value) -> Result<&'static str, String> {
+    // What may stand right below a section.
     let children = |section: &str| -> Vec<&'static str> {
-        TABLE.iter().filter_map(|key| key.path.strip_prefix(section)?.strip_prefix('.')).collect()
+        let below = TABLE.iter().filter_map(|key| key.path.strip_prefix(section)?.strip_prefix('.'));
+        let mut names: Vec<_> = below.map(|rest| rest.split('.').next().unwrap_or(rest)).collect();
+        names.dedup();
+        names
     };
-    let section = path.split('.').next().unwrap_or_default();
+    let section = path.rsplit_once('.').map_or(path, |(parent, _)| parent);
+    let section = if children(path).is_empty() { section } else { path };
+    let section = if children(section).is_empty() { path.split('.').next().unwrap_or_default() } else { section };
     let known = children(section);
     if known.is_empty() {
         let mut sections: Vec<_> = TABLE.iter().filter_map(|key| key.path.split('.').next()).collect();
@@ -195,6 +240,9 @@ pub fn conflicts(config: &Config) -> Vec<(&'static str, String)> {
         let (first, last) = (config.node_port_range.start(), config.node_port_range.end());
         found
             .push(("apiServer.port", format!("{} is in network.serviceNodePortRange {first}-{last}", config.api_port)));
+    }
+    if let Err(error) = config.audit.policy() {
+        found.push(("apiServer.auditLog.policyFile", format!("{}: {error}", config.audit.policy_file)));
     }
     for (key, address) in [("node.nodeIP", config.node_ip), ("apiServer.advertiseAddress", config.advertise_address)] {
         for (name, network) in [("clusterNetwork", cluster), ("serviceNetwork", service)] {
@@ -235,6 +283,11 @@ fn address(value: &Value) -> Option<Option<Ipv4Addr>> {
     let usable =
         !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || address.is_broadcast());
     usable.then_some(Some(address))
+}
+
+fn path(value: &Value) -> Option<String> {
+    let path = scalar(value)?;
+    (path.is_empty() || path.starts_with('/')).then(|| path.to_owned())
 }
 
 fn block(value: &Value, shortest: u8, longest: u8) -> Option<Cidr> {

@@ -2,10 +2,12 @@
 //! the one table of what may be set; reading, checking and `mote show-config` all go through it.
 //!
 //! Invariant: a file with a mistake starts nothing, and every mistake in every file is reported at once.
+mod audit;
 mod keys;
 mod network;
 mod source;
 
+pub use audit::Audit;
 pub use network::Cidr;
 
 use std::{
@@ -22,6 +24,7 @@ pub struct Config {
     /// None: the node's own address.
     pub advertise_address: Option<Ipv4Addr>,
     pub api_port: u16,
+    pub audit: Audit,
     pub subject_alt_names: Vec<String>,
     /// None: found from the machine.
     pub board: Option<String>,
@@ -46,6 +49,7 @@ impl Default for Config {
         Config {
             advertise_address: None,
             api_port: 6443,
+            audit: Audit::default(),
             subject_alt_names: Vec::new(),
             board: None,
             disabled: Vec::new(),
@@ -137,15 +141,16 @@ impl Config {
     /// As YAML, every key in it.
     pub fn show(&self) -> String {
         let mut text = String::new();
-        let mut section = "";
+        let mut before: Vec<&str> = Vec::new();
         for key in keys::TABLE {
-            let (parent, name) = key.path.split_once('.').unwrap_or(("", key.path));
-            if parent != section && !parent.is_empty() {
-                text.push_str(&format!("{parent}:\n"));
+            let mut parts: Vec<&str> = key.path.split('.').collect();
+            let name = parts.pop().unwrap_or_default();
+            let known = parts.iter().zip(&before).take_while(|(a, b)| a == b).count();
+            for (depth, section) in parts.iter().enumerate().skip(known) {
+                text.push_str(&format!("{:1$}{section}:\n", "", depth * 4));
             }
-            section = parent;
-            let indent = if parent.is_empty() { "" } else { "    " };
-            text.push_str(&format!("{indent}{name}: {}\n", (key.show)(self)));
+            text.push_str(&format!("{:1$}{name}: {2}\n", "", parts.len() * 4, (key.show)(self)));
+            before = parts;
         }
         text
     }
@@ -260,7 +265,7 @@ mod tests {
             mistakes.unwrap_err(),
             [
                 "config.yaml:2: apiServer.port: expected a port from 1 to 65535, found \"70000\"",
-                "config.yaml:3: apiServer.ports: unknown key; apiServer has advertiseAddress, port, subjectAltNames",
+                "config.yaml:3: apiServer.ports: unknown key; apiServer has advertiseAddress, auditLog, port, subjectAltNames",
                 "config.yaml:4: node.nodeIP: expected an IPv4 address of this machine, found \"here\"",
                 "config.yaml:5: threads: expected a number from 1 to 16, found a list",
                 "config.yaml:6: etcd.memoryLimitMB: unknown key; there are apiServer, board, components, debugging, dns, network, node, runtime, threads",
@@ -276,7 +281,7 @@ mod tests {
     fn what_is_shown_can_be_read_back() {
         let config = load(&[(
             "config.yaml",
-            "apiServer: {port: 7443, subjectAltNames: [a.b, '*.c', 10.0.0.9], advertiseAddress: 10.9.9.8}\nthreads: 2\n\
+            "apiServer: {auditLog: {profile: None, maxFiles: 3, path: /x/y.log}, port: 7443, subjectAltNames: [a.b, '*.c', 10.0.0.9], advertiseAddress: 10.9.9.8}\nthreads: 2\n\
              components: {disabled: [network]}\nboard: rpi4-2gb\nruntime: {endpoint: 'unix:///run/x.sock'}\n\
              network: {serviceNodePortRange: 20000-20100, clusterNetwork: [10.0.0.0/24], serviceNetwork: [10.1.0.0/24]}\n\
              node: {nodeIP: 10.9.9.9, hostnameOverride: n}\ndns: {baseDomain: b.c}\ndebugging: {logLevel: debug}",

@@ -1,29 +1,32 @@
-//! One request from the wire to its handler and back: who asks (authentication, impersonation), may it be taken
-//! (in-flight limits, deadline), may they (authorization), read the body, hand over, count. The order is upstream's
-//! handler chain (apiserver/pkg/server/config.go). Every refusal is the Status or text kube-apiserver gives.
+//! One request from the wire to its handler and back: who asks (authentication), is it written down (audit), in whose
+//! name (impersonation), may it be taken (limits, deadline), may they (authorization), read the body, hand over, count.
+//! The order is upstream's handler chain (apiserver/pkg/server/config.go). Every refusal is the Status or text kube-apiserver gives.
 use super::{
     body::{Outgoing, accepts_gzip, compress},
     info, paths,
-    request::{Handler, Query, Request, Response, User},
+    request::{Body, Handler, Query, Request, RequestInfo, Response, User},
     server::{Connection, Shared},
 };
 use crate::{
+    audit::{self, Auditor, Completes, Facts, Record},
     auth::{self, Authenticator},
     health::Health,
     metrics::{self, Metrics},
-    rbac::{Attributes, Authorizer},
+    rbac::{Attributes, Authorizer, forbidden},
+    registry::new_uid,
 };
 use async_io::Timer;
 use async_lock::Semaphore;
 use bytes::{Bytes, BytesMut};
 use futures_lite::FutureExt;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use mote_schema::Status;
 use percent_encoding::percent_decode_str;
 use std::{
     convert::Infallible,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -42,6 +45,9 @@ const MAX_TARGET_BYTES: usize = 16 * 1024;
 /// unread bytes is reset, and the answer lost.
 const MAX_DROPPED_BYTES: usize = 16 * 1024 * 1024;
 const DROP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Names a request in the audit log and in its answer; a client may choose it.
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+const MAX_AUDIT_ID_BYTES: usize = 64;
 
 /// What the server does with a request; shared by all connections.
 pub struct Front {
@@ -50,6 +56,8 @@ pub struct Front {
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
     pub handler: Arc<dyn Handler>,
+    /// None: nothing is written.
+    pub(crate) auditor: Option<Arc<Auditor>>,
     reading: Arc<AtomicUsize>,
     mutating: Arc<AtomicUsize>,
     large_bodies: Semaphore,
@@ -69,6 +77,7 @@ impl Front {
             health,
             metrics,
             handler,
+            auditor: None,
             reading: Arc::default(),
             mutating: Arc::default(),
             large_bodies: Semaphore::new(LARGE_BODIES),
@@ -104,15 +113,20 @@ pub(super) async fn answer(
     let gzip = shared.config.gzip
         && !connection.peer.ip().to_canonical().is_loopback()
         && accepts_gzip(text(incoming.headers(), header::ACCEPT_ENCODING));
-    let mut label = metrics::Request::default();
-    let mut place = None;
+    let mut seen = Seen::default();
     let (head, body) = incoming.into_parts();
     let waits = head.headers.contains_key(header::EXPECT);
+    seen.audit_id = match head.headers.get(AUDIT_ID) {
+        Some(id) if !id.is_empty() && id.len() <= MAX_AUDIT_ID_BYTES => id.clone(),
+        _ => HeaderValue::try_from(new_uid()).unwrap_or(HeaderValue::from_static("")),
+    };
     let mut body = Some(body);
-    let response = take(&shared, &connection, head, &mut body, &mut label, &mut place).await;
+    let response = take(&shared, &connection, head, &mut body, &mut seen).await;
+    let Seen { mut label, place, record, audit_id } = seen;
     if let Some(body) = body.filter(|body| !waits && !body.is_end_stream()) {
         drain(body).await;
     }
+    let completes = record.and_then(|record| audited(record, &response, label.long_running));
     let response = if gzip { compress(response).await } else { response };
     label.code = response.status;
     label.seconds = started.elapsed().as_secs_f64();
@@ -121,16 +135,61 @@ pub(super) async fn answer(
         // HTTP/2 lets one connection ask for too much work: not for strangers (upstream: UnauthenticatedHTTP2DOSMitigation).
         connection.close_after_this();
     }
-    let mut wire = hyper::Response::new(Outgoing::new(response.body, &shared.stop, (busy, place)));
+    let mut wire = hyper::Response::new(Outgoing::new(response.body, &shared.stop, (busy, place, completes)));
     *wire.status_mut() = http::StatusCode::from_u16(response.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     let headers = wire.headers_mut();
     for (name, value) in response.headers {
         headers.append(name, value);
     }
+    headers.insert(AUDIT_ID, audit_id);
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     }
     Ok(wire)
+}
+
+/// What is learnt of a request on its way, for whoever counts and writes it down.
+struct Seen {
+    label: metrics::Request,
+    place: Option<InFlight>,
+    record: Option<Arc<Record>>,
+    audit_id: HeaderValue,
+}
+
+impl Default for Seen {
+    fn default() -> Seen {
+        Seen { label: Default::default(), place: None, record: None, audit_id: HeaderValue::from_static("") }
+    }
+}
+
+/// Writes down how a request ended; one that goes on, when it does (by what is returned, which is dropped then).
+fn audited(record: Arc<Record>, response: &Response, long_running: bool) -> Option<Completes> {
+    record.code(response.status);
+    if let Body::Full(body) = &response.body {
+        record.response_body(body);
+    }
+    if !long_running {
+        record.complete();
+        return None;
+    }
+    record.write(audit::Stage::ResponseStarted);
+    Some(Completes(record))
+}
+
+/// The way a request came: X-Forwarded-For, X-Real-Ip, the peer (apimachinery/pkg/util/net SourceIPs).
+fn source_ips(headers: &HeaderMap, peer: IpAddr) -> Vec<IpAddr> {
+    let forwarded = text(headers, HeaderName::from_static("x-forwarded-for"));
+    let mut ips: Vec<IpAddr> = forwarded.split(',').filter_map(|ip| ip.trim().parse().ok()).collect();
+    if let Ok(real) = text(headers, HeaderName::from_static("x-real-ip")).trim().parse()
+        && !ips.contains(&real)
+    {
+        ips.push(real);
+    }
+    let peer = peer.to_canonical();
+    if ips.last() != Some(&peer) {
+        ips.push(peer);
+    }
+    ips
 }
 
 /// Everything up to the answer. Errors leave early as the response they are.
@@ -139,8 +198,7 @@ async fn take(
     connection: &Connection,
     mut parts: http::request::Parts,
     body: &mut Option<Incoming>,
-    label: &mut metrics::Request,
-    place: &mut Option<InFlight>,
+    seen: &mut Seen,
 ) -> Response {
     // What upgrades has no body of its own; its bytes are the tunnel's.
     let upgrade = wants_upgrade(&parts).then(|| parts.extensions.remove::<hyper::upgrade::OnUpgrade>()).flatten();
@@ -162,29 +220,73 @@ async fn take(
             );
         }
     };
-    label.of(&info);
+    seen.label.of(&info);
     let (method, mut headers) = (parts.method, parts.headers);
     // HTTP/2 has it in the target.
     if let Some(host) = parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
         headers.entry(header::HOST).or_insert(host);
     }
-    let user = match shared.front.authenticator.authenticate(connection.user.as_ref(), &mut headers) {
+    let tried = tried(&headers, connection);
+    let user = shared.front.authenticator.authenticate(connection.user.as_ref(), &mut headers);
+    if let Some(auditor) = &shared.front.auditor {
+        let facts = Facts {
+            id: seen.audit_id.to_str().unwrap_or(""),
+            uri: parts.uri.path_and_query().map(|uri| uri.as_str().to_owned()).unwrap_or_default(),
+            user_agent: text(&headers, header::USER_AGENT),
+            source_ips: source_ips(&headers, connection.peer.ip()),
+        };
+        seen.record = auditor.begin(user.as_ref().ok(), &info, facts);
+    }
+    let user = match user {
         Ok(user) => user,
         Err(error) => {
             tracing::debug!(peer = %connection.peer, error, "unable to authenticate the request");
-            label.anonymous = true;
+            seen.label.anonymous = true;
+            if let Some(record) = seen.record.take() {
+                record.unauthenticated(&tried);
+            }
             return Status::unauthorized().into();
         }
     };
-    label.anonymous = user.name == auth::ANONYMOUS;
-    let long_running = info.is_long_running() || upgrade.is_some();
+    if let Some(record) = &seen.record {
+        record.write(audit::Stage::RequestReceived);
+    }
+    seen.label.anonymous = user.name == auth::ANONYMOUS;
+    seen.label.long_running |= upgrade.is_some();
+    let record = seen.record.clone();
+    let taken = Taken { method, path, query, headers, info, user, peer: connection.peer, upgrade };
+    audit::within(record, admit(shared, taken, body, seen)).await
+}
+
+/// A request whose sender is known.
+struct Taken {
+    method: http::Method,
+    path: String,
+    query: Query,
+    headers: HeaderMap,
+    info: RequestInfo,
+    user: Arc<User>,
+    peer: SocketAddr,
+    upgrade: Option<hyper::upgrade::OnUpgrade>,
+}
+
+/// From a known sender to the answer.
+async fn admit(shared: &Arc<Shared>, taken: Taken, body: &mut Option<Incoming>, seen: &mut Seen) -> Response {
+    let Taken { method, path, query, mut headers, info, user, peer, upgrade } = taken;
+    let long_running = seen.label.long_running;
     let timeout = match deadline(&query, long_running, shared.config.request_timeout) {
         Ok(timeout) => timeout,
         Err(status) => return status.into(),
     };
     let authorizer = &shared.front.authorizer;
-    let user = match auth::impersonate::apply(user, &mut headers, authorizer) {
-        Ok(user) => user,
+    let user = match auth::impersonate::apply(&user, &mut headers, authorizer, &Attributes::from(&info)) {
+        Ok(None) => user,
+        Ok(Some(impersonated)) => {
+            if let Some(record) = &seen.record {
+                record.impersonates(&impersonated.user, impersonated.constraint);
+            }
+            impersonated.user
+        }
         Err(status) => return status.into(),
     };
     if !long_running {
@@ -193,25 +295,31 @@ async fn take(
         } else {
             (&shared.front.reading, shared.config.max_requests_inflight)
         };
-        *place = InFlight::take(running, limit, &user);
+        seen.place = InFlight::take(running, limit, &user);
         shared
             .front
             .metrics
             .inflight(shared.front.mutating.load(Ordering::Relaxed), shared.front.reading.load(Ordering::Relaxed));
-        if place.is_none() {
+        if seen.place.is_none() {
             return Response::text(429, "Too many requests, please try again later.\n").with(header::RETRY_AFTER, "1");
         }
     }
-    if let Err(status) = authorizer.authorize(&user, &Attributes::from(&info)) {
+    let record = &seen.record;
+    if let Err(status) = allow(authorizer, &user, &info, record.as_deref()) {
         return status.into();
     }
-    let peer = Some(connection.peer);
     let work = async {
         let body = match read(shared, body).await {
             Ok(body) => body,
             Err(response) => return response,
         };
-        let request = Request { method, path, query, headers, body, user, info, peer, upgrade };
+        if let Some(record) = record {
+            // What has an object tells it when it is decoded, and comes first.
+            if matches!(info.verb.as_str(), "patch" | "delete" | "deletecollection") {
+                record.request_body(&body);
+            }
+        }
+        let request = Request { method, path, query, headers, body, user, info, peer: Some(peer), upgrade };
         match paths::answer(&shared.front, &request) {
             Some(response) => response,
             None => shared.front.handler.handle(request).await,
@@ -227,6 +335,23 @@ async fn take(
             work.or(late).await
         }
     }
+}
+
+/// May they? Why is only found out for those who write it down.
+fn allow(authorizer: &Authorizer, user: &User, info: &RequestInfo, record: Option<&Record>) -> Result<(), Status> {
+    let asked = Attributes::from(info);
+    let Some(record) = record else { return authorizer.authorize(user, &asked) };
+    let decision = authorizer.decide(user, &asked);
+    record.annotate("authorization.k8s.io/decision", if decision.allowed { "allow" } else { "forbid" });
+    record.annotate("authorization.k8s.io/reason", &decision.reason);
+    if decision.allowed { Ok(()) } else { Err(forbidden(user, &asked, &decision.reason)) }
+}
+
+/// The credentials a client showed, by upstream's names for the audit log.
+fn tried(headers: &HeaderMap, connection: &Connection) -> Vec<&'static str> {
+    let scheme = text(headers, header::AUTHORIZATION).split(' ').next().unwrap_or("").to_ascii_lowercase();
+    let from_header = ["basic", "bearer"].into_iter().find(|known| *known == scheme);
+    from_header.into_iter().chain(connection.user.is_some().then_some("x509")).collect()
 }
 
 /// `?timeout=` shortens the server's own limit; long-running requests have none.

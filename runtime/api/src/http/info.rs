@@ -65,6 +65,9 @@ pub fn parse(method: &http::Method, path: &str, query: &Query) -> Result<Request
     if info.name.is_empty() && info.verb == "delete" {
         info.verb = "deletecollection".into();
     }
+    if matches!(info.verb.as_str(), "list" | "watch" | "deletecollection") {
+        info.field_selector = query.get("fieldSelector").unwrap_or("").into();
+    }
     Ok(info)
 }
 

@@ -66,6 +66,8 @@ pub struct RequestInfo {
     pub resource: String,
     pub subresource: String,
     pub name: String,
+    /// Of a list, watch or deletecollection, as it came.
+    pub field_selector: String,
     /// What follows the subresource, without a leading slash (`pods/x/proxy/a/b`: "a/b").
     pub rest: String,
 }
@@ -130,6 +132,7 @@ impl Response {
         Response::new(status, content_type, Body::Stream(stream))
     }
     pub fn error(status: &Status) -> Response {
+        crate::audit::failed(status);
         let response = Response::value(status.code, &status.to_value());
         match status.retry_after_seconds {
             Some(seconds) => response.with(header::RETRY_AFTER, &seconds.to_string()),

@@ -170,6 +170,9 @@ impl Server {
             Timer::after(STOP_GRACE + Duration::from_millis(100)).await;
         };
         all_closed.or(deadline).await;
+        if let Some(auditor) = &self.shared.front.auditor {
+            auditor.flush().await;
+        }
     }
 }
 

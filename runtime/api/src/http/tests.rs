@@ -246,7 +246,7 @@ fn impersonation() {
         let as_group = world.get(DEV, "/api/v1/pods", &headers).await;
         assert_eq!(
             json_of(&as_group)["message"],
-            "groups \"devs\" is forbidden: User \"bob\" cannot impersonate resource \"groups\" in API group \"\" at the cluster scope"
+            "pods is forbidden: User \"bob\" cannot impersonate-on:user-info:list resource \"pods\" in API group \"\" at the cluster scope"
         );
         let as_group = json_of(&world.get(ADMIN, "/api/v1/pods", &headers).await);
         assert_eq!((&as_group["user"], &as_group["groups"]), (&json!("ann"), &json!(["devs", "system:authenticated"])));

@@ -151,6 +151,11 @@ fn table() -> Vec<Entry> {
     entries
 }
 
+/// The rules that the table gives a ClusterRole.
+pub fn rules_of(name: &str) -> Vec<Rule> {
+    table().into_iter().find(|entry| entry.name == name).map(|entry| entry.rules).unwrap_or_default()
+}
+
 fn gather(entries: &[Entry], own: usize, label: &str) -> Vec<Rule> {
     let mut roles: Vec<&Entry> = entries
         .iter()

@@ -3,9 +3,6 @@ use super::{Attributes, GROUP, Policy, rule, rule::Rule};
 use crate::{Object, auth::service_account, http::User};
 use std::{collections::HashMap, sync::Arc};
 
-/// The Node authorizer is one role for every node (upstream's narrows it to what the node's pods refer to).
-const NODE_ROLE: &str = "system:node";
-
 #[derive(Default)]
 pub struct Index {
     cluster_roles: HashMap<String, Object>,
@@ -17,7 +14,7 @@ pub struct Index {
 }
 
 /// One subject of one binding.
-struct Grant {
+pub struct Grant {
     binding: Arc<Object>,
     subject: usize,
     /// None when the roleRef names a role that is not there.
@@ -88,24 +85,17 @@ impl Index {
         of(true).chain(of(false))
     }
 
-    fn node_role(&self, user: &User) -> Option<&Object> {
-        let is_node = user.name.starts_with("system:node:") && user.in_group("system:nodes");
-        is_node.then(|| self.cluster_role(NODE_ROLE)).flatten()
+    pub fn grant<'a>(&'a self, user: &'a User, asked: &'a Attributes<'_>) -> Option<&'a Grant> {
+        self.grants(user, asked.namespace).find(|grant| grant.allows(asked))
     }
 
     /// Why it is allowed, if it is.
     pub fn find(&self, user: &User, asked: &Attributes<'_>) -> Option<String> {
-        if let Some(role) = self.node_role(user)
-            && role.root().get("rules").items().any(|r| rule::allows(r, asked))
-        {
-            return Some(String::new());
-        }
-        self.grants(user, asked.namespace).find(|grant| grant.allows(asked)).map(Grant::describe)
+        self.grant(user, asked).map(Grant::describe)
     }
 
     pub fn rules_for(&self, user: &User, namespace: &str) -> Vec<Rule> {
-        let bound = self.grants(user, namespace).filter_map(|grant| grant.role.as_ref());
-        self.node_role(user).into_iter().chain(bound).flat_map(rules).collect()
+        self.grants(user, namespace).filter_map(|grant| grant.role.as_ref()).flat_map(rules).collect()
     }
 
     /// Bindings of the user whose role is missing, as upstream's aggregated error.

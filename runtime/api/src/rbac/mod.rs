@@ -1,9 +1,11 @@
-//! What somebody may do: role-based access control over the live Role, ClusterRole and binding objects. The index from
+//! What somebody may do: the Node authorizer for kubelets (`node`), then role-based access control over the live Role,
+//! ClusterRole and binding objects, as upstream's `--authorization-mode=Node,RBAC`. The index from
 //! subjects to roles is built when somebody asks after a change; a decision then walks the rules of the roles bound to
 //! the user and groups, in the stored bytes.
 mod bootstrap;
 mod escalation;
 mod index;
+mod node;
 mod review;
 mod rule;
 
@@ -38,6 +40,8 @@ pub struct Attributes<'a> {
     pub namespace: &'a str,
     pub name: &'a str,
     pub path: &'a str,
+    /// The request's field selector, as it came.
+    pub fields: &'a str,
     pub is_resource: bool,
 }
 
@@ -59,6 +63,7 @@ impl<'a> Attributes<'a> {
             namespace,
             name,
             path: "",
+            fields: "",
             is_resource: true,
         }
     }
@@ -75,6 +80,7 @@ impl<'a> From<&'a RequestInfo> for Attributes<'a> {
             namespace: &info.namespace,
             name: &info.name,
             path: &info.path,
+            fields: &info.field_selector,
             is_resource: info.is_resource,
         }
     }
@@ -116,12 +122,19 @@ pub struct Authorizer {
     load: Box<dyn Fn() -> Policy + Send + Sync>,
     generation: AtomicU64,
     index: RwLock<(u64, Arc<Index>)>,
+    /// What nodes are related to; without it every node may do what the role `system:node` says.
+    objects: Option<node::Objects>,
 }
 
 impl Authorizer {
     /// `load` is called at the first question and after each `invalidate`.
     pub fn new(load: impl Fn() -> Policy + Send + Sync + 'static) -> Authorizer {
-        Authorizer { load: Box::new(load), generation: AtomicU64::new(1), index: RwLock::default() }
+        Authorizer { load: Box::new(load), generation: AtomicU64::new(1), index: RwLock::default(), objects: None }
+    }
+
+    /// Narrows nodes to what `objects` says they are related to.
+    pub fn with_objects(self, objects: impl Fn(&str, &str, &str) -> Vec<Object> + Send + Sync + 'static) -> Authorizer {
+        Authorizer { objects: Some(Box::new(objects)), ..self }
     }
 
     /// An RBAC object changed. Cheap.
@@ -144,7 +157,9 @@ impl Authorizer {
     }
 
     pub fn allows(&self, user: &User, asked: &Attributes<'_>) -> bool {
-        user.in_group(auth::MASTERS) || self.index().find(user, asked).is_some()
+        user.in_group(auth::MASTERS)
+            || node::name(user).is_some_and(|node| node::decide(node, user, asked, self.objects.as_ref()).is_ok())
+            || self.index().grant(user, asked).is_some()
     }
 
     /// With upstream's reason.
@@ -152,12 +167,22 @@ impl Authorizer {
         if user.in_group(auth::MASTERS) {
             return Decision { allowed: true, reason: String::new() };
         }
+        let mut reason = String::new();
+        if let Some(node) = node::name(user) {
+            match node::decide(node, user, asked, self.objects.as_ref()) {
+                Ok(()) => return Decision { allowed: true, reason },
+                Err(why) => reason = why,
+            }
+        }
         let index = self.index();
         match index.find(user, asked) {
             Some(by) => Decision { allowed: true, reason: by },
             None => {
                 let errors = index.errors(user, asked.namespace);
-                let reason = if errors.is_empty() { errors } else { format!("RBAC: {errors}") };
+                if !errors.is_empty() {
+                    reason.push_str(if reason.is_empty() { "RBAC: " } else { "\nRBAC: " });
+                    reason.push_str(&errors);
+                }
                 Decision { allowed: false, reason }
             }
         }
@@ -168,21 +193,26 @@ impl Authorizer {
         if self.allows(user, asked) {
             return Ok(());
         }
-        let reason = self.decide(user, asked).reason;
-        let mut message = forbidden_message(user, asked);
-        if !reason.is_empty() {
-            message = format!("{message}: {reason}");
+        Err(forbidden(user, asked, &self.decide(user, asked).reason))
+    }
+
+    /// The same for a part of this process: its kubelet may read all that some kubelet may read.
+    pub fn authorize_part(&self, user: &User, asked: &Attributes<'_>) -> Result<(), Status> {
+        if node::name(user).is_some() && node::by_rules(asked).is_ok() {
+            return Ok(());
         }
-        if !asked.is_resource {
-            return Err(Status::new(403, "Forbidden", format!("forbidden: {message}")));
-        }
-        Err(Status::forbidden(asked.group, asked.resource, asked.name, &message))
+        self.authorize(user, asked)
     }
 
     /// Every rule that a user has in a namespace (or cluster-wide when ""), and what could not be resolved.
     pub fn rules_for(&self, user: &User, namespace: &str) -> (Vec<Rule>, String) {
         let index = self.index();
         (index.rules_for(user, namespace), index.errors(user, namespace))
+    }
+
+    /// What cannot be told of a user in a list of rules; "" for everybody but nodes.
+    pub fn untold(&self, user: &User) -> &'static str {
+        if node::name(user).is_some() { "node authorizer does not support user rule resolution" } else { "" }
     }
 
     /// The rules a roleRef names; `namespace` is the binding's.
@@ -195,6 +225,18 @@ impl Authorizer {
         };
         role.map(index::rules).ok_or_else(|| Status::not_found(GROUP, plural, name))
     }
+}
+
+/// The 403 of a refused request; `reason` may be empty.
+pub fn forbidden(user: &User, asked: &Attributes<'_>, reason: &str) -> Status {
+    let mut message = forbidden_message(user, asked);
+    if !reason.is_empty() {
+        message = format!("{message}: {reason}");
+    }
+    if !asked.is_resource {
+        return Status::new(403, "Forbidden", format!("forbidden: {message}"));
+    }
+    Status::forbidden(asked.group, asked.resource, asked.name, &message)
 }
 
 fn forbidden_message(user: &User, asked: &Attributes<'_>) -> String {

@@ -103,6 +103,7 @@ fn access(authorizer: &Authorizer, user: &User, spec: &Spec) -> Value {
             namespace: &r.namespace,
             name: &r.name,
             path: "",
+            fields: "",
             is_resource: true,
         },
         (None, Some(n)) => Attributes { verb: &n.verb, path: &n.path, ..Attributes::default() },
@@ -179,7 +180,11 @@ fn rules(authorizer: &Authorizer, user: &User, namespace: &str) -> Result<Value,
     if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request"));
     }
-    let (rules, errors) = authorizer.rules_for(user, namespace);
+    let (rules, mut errors) = authorizer.rules_for(user, namespace);
+    let untold = authorizer.untold(user);
+    if !untold.is_empty() {
+        errors = if errors.is_empty() { untold.into() } else { format!("[{untold}, {errors}]") };
+    }
     let (mut resource, mut non_resource) = (Vec::new(), Vec::new());
     for Rule { api_groups, non_resource_urls, resource_names, resources, verbs } in rules {
         if !resources.is_empty() {
@@ -193,7 +198,8 @@ fn rules(authorizer: &Authorizer, user: &User, namespace: &str) -> Result<Value,
             non_resource.push(json!({"verbs": verbs, "nonResourceURLs": non_resource_urls}));
         }
     }
-    let mut status = json!({"resourceRules": resource, "nonResourceRules": non_resource, "incomplete": false});
+    let mut status =
+        json!({"resourceRules": resource, "nonResourceRules": non_resource, "incomplete": !untold.is_empty()});
     if !errors.is_empty() {
         status["evaluationError"] = errors.into();
     }

@@ -88,6 +88,7 @@ impl Target<'_> {
 
     /// Decodes what a client sent: types checked, unknown fields dropped and complained about as asked.
     pub(crate) fn decode(&mut self, value: &mut Value, mut duplicates: Vec<String>) -> Result<(), Status> {
+        crate::audit::request_object(value);
         let refuse = |kind: &Kind, text: &str| {
             let (name, version) = (&kind.kind, &kind.version);
             Status::bad_request(format!("{name} in version {version:?} cannot be handled as a {name}: {text}"))
