@@ -40,7 +40,7 @@ pub(crate) struct ObjectKind<'a> {
 /// The object travels beside this, since mutating plugins change it: `new` is null for a DELETE.
 pub(crate) struct Attributes<'a, 't> {
     pub api: &'a Api,
-    /// The resource and its name, who asks, dry run, and where warnings and audit annotations go.
+    /// The resource and its name, who asks, dry run, and where warnings go.
     pub target: &'a mut Target<'t>,
     pub operation: Operation,
     /// "" for the object itself; "status", "binding", "exec"
@@ -93,7 +93,7 @@ impl Attributes<'_, '_> {
     }
 
     /// An audit annotation: the plugin's qualified name and what it has to say.
-    pub(crate) fn annotate(&mut self, key: impl Into<String>, value: impl Into<String>) {
-        self.target.annotations.push((key.into(), value.into()));
+    pub(crate) fn annotate(&mut self, key: impl AsRef<str>, value: impl AsRef<str>) {
+        crate::audit::annotate(key.as_ref(), value.as_ref());
     }
 }

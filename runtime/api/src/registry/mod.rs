@@ -46,18 +46,15 @@ pub struct Target<'a> {
     pub options: Options,
     /// Shown to the client as Warning headers.
     pub warnings: Vec<String>,
-    /// For the audit log: what admission has to say about this request.
-    pub annotations: Vec<(String, String)>,
 }
 
 impl<'a> Target<'a> {
     pub(crate) fn new(user: &'a User, kind: &'a Arc<Kind>, namespace: &'a str, name: &'a str, sub: Sub) -> Target<'a> {
         let options = Options::default();
-        let (warnings, annotations) = (Vec::new(), Vec::new());
-        Target { user, kind, asked: kind, namespace, name, sub, options, warnings, annotations }
+        Target { user, kind, asked: kind, namespace, name, sub, options, warnings: Vec::new() }
     }
 
-    /// The same target at another kind or part; its warnings and annotations are its own.
+    /// The same target at another kind or part; its warnings are its own.
     pub(crate) fn at(&self, kind: &'a Arc<Kind>, sub: Sub) -> Target<'a> {
         let target = Target::new(self.user, kind, self.namespace, self.name, sub);
         Target { options: self.options, asked: self.asked, ..target }
