@@ -1,8 +1,9 @@
 //! The pods' part of the cgroup tree: /kubepods, one group per QoS class that needs one, one per pod, on cgroup v1
-//! and v2 with the cgroupfs driver. With the systemd driver the runtime makes the slices from their names.
+//! and v2. With the cgroupfs driver they are made here; with the systemd driver systemd makes the slices from their
+//! names when the runtime asks for a sandbox, and they are given their limits then.
 //!
 //! What cannot be made is no reason not to run a pod: it is told once and the runtime makes what it needs.
-use crate::resources::{CPU_PERIOD_US, PodCgroup};
+use crate::resources::{CPU_PERIOD_US, MAX_SHARES, MIN_SHARES, PodCgroup};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -13,6 +14,7 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// Controllers of v1 in which pods get limits; the runtime makes groups in the others by itself.
 const V1_CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 const V2_CONTROLLERS: &str = "+cpu +memory +pids +cpuset +io +hugetlb";
+const SHARES_OF_A_CPU: i64 = 1024;
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +40,18 @@ impl Cgroups {
         parent(self.driver, uid, qos)
     }
 
-    /// Makes the pod's group with its limits. Blocking.
+    /// Makes the pod's group with its limits, unless systemd will. Blocking.
     pub fn create(&self, uid: &str, qos: &str, limits: &PodCgroup) {
-        if self.driver == Driver::Systemd {
-            return;
+        if self.driver == Driver::Cgroupfs {
+            self.limit(uid, qos, limits);
         }
-        let path = parent(self.driver, uid, qos);
-        let made = if self.unified { create_v2(Path::new(ROOT), &path, limits) } else { self.create_v1(&path, limits) };
+    }
+
+    /// Gives the pod's group its limits. Blocking.
+    pub fn limit(&self, uid: &str, qos: &str, limits: &PodCgroup) {
+        let path = group(self.driver, uid, qos);
+        let made = if self.unified { create_v2(Path::new(ROOT), &path, limits) } else { create_v1(&path, limits) };
+        let made = made.and_then(|()| self.balance());
         if let Err(e) = made
             && !self.told.swap(true, Ordering::Relaxed)
         {
@@ -52,31 +59,32 @@ impl Cgroups {
         }
     }
 
-    fn create_v1(&self, path: &str, limits: &PodCgroup) -> io::Result<()> {
-        for controller in V1_CONTROLLERS {
-            let root = Path::new(ROOT).join(controller);
-            if !root.exists() {
-                continue;
-            }
-            let dir = root.join(path.trim_start_matches('/'));
-            fs::create_dir_all(&dir)?;
-            match controller {
-                "cpu" => {
-                    set(&dir, "cpu.shares", limits.cpu_shares)?;
-                    if let Some(quota) = limits.cpu_quota_us {
-                        set(&dir, "cpu.cfs_period_us", CPU_PERIOD_US)?;
-                        set(&dir, "cpu.cfs_quota_us", quota)?;
-                    }
-                }
-                "memory" => {
-                    if let Some(bytes) = limits.memory_limit_bytes {
-                        set(&dir, "memory.limit_in_bytes", bytes)?;
-                    }
-                }
-                _ => {}
-            }
+    /// What the pods get of the processor as a whole, and each class beside the pods of the other: a class of which
+    /// nothing is said would outweigh every pod (pkg/kubelet/cm/qos_container_manager_linux.go). The tree is what is
+    /// counted, so a restart of the node loses nothing.
+    fn balance(&self) -> io::Result<()> {
+        let (root, file) = if self.unified { (ROOT, "cpu.weight") } else { ("/sys/fs/cgroup/cpu", "cpu.shares") };
+        let name = |class| match self.driver {
+            Driver::Cgroupfs => String::from(class),
+            Driver::Systemd if class == "kubepods" => "kubepods.slice".into(),
+            Driver::Systemd => format!("kubepods-{class}.slice"),
+        };
+        let root = Path::new(root).join(name("kubepods"));
+        let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as i64);
+        let scale = |shares| if self.unified { weight(shares) } else { shares };
+        let limit = scale(MAX_SHARES);
+        if root.join(file).exists() {
+            set(&root, file, scale(SHARES_OF_A_CPU * cpus))?;
         }
-        Ok(())
+        let burstable = root.join(name("burstable"));
+        if burstable.join(file).exists() {
+            let pods = fs::read_dir(&burstable)?.flatten();
+            let each =
+                pods.filter_map(|pod| fs::read_to_string(pod.path().join(file)).ok()?.trim().parse::<i64>().ok());
+            set(&burstable, file, each.sum::<i64>().clamp(scale(MIN_SHARES), limit))?;
+        }
+        let best_effort = root.join(name("besteffort"));
+        if best_effort.join(file).exists() { set(&best_effort, file, scale(MIN_SHARES)) } else { Ok(()) }
     }
 
     /// Removes the pod's group where it is left, its empty children first. Blocking.
@@ -96,6 +104,8 @@ impl Cgroups {
                 tracing::debug!(error = %e, dir = %dir.display(), "cgroup stays");
             }
         }
+        // A share too many is taken back with the next pod.
+        let _ = self.balance();
     }
 }
 
@@ -112,6 +122,44 @@ fn parent(driver: Driver, uid: &str, qos: &str) -> String {
         (Driver::Systemd, "") => format!("kubepods-pod{}.slice", uid.replace('-', "_")),
         (Driver::Systemd, class) => format!("kubepods-{class}-pod{}.slice", uid.replace('-', "_")),
     }
+}
+
+/// Where the pod's group is in a hierarchy.
+fn group(driver: Driver, uid: &str, qos: &str) -> String {
+    let parent = parent(driver, uid, qos);
+    match (driver, parent.split('-').count()) {
+        (Driver::Cgroupfs, _) => parent,
+        // A slice lies in those whose names it begins with.
+        (Driver::Systemd, 2) => format!("/kubepods.slice/{parent}"),
+        (Driver::Systemd, _) => format!("/kubepods.slice/kubepods-{}.slice/{parent}", qos.to_ascii_lowercase()),
+    }
+}
+
+fn create_v1(path: &str, limits: &PodCgroup) -> io::Result<()> {
+    for controller in V1_CONTROLLERS {
+        let root = Path::new(ROOT).join(controller);
+        if !root.exists() {
+            continue;
+        }
+        let dir = root.join(path.trim_start_matches('/'));
+        fs::create_dir_all(&dir)?;
+        match controller {
+            "cpu" => {
+                set(&dir, "cpu.shares", limits.cpu_shares)?;
+                if let Some(quota) = limits.cpu_quota_us {
+                    set(&dir, "cpu.cfs_period_us", CPU_PERIOD_US)?;
+                    set(&dir, "cpu.cfs_quota_us", quota)?;
+                }
+            }
+            "memory" => {
+                if let Some(bytes) = limits.memory_limit_bytes {
+                    set(&dir, "memory.limit_in_bytes", bytes)?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn create_v2(root: &Path, path: &str, limits: &PodCgroup) -> io::Result<()> {
@@ -139,9 +187,17 @@ fn create_v2(root: &Path, path: &str, limits: &PodCgroup) -> io::Result<()> {
     Ok(())
 }
 
-/// CPU shares (2 to 262144) as cgroup v2's weight (1 to 10000): KEP-2254's straight line.
+/// CPU shares (2 to 262144) as cgroup v2's weight (1 to 10000): a curve through both ends and both defaults, 1024 and
+/// 100, as runtimes and kubelet draw it (ConvertCPUSharesToCgroupV2Value of opencontainers/cgroups).
 fn weight(shares: i64) -> i64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+    match shares {
+        ..=MIN_SHARES => 1,
+        MAX_SHARES.. => 10_000,
+        shares => {
+            let log = (shares as f64).log2();
+            10f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0).ceil() as i64
+        }
+    }
 }
 
 fn set(dir: &Path, file: &str, value: i64) -> io::Result<()> {
@@ -179,8 +235,23 @@ mod tests {
     }
 
     #[test]
+    fn groups() {
+        for (driver, qos, want) in [
+            (Driver::Cgroupfs, "Burstable", "/kubepods/burstable/poda-b"),
+            (
+                Driver::Systemd,
+                "BestEffort",
+                "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-poda_b.slice",
+            ),
+            (Driver::Systemd, "Guaranteed", "/kubepods.slice/kubepods-poda_b.slice"),
+        ] {
+            assert_eq!(group(driver, "a-b", qos), want);
+        }
+    }
+
+    #[test]
     fn weights() {
-        for (shares, want) in [(2, 1), (1024, 39), (262_144, 10_000)] {
+        for (shares, want) in [(0, 1), (2, 1), (102, 17), (1024, 100), (4096, 303), (262_144, 10_000)] {
             assert_eq!(weight(shares), want);
         }
     }

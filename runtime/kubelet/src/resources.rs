@@ -8,8 +8,8 @@ use k8s_openapi::{
 use mote_cri::v1::{HugepageLimit, LinuxContainerResources};
 use std::collections::BTreeMap;
 
-const MIN_SHARES: i64 = 2;
-const MAX_SHARES: i64 = 262_144;
+pub const MIN_SHARES: i64 = 2;
+pub const MAX_SHARES: i64 = 262_144;
 const QUOTA_PERIOD_US: i64 = 100_000;
 const MIN_QUOTA_US: i64 = 1000;
 const GUARANTEED_OOM_SCORE: i64 = -997;

@@ -59,10 +59,7 @@ async fn connect(kubelet: &Arc<Kubelet>) -> Result<v1::VersionResponse, Error> {
     let version = kubelet.runtime.version(v1::VersionRequest { version: "0.1.0".into() }).await?;
     let status = kubelet.runtime.status(v1::StatusRequest { verbose: false }).await?;
     if kubelet.cgroups.get().is_none() {
-        // CRI-O and containerd 2 say which driver they use; older ones are told by their configuration.
-        let answer = kubelet.runtime.runtime_config(v1::Empty {}).await;
-        let driver = answer.ok().and_then(|a| a.linux).map(|l| l.cgroup_driver);
-        let driver = if driver == Some(v1::cgroup_driver::SYSTEMD) { Driver::Systemd } else { Driver::Cgroupfs };
+        let driver = cgroup_driver(kubelet).await;
         let _ = kubelet.cgroups.set(Arc::new(Cgroups::detect(driver)));
     }
     if !kubelet.config.pod_cidr.is_empty() {
@@ -74,6 +71,26 @@ async fn connect(kubelet: &Arc<Kubelet>) -> Result<v1::VersionResponse, Error> {
     }
     kubelet.health.set_up(&version, &status.status.unwrap_or_default());
     Ok(version)
+}
+
+/// CRI-O and containerd 2 say which driver they use; containerd 1 shows its configuration to who asks for all of it.
+async fn cgroup_driver(kubelet: &Kubelet) -> Driver {
+    let is_systemd = match kubelet.runtime.runtime_config(v1::Empty {}).await {
+        Ok(answer) => answer.linux.is_some_and(|linux| linux.cgroup_driver == v1::cgroup_driver::SYSTEMD),
+        Err(_) => {
+            let status = kubelet.runtime.status(v1::StatusRequest { verbose: true }).await.unwrap_or_default();
+            status.info.get("config").is_some_and(|config| asks_for_systemd(config))
+        }
+    };
+    if is_systemd { Driver::Systemd } else { Driver::Cgroupfs }
+}
+
+/// `config` is containerd 1's, as JSON: its default runtime puts containers where systemd says.
+fn asks_for_systemd(config: &str) -> bool {
+    let config: serde_json::Value = serde_json::from_str(config).unwrap_or_default();
+    let containerd = &config["containerd"];
+    let name = containerd["defaultRuntimeName"].as_str().unwrap_or("runc");
+    containerd["runtimes"][name]["options"]["SystemdCgroup"] == true
 }
 
 /// Until the runtime does not answer any more.
@@ -223,5 +240,28 @@ impl Seen {
             kubelet.changed.notify(usize::MAX);
         }
         Ok(changed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cgroup_driver_of_an_older_containerd() {
+        for (config, want) in [
+            (
+                r#"{"containerd":{"defaultRuntimeName":"runc","runtimes":{"runc":{"options":{"SystemdCgroup":true}}}}}"#,
+                true,
+            ),
+            (
+                r#"{"containerd":{"defaultRuntimeName":"crun","runtimes":{"runc":{"options":{"SystemdCgroup":true}}}}}"#,
+                false,
+            ),
+            (r#"{"containerd":{"runtimes":{"runc":{"options":null}}}}"#, false),
+            ("not JSON", false),
+        ] {
+            assert_eq!(asks_for_systemd(config), want, "{config}");
+        }
     }
 }

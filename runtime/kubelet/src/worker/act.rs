@@ -1,5 +1,6 @@
 //! Carrying out a plan: volumes, sandbox, kills, starts.
 use super::*;
+use crate::cgroups::Driver;
 
 impl Kubelet {
     /// Volumes, sandbox, kills and starts; whether anything may have changed in the runtime.
@@ -60,6 +61,7 @@ impl Kubelet {
                 }
             };
             lock(&worker.memory).retries.forget("sandbox");
+            self.limit_slice(pod).await;
             if pod.is_host_network() {
                 self.cache.has_no_addresses(&id);
             }
@@ -187,6 +189,15 @@ impl Kubelet {
             dns,
         };
         sandbox::config(pod, parts)
+    }
+
+    /// The pod's slice, which systemd made for the sandbox just now, gets the limits that a group of our own has from the start.
+    async fn limit_slice(&self, pod: &Pod) {
+        let cgroups = self.cgroups();
+        if cgroups.driver == Driver::Systemd {
+            let (uid, qos, limits) = (pod.uid.clone(), resources::qos_class(pod), resources::of_pod(pod));
+            blocking::unblock(move || cgroups.limit(&uid, qos, &limits)).await;
+        }
     }
 
     /// The handler of the pod's RuntimeClass; "" is the runtime's default.
