@@ -7,7 +7,9 @@
 mod attributes;
 mod dynamic;
 pub(crate) mod hooks;
+mod limit_ranger;
 mod namespace_lifecycle;
+mod pod_security;
 mod pods;
 mod priority;
 mod quota;
@@ -34,6 +36,7 @@ type Validate = fn(&mut Attributes<'_, '_>, &Value) -> Result<(), Status>;
 /// The in-tree plugins that change what is written. Each looks first whether the request is its business.
 const MUTATING: &[(&str, Mutate)] = &[
     ("NamespaceLifecycle", namespace_lifecycle::mutate),
+    ("LimitRanger", limit_ranger::mutate),
     ("ServiceAccount", service_account::mutate),
     ("TaintNodesByCondition", pods::taint_new_node),
     ("Priority", priority::mutate),
@@ -45,7 +48,9 @@ const MUTATING: &[(&str, Mutate)] = &[
 
 /// The in-tree plugins that have a last word.
 const VALIDATING: &[(&str, Validate)] = &[
+    ("LimitRanger", limit_ranger::validate),
     ("ServiceAccount", service_account::validate),
+    ("PodSecurity", pod_security::validate),
     ("Priority", priority::validate),
     ("RuntimeClass", runtime_class::validate),
     ("RBAC", rbac::validate),
