@@ -2,6 +2,7 @@
 use crate::order::Order as _;
 use crate::{
     builtin,
+    structural::Custom,
     table::{BUILTIN, Table, TypeId},
 };
 use std::{borrow::Cow, cmp::Ordering, sync::Arc};
@@ -25,9 +26,9 @@ pub struct Kind {
     pub verbs: Vec<Text>,
     pub subresources: Vec<Subresource>,
     pub namespaced: bool,
-    /// What `root` indexes; None is `table::BUILTIN`.
-    pub own_table: Option<Arc<Table>>,
-    /// Root type in `table()`.
+    /// Of a kind that a CustomResourceDefinition made: its definition, in which its schema is read.
+    pub custom: Option<Arc<Custom>>,
+    /// Root type in `table()`; a custom kind has none there.
     pub root: TypeId,
     pub has_status: bool,
     /// Dotted paths of spec.replicas, status.replicas and the selector, when the kind has /scale.
@@ -70,8 +71,9 @@ impl Kind {
     pub fn key(&self, namespace: &str, name: &str) -> String {
         if self.namespaced { format!("{}{namespace}/{name}", self.prefix) } else { format!("{}{name}", self.prefix) }
     }
-    pub fn table(&self) -> &Table {
-        self.own_table.as_deref().unwrap_or(BUILTIN)
+    /// The field table, which knows nothing of custom kinds: those have a `schema`.
+    pub fn table(&self) -> &'static Table {
+        BUILTIN
     }
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|s| s.name == name)
@@ -247,7 +249,7 @@ fn read_kind(group: &'static str, mut words: Words) -> Kind {
         verbs,
         subresources: Vec::new(),
         namespaced,
-        own_table: None,
+        custom: None,
         root,
         has_status: false,
         scale: None,
@@ -274,7 +276,7 @@ fn read_part(mut words: Words) -> Kind {
         verbs: Vec::new(),
         subresources: Vec::new(),
         namespaced: false,
-        own_table: None,
+        custom: None,
         root: words.next().and_then(|w| w.parse().ok()).unwrap_or(0),
         has_status: false,
         scale: None,

@@ -23,6 +23,7 @@ pub mod quantity; // "100m", "1Gi"
 pub mod selector; // label and field selectors
 pub mod status; // every error a client sees
 pub mod strategic; // strategic merge patch
+pub mod structural; // custom kinds and their schemas
 pub mod table; // the field table
 pub mod validate; // formats of names and values
 mod yaml; // trees to YAML text

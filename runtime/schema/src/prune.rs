@@ -8,6 +8,7 @@
 use crate::{
     Kind,
     quantity::Quantity,
+    structural,
     table::{Container, Field, Presence, Shape, Table, TypeId},
 };
 pub use crate::{
@@ -24,6 +25,9 @@ const MAX_DEPTH: usize = 128;
 
 /// Ok: what a strict client wants to hear (`unknown field "spec.foo"`). Err: why the object cannot be decoded.
 pub fn clean(kind: &Kind, value: &mut Value) -> Result<Vec<String>, String> {
+    if kind.is_custom() {
+        return structural::clean(kind, value);
+    }
     let Value::Object(map) = value else {
         let go = kind.table().go_name(kind.root);
         return Err(format!("json: cannot unmarshal {} into Go value of type {go}", json_type(value)));
@@ -32,14 +36,21 @@ pub fn clean(kind: &Kind, value: &mut Value) -> Result<Vec<String>, String> {
     map.remove("kind");
     let mut cleaner = Cleaner { table: kind.table(), complaints: Vec::new(), error: None, path: Vec::new() };
     cleaner.object(kind.root, map);
-    if kind.own_table.is_none() {
-        // A list element or map may have been dropped inside; the root never is.
-        map.retain(|_, v| !v.is_null());
+    // A list element or map may have been dropped inside; the root never is.
+    map.retain(|_, v| !v.is_null());
+    if let Some(error) = cleaner.error {
+        return Err(error);
     }
-    match cleaner.error {
-        Some(error) => Err(error),
-        None => Ok(cleaner.complaints),
+    let complaints = cleaner.complaints;
+    if is_definition(kind) {
+        structural::normalize(value);
     }
+    Ok(complaints)
+}
+
+/// The kind whose objects make kinds.
+pub(crate) fn is_definition(kind: &Kind) -> bool {
+    kind.kind == "CustomResourceDefinition" && kind.group == "apiextensions.k8s.io"
 }
 
 /// The same for a part of an object, "spec.template", whose type is known.

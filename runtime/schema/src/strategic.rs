@@ -22,7 +22,7 @@ const BAD_RETAIN_KEYS: &str = "invalid patch format of retainKeys";
 
 /// The error is a BadRequest's text. Custom kinds have no strategic merge upstream, whatever their table says.
 pub fn apply(kind: &Kind, current: &mut Value, patch: &Value) -> Result<(), String> {
-    if kind.own_table.is_some() {
+    if kind.is_custom() {
         return Err("strategic merge patch format is not supported".into());
     }
     let (Value::Object(original), Value::Object(patch)) = (&mut *current, patch) else {

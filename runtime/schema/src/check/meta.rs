@@ -62,6 +62,25 @@ pub(super) fn create(kind: &Kind, meta: &At<'_>, errors: &mut Errors) {
         (false, "") => {}
         (false, _) => errors.forbidden(&namespace, "not allowed on this type"),
     }
+    rest(meta, errors);
+}
+
+/// What a namespace is depends on who holds the object, and it may have no name yet.
+pub(super) fn embedded(meta: &At<'_>, errors: &mut Errors) {
+    for (field, prefix) in [("generateName", true), ("name", false)] {
+        let name = meta.get(field);
+        if !name.str().is_empty() {
+            errors.each(&name, check_name(NameRule::Segment, name.str(), prefix));
+        }
+    }
+    let namespace = meta.get("namespace");
+    if !namespace.str().is_empty() {
+        errors.each(&namespace, validate::dns1123_label(namespace.str()));
+    }
+    rest(meta, errors);
+}
+
+fn rest(meta: &At<'_>, errors: &mut Errors) {
     errors.non_negative(&meta.get("generation"));
     labels(&meta.get("labels"), errors);
     annotations(&meta.get("annotations"), errors);

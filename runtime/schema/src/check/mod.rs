@@ -22,23 +22,28 @@ mod values;
 mod volume;
 mod workloads;
 
-use crate::{Cause, Kind};
+use crate::{Cause, Kind, prune::is_definition, structural};
 use at::{At, Errors};
 use serde_json::Value;
 
 /// All mistakes of `new`. `old` is what it replaces; `sub` the subresource that is written, "" for the object itself.
 pub fn validate(kind: &Kind, new: &Value, old: Option<&Value>, sub: &str) -> Vec<Cause> {
     let mut errors = Errors::default();
+    let (value, old_value) = (new, old);
     let new = At::root(new);
     let old = old.map(At::root);
     match &old {
         None => meta::create(kind, &new.get("metadata"), &mut errors),
         Some(old) => meta::update(&new.get("metadata"), &old.get("metadata"), &mut errors),
     }
-    if kind.own_table.is_some() {
+    if kind.is_custom() {
+        errors.0.extend(structural::validate(kind, value, old_value, sub));
         return errors.0;
     }
     match sub {
+        "" | "status" if is_definition(kind) => {
+            errors.0.extend(structural::check_definition(value, old_value, sub));
+        }
         "status" => status(kind, &new, &mut errors),
         "" => {
             values::closed_sets(kind, &new, &mut errors);
@@ -48,6 +53,13 @@ pub fn validate(kind: &Kind, new: &Value, old: Option<&Value>, sub: &str) -> Vec
         "resize" => pod::resize_update(&new, old.as_ref(), &mut errors),
         _ => {}
     }
+    errors.0
+}
+
+/// Metadata of an object inside another one.
+pub(crate) fn embedded_metadata(metadata: &Value, path: &str) -> Vec<Cause> {
+    let mut errors = Errors::default();
+    meta::embedded(&At::root(metadata).moved(path), &mut errors);
     errors.0
 }
 

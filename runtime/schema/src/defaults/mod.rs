@@ -7,7 +7,7 @@ mod core;
 mod workloads;
 
 use crate::{
-    Kind,
+    Kind, structural,
     table::{Container, Presence, Shape, Table, TypeId},
 };
 use serde_json::{Map, Value, json};
@@ -18,26 +18,24 @@ pub(crate) type Members = Map<String, Value>;
 const MAX_DEPTH: usize = 128;
 
 pub fn apply(kind: &Kind, value: &mut Value) {
-    if let Value::Object(map) = value {
-        if kind.own_table.is_none() {
-            before(&kind.kind, map);
-        }
-        walk(kind.table(), kind.root, map, kind.own_table.is_none(), 0);
+    if let Some(schema) = kind.schema() {
+        structural::default(schema, value);
+    } else if let Value::Object(map) = value {
+        before(&kind.kind, map);
+        walk(kind.table(), kind.root, map, 0);
     }
 }
 
 /// The same for a part of an object whose type is known.
 pub fn apply_type(table: &Table, id: TypeId, map: &mut Members) {
-    walk(table, id, map, true, 0);
+    walk(table, id, map, 0);
 }
 
-fn walk(table: &Table, id: TypeId, map: &mut Members, hooks: bool, depth: usize) {
+fn walk(table: &Table, id: TypeId, map: &mut Members, depth: usize) {
     if depth > MAX_DEPTH {
         return;
     }
-    if hooks {
-        hook(table.package(id), table.type_name(id), map);
-    }
+    hook(table.package(id), table.type_name(id), map);
     for field in table.fields(id) {
         let name = table.name(field);
         let default = table.default(field);
@@ -49,15 +47,15 @@ fn walk(table: &Table, id: TypeId, map: &mut Members, hooks: bool, depth: usize)
         }
         let Shape::Object(inner) = field.shape else { continue };
         match (field.container, map.get_mut(name)) {
-            (Container::One, Some(Value::Object(value))) => walk(table, inner, value, hooks, depth + 1),
+            (Container::One, Some(Value::Object(value))) => walk(table, inner, value, depth + 1),
             (Container::List, Some(Value::Array(list))) => {
                 for value in list.iter_mut().filter_map(Value::as_object_mut) {
-                    walk(table, inner, value, hooks, depth + 1);
+                    walk(table, inner, value, depth + 1);
                 }
             }
             (Container::Map, Some(Value::Object(values))) => {
                 for value in values.values_mut().filter_map(Value::as_object_mut) {
-                    walk(table, inner, value, hooks, depth + 1);
+                    walk(table, inner, value, depth + 1);
                 }
             }
             _ => {}

@@ -31,6 +31,10 @@ impl<'a> Ref<'a> {
     pub fn exists(self) -> bool {
         self.value().is_some()
     }
+    /// Whether both hold the same value, written the same way; two absent ones do.
+    pub fn is_same(self, other: Ref<'_>) -> bool {
+        self.encoded() == other.encoded()
+    }
     pub fn is_null(self) -> bool {
         matches!(self.value(), Some(Value::Null))
     }

@@ -42,7 +42,7 @@ pub fn create(kind: &Kind, value: &mut Value) {
     if kind.has_status && kind.kind != "Node" {
         reset_status(kind, map);
     }
-    if kind.own_table.is_some() {
+    if kind.is_custom() {
         return;
     }
     match (&*kind.group, &*kind.kind) {
@@ -52,6 +52,7 @@ pub fn create(kind: &Kind, value: &mut Value) {
         ("", "PersistentVolumeClaim") => data_sources(map),
         ("apps", "DaemonSet") => set_template_generation(map, 1),
         ("batch", "Job") => job(map),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => note_storage_version(map),
         _ => {}
     }
 }
@@ -64,7 +65,7 @@ pub fn update(kind: &Kind, sub: &str, old: &Value, new: &mut Value) {
             if kind.has_status {
                 keep(map, old, "status");
             }
-            if kind.own_table.is_none() {
+            if !kind.is_custom() {
                 update_main(kind, old, map);
             }
         }
@@ -110,6 +111,7 @@ fn update_main(kind: &Kind, old: &Value, map: &mut Members) {
             let changed = map.get("spec").and_then(|s| s.get("template")) != Some(&old["spec"]["template"]);
             set_template_generation(map, before.unwrap_or(0) + i64::from(changed));
         }
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => note_storage_version(map),
         _ => {}
     }
 }
@@ -122,12 +124,12 @@ fn asks_for_more(kind: &Kind, old: &Value, new: &Members) -> bool {
         && old["metadata"].get("annotations") != new.get("metadata").and_then(|m| m.get("annotations"));
     annotations || parts.iter().any(|p| changed(p))
         // A custom kind counts every field but metadata and status.
-        || kind.own_table.is_some() && new.keys().any(|k| k != "metadata" && k != "status" && changed(k))
+        || kind.is_custom() && new.keys().any(|k| k != "metadata" && (k != "status" || !kind.has_status) && changed(k))
 }
 
 fn status(kind: &Kind, old: &Value, map: &mut Members) {
     replace_all_but(map, old, &["metadata", "status"]);
-    let custom = kind.own_table.is_some();
+    let custom = kind.is_custom();
     if custom || STATUS_KEEPS_METADATA.contains(&&*kind.kind) {
         reset_metadata(map, old);
     }
@@ -203,6 +205,20 @@ fn set_template_generation(map: &mut Members, generation: i64) {
     let meta = map.entry("metadata").or_insert_with(|| json!({})).as_object_mut();
     if let Some(annotations) = meta.and_then(|m| defaults::object(m, "annotations")) {
         annotations.insert(TEMPLATE_GENERATION.into(), generation.to_string().into());
+    }
+}
+
+/// A definition remembers every version that objects were ever stored as (customresourcedefinition/strategy.go).
+fn note_storage_version(map: &mut Members) {
+    let versions = map.get("spec").and_then(|spec| spec.get("versions")).and_then(Value::as_array);
+    let storage = versions.into_iter().flatten().find(|version| version["storage"] == true);
+    let Some(name) = storage.map(|version| version["name"].clone()) else { return };
+    let status = map.entry("status").or_insert_with(|| json!({})).as_object_mut();
+    let stored = status.map(|status| status.entry("storedVersions").or_insert_with(|| json!([])));
+    if let Some(Value::Array(stored)) = stored
+        && !stored.contains(&name)
+    {
+        stored.push(name);
     }
 }
 

@@ -15,6 +15,15 @@ fn sloppy_ip(value: &str) -> Option<IpAddr> {
     parts.next().is_none().then(|| IpAddr::V4(Ipv4Addr::from(octets)))
 }
 
+/// Whether anybody would take it for an address.
+pub(crate) fn is_ip(value: &str) -> bool {
+    sloppy_ip(value).is_some()
+}
+
+pub(crate) fn is_cidr(value: &str) -> bool {
+    split_cidr(value).is_some()
+}
+
 fn decimal(text: &str, max: u32) -> Option<u32> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten().filter(|value| *value <= max)

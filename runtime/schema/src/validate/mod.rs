@@ -5,6 +5,7 @@
 mod address;
 
 pub use address::{cidr, cidr_legacy, ip, ip_legacy};
+pub(crate) use address::{is_cidr, is_ip};
 
 pub const DNS1123_LABEL_MAX: usize = 63;
 pub const DNS1123_SUBDOMAIN_MAX: usize = 253;
