@@ -45,7 +45,7 @@ static DEFAULT: Printer = of("", "", "~Name @Created_At", |row| {
 });
 
 pub(super) fn printer(kind: &Kind) -> &'static Printer {
-    let own = kind.own_table.is_none();
+    let own = !kind.is_custom();
     PRINTERS.iter().find(|p| own && p.kind == kind.kind && p.group == kind.group).unwrap_or(&DEFAULT)
 }
 

@@ -27,4 +27,3 @@ pub use reset::Filter;
 pub use set::Set;
 pub use tracker::{Tracker, Versions};
 pub use types::{At, Atom, TypeRef};
-

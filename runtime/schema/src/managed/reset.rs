@@ -46,8 +46,8 @@ impl Filter {
     pub fn of(kind: &Kind, sub: &str) -> Filter {
         let listed = EXCLUDED.iter().find(|(name, part, _)| *name == kind.kind && *part == sub);
         match (sub, listed) {
-            _ if kind.own_table.is_some() && sub == "status" => Filter::Exclude(Set::of(METADATA_AND_SPEC)),
-            (_, Some((_, _, paths))) if kind.own_table.is_none() => Filter::Exclude(Set::of(paths)),
+            _ if kind.is_custom() && sub == "status" => Filter::Exclude(Set::of(METADATA_AND_SPEC)),
+            (_, Some((_, _, paths))) if !kind.is_custom() => Filter::Exclude(Set::of(paths)),
             ("ephemeralcontainers", _) => Filter::Include(&[&["spec", "ephemeralContainers"]]),
             ("resize", _) => Filter::Include(RESIZE),
             ("", _) if kind.has_status => Filter::Exclude(Set::of(&[&["status"]])),
