@@ -35,7 +35,8 @@ pub(super) fn validate(attributes: &mut Attributes<'_, '_>, new: &Value) -> Resu
     }
     let doc = Doc::encode(new).map_err(|error| Status::bad_request(format!("{error:?}")))?;
     for range in ranges {
-        let problems = if attributes.is("", "pods") { pod(range.root(), doc.root()) } else { claim(range.root(), doc.root()) };
+        let problems =
+            if attributes.is("", "pods") { pod(range.root(), doc.root()) } else { claim(range.root(), doc.root()) };
         match problems.as_slice() {
             [] => {}
             [one] => return Err(attributes.forbidden(new, one)),
@@ -124,7 +125,8 @@ fn pod(range: Ref<'_>, pod: Ref<'_>) -> Vec<String> {
             "Container" => {
                 for container in spec.get("containers").items().chain(spec.get("initContainers").items()) {
                     let resources = container.get("resources");
-                    let (requests, limits) = (Amounts::of(resources.get("requests")), Amounts::of(resources.get("limits")));
+                    let (requests, limits) =
+                        (Amounts::of(resources.get("requests")), Amounts::of(resources.get("limits")));
                     hold("Container", limit, &requests, &limits, &mut problems);
                 }
             }
@@ -187,9 +189,9 @@ fn at_least(what: &str, name: &str, bound: Quantity, requests: &Amounts, limits:
         Some(request) if more(bound, request, limit.unwrap_or_default()) => {
             Some(format!("{text}, but request is {request}"))
         }
-        Some(request) => limit
-            .filter(|limit| more(bound, *limit, request))
-            .map(|limit| format!("{text}, but limit is {limit}")),
+        Some(request) => {
+            limit.filter(|limit| more(bound, *limit, request)).map(|limit| format!("{text}, but limit is {limit}"))
+        }
     }
 }
 
@@ -198,9 +200,7 @@ fn at_most(what: &str, name: &str, bound: Quantity, requests: &Amounts, limits: 
     let (request, limit) = (requests.get(name), limits.get(name));
     match limit {
         None => Some(format!("{text}.  No limit is specified")),
-        Some(limit) if more(limit, bound, request.unwrap_or_default()) => {
-            Some(format!("{text}, but limit is {limit}"))
-        }
+        Some(limit) if more(limit, bound, request.unwrap_or_default()) => Some(format!("{text}, but limit is {limit}")),
         Some(limit) => request
             .filter(|request| more(*request, bound, limit))
             .map(|request| format!("{text}, but request is {request}")),
@@ -260,11 +260,31 @@ mod tests {
         let asks = |requests: Value, limits: Value| json!([{"name": "c", "resources": {"requests": requests, "limits": limits}}]);
         let none = || json!({});
         let container = |field: &str, bound: &str| json!({"type": "Container", field: {"cpu": bound}});
-        check(container("min", "100m"), asks(none(), none()), &["minimum cpu usage per Container is 100m.  No request is specified"]);
-        check(container("min", "100m"), asks(json!({"cpu": "50m"}), none()), &["minimum cpu usage per Container is 100m, but request is 50m"]);
-        check(container("min", "100m"), asks(json!({"cpu": "0.1"}), json!({"cpu": "90m"})), &["minimum cpu usage per Container is 100m, but limit is 90m"]);
-        check(container("max", "2"), asks(none(), none()), &["maximum cpu usage per Container is 2.  No limit is specified"]);
-        check(container("max", "2"), asks(none(), json!({"cpu": "2500m"})), &["maximum cpu usage per Container is 2, but limit is 2500m"]);
+        check(
+            container("min", "100m"),
+            asks(none(), none()),
+            &["minimum cpu usage per Container is 100m.  No request is specified"],
+        );
+        check(
+            container("min", "100m"),
+            asks(json!({"cpu": "50m"}), none()),
+            &["minimum cpu usage per Container is 100m, but request is 50m"],
+        );
+        check(
+            container("min", "100m"),
+            asks(json!({"cpu": "0.1"}), json!({"cpu": "90m"})),
+            &["minimum cpu usage per Container is 100m, but limit is 90m"],
+        );
+        check(
+            container("max", "2"),
+            asks(none(), none()),
+            &["maximum cpu usage per Container is 2.  No limit is specified"],
+        );
+        check(
+            container("max", "2"),
+            asks(none(), json!({"cpu": "2500m"})),
+            &["maximum cpu usage per Container is 2, but limit is 2500m"],
+        );
         check(container("max", "2"), asks(json!({"cpu": "2"}), json!({"cpu": "2"})), &[]);
         check(
             container("maxLimitRequestRatio", "1500m"),

@@ -1,23 +1,30 @@
 //! Admission: what is asked of a write besides being well-formed. One table holds the in-tree plugins in upstream's
-//! order (pkg/kubeapiserver/options/plugins.go, AllOrderedPlugins; those that are on by default); mutating ones run
+//! order (pkg/kubeapiserver/options/plugins.go, AllOrderedPlugins; those that are on by default, NodeRestriction and
+//! OwnerReferencesPermissionEnforcement); mutating ones run
 //! before validation, validating ones after it, just before the commit. What people add (`dynamic`) comes after them,
 //! and ResourceQuota is last, since what it charges must not be refused by anybody else.
 //!
 //! In-tree plugins read the store's newest root and never wait, so they are plain functions.
 mod attributes;
+mod certificates;
 mod dynamic;
 pub(crate) mod hooks;
+mod ingress_class;
 mod limit_ranger;
 mod namespace_lifecycle;
+mod node_restriction;
+mod owners;
 mod pod_security;
 mod pods;
 mod priority;
 mod quota;
 mod rbac;
 mod references;
+mod resize;
 mod runtime_class;
 mod service_account;
 mod storage;
+mod topology;
 
 pub(crate) use attributes::{Attributes, ObjectKind, Operation};
 pub(crate) use quota::Locks as QuotaLocks;
@@ -38,12 +45,15 @@ const MUTATING: &[(&str, Mutate)] = &[
     ("NamespaceLifecycle", namespace_lifecycle::mutate),
     ("LimitRanger", limit_ranger::mutate),
     ("ServiceAccount", service_account::mutate),
+    ("NodeRestriction", node_restriction::mutate),
     ("TaintNodesByCondition", pods::taint_new_node),
     ("Priority", priority::mutate),
     ("DefaultTolerationSeconds", pods::default_tolerations),
     ("DefaultStorageClass", storage::default_class),
     ("StorageObjectInUseProtection", storage::protect),
     ("RuntimeClass", runtime_class::mutate),
+    ("DefaultIngressClass", ingress_class::mutate),
+    ("PodTopologyLabels", topology::mutate),
 ];
 
 /// The in-tree plugins that have a last word.
@@ -52,7 +62,12 @@ const VALIDATING: &[(&str, Validate)] = &[
     ("ServiceAccount", service_account::validate),
     ("PodSecurity", pod_security::validate),
     ("Priority", priority::validate),
+    ("OwnerReferencesPermissionEnforcement", owners::validate),
+    ("PersistentVolumeClaimResize", resize::claim),
     ("RuntimeClass", runtime_class::validate),
+    ("Certificates", certificates::validate),
+    ("NodeDeclaredFeatureValidator", resize::declared_features),
+    ("PodResizeValidator", resize::pod),
     ("RBAC", rbac::validate),
 ];
 

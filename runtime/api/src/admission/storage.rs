@@ -1,6 +1,6 @@
 //! DefaultStorageClass and StorageObjectInUseProtection (plugin/pkg/admission/storage).
 use super::Attributes;
-use crate::{Object, feed};
+use crate::{Object, feed, server::Api};
 use mote_schema::Status;
 use serde_json::{Value, json};
 
@@ -24,24 +24,27 @@ pub(super) fn default_class(attributes: &mut Attributes<'_, '_>, claim: &mut Val
     if !claim["spec"].is_object() || named || claim["metadata"]["annotations"].get(BETA_CLASS).is_some() {
         return Ok(());
     }
-    let api = attributes.api;
-    let catalog = api.catalog();
-    let Some(kind) = catalog.by_resource("storage.k8s.io", "v1", "storageclasses") else { return Ok(()) };
-    let snapshot = api.store.snapshot();
-    let classes = snapshot.range(&kind.prefix, None).map(|entry| feed::object(kind, &entry));
-    let newest = classes.filter(is_default).max_by(|a, b| {
-        let created = |class: &Object| class.meta().get("creationTimestamp").str().to_owned();
-        created(a).cmp(&created(b)).then_with(|| b.name().cmp(a.name()))
-    });
-    if let Some(class) = newest {
+    let marks = [DEFAULT_CLASS, BETA_DEFAULT_CLASS];
+    if let Some(class) = newest(attributes.api, ("storage.k8s.io", "storageclasses"), &marks) {
         claim["spec"]["storageClassName"] = Value::from(class.name());
     }
     Ok(())
 }
 
-fn is_default(class: &Object) -> bool {
-    let annotations = class.meta().get("annotations");
-    [DEFAULT_CLASS, BETA_DEFAULT_CLASS].iter().any(|name| annotations.get(name).str() == "true")
+/// Of the classes of a kind that are marked as default, the one made last; by name, when made in the same second.
+pub(super) fn newest(api: &Api, (group, plural): (&str, &str), marks: &[&str]) -> Option<Object> {
+    let catalog = api.catalog();
+    let kind = catalog.by_resource(group, "v1", plural)?;
+    let snapshot = api.store.snapshot();
+    let classes = snapshot.range(&kind.prefix, None).map(|entry| feed::object(kind, &entry));
+    let is_default = |class: &Object| {
+        let annotations = class.meta().get("annotations");
+        marks.iter().any(|mark| annotations.get(mark).str() == "true")
+    };
+    classes.filter(is_default).max_by(|a, b| {
+        let created = |class: &Object| class.meta().get("creationTimestamp").str().to_owned();
+        created(a).cmp(&created(b)).then_with(|| b.name().cmp(a.name()))
+    })
 }
 
 /// What is in use is not removed before its last user is gone.

@@ -31,7 +31,8 @@ pub(super) async fn bind(api: &Api, target: &mut Target<'_>, body: Value) -> Res
     if !causes.is_empty() {
         return Err(Status::invalid("", "Binding", target.name, causes));
     }
-    let annotations = body["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
+    let of_body = |field: &str| body["metadata"][field].as_object().cloned().unwrap_or_default();
+    let added = [("annotations", of_body("annotations")), ("labels", of_body("labels"))];
     let uid = body["metadata"]["uid"].as_str().unwrap_or("").to_owned();
     let name = target.name;
     api.system_update(target, |pod| {
@@ -51,8 +52,10 @@ pub(super) async fn bind(api: &Api, target: &mut Target<'_>, body: Value) -> Res
             return conflict(format!("pod {name} has non-empty .spec.schedulingGates"));
         }
         pod["spec"]["nodeName"] = Value::from(node.as_str());
-        for (key, value) in &annotations {
-            pod["metadata"]["annotations"][key] = value.clone();
+        for (field, pairs) in &added {
+            for (key, value) in pairs {
+                pod["metadata"][*field][key] = value.clone();
+            }
         }
         set_condition(pod, "PodScheduled", "True");
         Ok(())

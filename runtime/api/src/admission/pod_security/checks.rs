@@ -535,7 +535,10 @@ mod tests {
                 json!({"containers": [{"name": "a", "livenessProbe": {"httpGet": {"host": "h"}}}]}),
                 "probe or lifecycle host (container \"a\" uses probe or lifecycle host \"h\")",
             ),
-            (one(json!({"privileged": true})), "privileged (container \"a\" must not set securityContext.privileged=true)"),
+            (
+                one(json!({"privileged": true})),
+                "privileged (container \"a\" must not set securityContext.privileged=true)",
+            ),
             (
                 one(json!({"capabilities": {"add": ["NET_RAW", "CHOWN", "BPF"]}})),
                 "non-default capabilities (container \"a\" must not include \"BPF\", \"NET_RAW\" in securityContext.capabilities.add)",

@@ -79,7 +79,8 @@ fn evaluate(
     enforce: bool,
 ) -> Result<(), Status> {
     if !policy.errors.is_empty() {
-        let list: Vec<String> = policy.errors.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let list: Vec<String> =
+            policy.errors.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
         let text = if list.len() == 1 { list.join("") } else { format!("[{}]", list.join(", ")) };
         attributes.annotate(format!("{ANNOTATION}error"), format!("Failed to parse policy: {text}"));
     }
