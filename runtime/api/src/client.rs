@@ -210,7 +210,7 @@ impl Client {
     }
 
     fn target<'a>(&'a self, kind: &'a Arc<Kind>, namespace: &'a str, name: &'a str, sub: Sub) -> Target<'a> {
-        Target::new(&self.user, kind, namespace, name, sub)
+        Target { internal: true, ..Target::new(&self.user, kind, namespace, name, sub) }
     }
 
     // Typed: the same calls with k8s-openapi types; the kind follows from the type.

@@ -45,6 +45,10 @@ const PROJECTED: &[(&str, &str)] = &[
 ];
 
 pub(super) fn mutate(attributes: &mut Attributes<'_, '_>, new: &mut Value) -> Result<(), Status> {
+    // The kubelet of this process labels its node as part of the control plane, which no other may.
+    if attributes.target.internal {
+        return Ok(());
+    }
     let user = attributes.target.user;
     let Some(node) = user.name.strip_prefix("system:node:").filter(|_| user.in_group("system:nodes")) else {
         return Ok(());

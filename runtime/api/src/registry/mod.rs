@@ -44,6 +44,8 @@ pub struct Target<'a> {
     pub name: &'a str,
     pub sub: Sub,
     pub options: Options,
+    /// Asked by a part of this process, which holds no more than it was built to do.
+    pub internal: bool,
     /// Shown to the client as Warning headers.
     pub warnings: Vec<String>,
 }
@@ -51,13 +53,13 @@ pub struct Target<'a> {
 impl<'a> Target<'a> {
     pub(crate) fn new(user: &'a User, kind: &'a Arc<Kind>, namespace: &'a str, name: &'a str, sub: Sub) -> Target<'a> {
         let options = Options::default();
-        Target { user, kind, asked: kind, namespace, name, sub, options, warnings: Vec::new() }
+        Target { user, kind, asked: kind, namespace, name, sub, options, internal: false, warnings: Vec::new() }
     }
 
     /// The same target at another kind or part; its warnings are its own.
     pub(crate) fn at(&self, kind: &'a Arc<Kind>, sub: Sub) -> Target<'a> {
         let target = Target::new(self.user, kind, self.namespace, self.name, sub);
-        Target { options: self.options, asked: self.asked, ..target }
+        Target { options: self.options, asked: self.asked, internal: self.internal, ..target }
     }
 }
 
