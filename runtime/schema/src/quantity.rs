@@ -166,6 +166,10 @@ impl Quantity {
     pub fn milli_value(self) -> i64 {
         self.scaled(-3)
     }
+    /// The nearest double.
+    pub fn approximate(self) -> f64 {
+        self.mantissa as f64 * 10f64.powi(self.scale)
+    }
     fn scaled(self, scale: i32) -> i64 {
         let rounded = self.round_up(scale);
         let value = match u32::try_from(rounded.scale - scale).ok().and_then(|up| 10i128.checked_pow(up)) {
