@@ -1,10 +1,10 @@
 //! What the API server asks of the kubelet: logs, and streaming URLs for exec, attach and port-forward. Messages:
 //! upstream's validateContainerLogStatus and the kubelet server's.
+use crate::spec::ContainerStatus;
 use crate::{Kubelet, logs, pod::Pod};
 use async_channel::Receiver;
 use async_io::Timer;
 use futures_lite::future;
-use k8s_openapi::api::core::v1::ContainerStatus;
 use mote_api::{
     driver::BoxFuture,
     pods::{LogOptions, LogStream, PodBackend, StreamRequest},
@@ -21,7 +21,7 @@ pub struct Backend(pub Arc<Kubelet>);
 impl PodBackend for Backend {
     fn logs(&self, pod: Object, options: LogOptions) -> BoxFuture<'_, Result<LogStream, Status>> {
         Box::pin(async move {
-            let pod = decode(&pod)?;
+            let pod = Pod::decode(&pod);
             let id = log_container(&pod, &options.container, options.previous).map_err(Status::bad_request)?;
             let request = v1::ContainerStatusRequest { container_id: id.clone(), verbose: false };
             let answer = self.0.runtime.container_status(request).await;
@@ -34,7 +34,7 @@ impl PodBackend for Backend {
 
     fn stream_url(&self, pod: Object, request: StreamRequest) -> BoxFuture<'_, Result<String, Status>> {
         Box::pin(async move {
-            let pod = decode(&pod)?;
+            let pod = Pod::decode(&pod);
             let runtime = &self.0.runtime;
             let answer = match request {
                 StreamRequest::Exec { container, command, stdin, stdout, stderr, tty } => {
@@ -59,10 +59,6 @@ impl PodBackend for Backend {
             answer.map(|a| a.url).map_err(|e| Status::internal(e.to_string()))
         })
     }
-}
-
-fn decode(pod: &Object) -> Result<Pod, Status> {
-    Pod::decode(pod).map_err(|e| Status::internal(format!("decoding pod: {e:?}")))
 }
 
 fn find<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {

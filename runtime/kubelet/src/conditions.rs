@@ -1,10 +1,10 @@
 //! The pod conditions that a kubelet owns (upstream's pkg/kubelet/status/generate.go). Pure.
+use crate::spec::{Container, ContainerStatus, PodCondition, PodStatus};
 use crate::{
     pod::{Pod, is_sidecar},
     status::time,
 };
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodCondition, PodStatus};
 
 const OWNED: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
@@ -124,8 +124,7 @@ fn initialized(pod: &Pod, statuses: &[&ContainerStatus], phase: &str) -> Verdict
     // Once a regular container has started, initialization is behind, whatever a sidecar does now.
     let begun = pod.spec.containers.iter().any(|c| {
         let status = statuses.iter().find(|s| s.name == c.name);
-        let ended =
-            |s: &Option<k8s_openapi::api::core::v1::ContainerState>| s.as_ref().is_some_and(|s| s.terminated.is_some());
+        let ended = |s: &Option<crate::spec::ContainerState>| s.as_ref().is_some_and(|s| s.terminated.is_some());
         let running = |s: &ContainerStatus| s.state.as_ref().is_some_and(|s| s.running.is_some());
         status.is_some_and(|s| ended(&s.last_state) || ended(&s.state) || running(s) || s.started == Some(true))
     });

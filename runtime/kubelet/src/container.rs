@@ -1,5 +1,6 @@
 //! One container's start: image, configuration, create, start, postStart. Events, reasons and messages:
 //! upstream's startContainer (pkg/kubelet/kuberuntime/kuberuntime_container.go).
+use crate::spec::Container;
 use crate::{
     Kubelet, dns, env,
     events::Recorder,
@@ -13,7 +14,6 @@ use crate::{
     volumes::{self, Volumes},
 };
 use futures_lite::future;
-use k8s_openapi::api::core::v1::Container;
 use mote_cri::v1;
 use std::{
     io,

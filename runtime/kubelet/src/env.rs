@@ -3,15 +3,12 @@
 pub mod fields;
 mod file;
 
+use crate::spec::{Container, EnvVarSource};
 use crate::{
     pod::Pod,
     volumes::{self, Volumes},
 };
 use fields::Node;
-use k8s_openapi::{
-    ByteString,
-    api::core::v1::{Container, EnvVarSource},
-};
 use mote_api::Client;
 use mote_schema::{Object, Ref, Status, status::go_quote};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -166,7 +163,7 @@ fn find(get: &Get<'_>, plural: &str, name: &str, optional: Option<bool>) -> Resu
 /// A value of `data`: text in ConfigMaps, base64 in Secrets. Go passes bytes on as they are; what is not UTF-8 cannot be.
 fn text(plural: &str, value: Ref<'_>) -> String {
     match plural {
-        "secrets" => String::from_utf8_lossy(&value.decode::<ByteString>().unwrap_or_default().0).into_owned(),
+        "secrets" => String::from_utf8_lossy(&crate::base64_decode(value.str()).unwrap_or_default()).into_owned(),
         _ => value.str().to_owned(),
     }
 }

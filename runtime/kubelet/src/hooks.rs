@@ -1,7 +1,7 @@
 //! Lifecycle hooks: postStart and preStop (upstream's pkg/kubelet/lifecycle/handlers.go).
+use crate::spec::{Container, LifecycleHandler};
 use crate::{http, pod::Pod};
 use async_io::Timer;
-use k8s_openapi::api::core::v1::{Container, LifecycleHandler};
 use mote_cri::{Runtime, v1::ExecSyncRequest};
 use std::time::Duration;
 

@@ -1,13 +1,10 @@
 //! The small HTTP client of probes and hooks: one GET, no redirects followed off the host, a bounded body.
+use crate::spec::{Container, HTTPGetAction, HTTPHeader, IntOrString};
 use async_io::{Async, Timer};
 use bytes::Bytes;
 use futures_lite::future;
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
-use k8s_openapi::{
-    api::core::v1::{Container, HTTPGetAction, HTTPHeader},
-    apimachinery::pkg::util::intstr::IntOrString,
-};
 use smol_hyper::rt::FuturesIo;
 use std::{
     net::{IpAddr, SocketAddr, TcpStream},

@@ -1,5 +1,6 @@
 //! Images: names, pull policy, credentials from pull secrets, pulling with back-off, and who the image runs as.
 //! Reasons, events and messages: upstream's pkg/kubelet/images/image_manager.go.
+use crate::spec::Container;
 use crate::{
     backoff::{Backoff, CONTAINER_INITIAL, CONTAINER_MAX, go_duration},
     events::Recorder,
@@ -8,7 +9,6 @@ use crate::{
     state::lock,
 };
 use async_lock::Semaphore;
-use k8s_openapi::api::core::v1::Container;
 use mote_api::Client;
 use mote_cri::{
     Error, Runtime,

@@ -1,5 +1,6 @@
 //! Stopping containers and pods within their grace: preStop, then the runtime's stop signal, then its kill. Every
 //! step is done even when one fails; what failed is logged and found again at the next reconcile.
+use crate::spec::Container;
 use crate::{
     Kubelet,
     events::Recorder,
@@ -10,7 +11,6 @@ use crate::{
 };
 use async_io::Timer;
 use futures_lite::future;
-use k8s_openapi::api::core::v1::Container;
 use mote_cri::v1;
 use mote_schema::Order as _;
 use std::{

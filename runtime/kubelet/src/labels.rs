@@ -2,7 +2,7 @@
 //! upstream's (pkg/kubelet/kuberuntime/labels.go, pkg/kubelet/types/labels.go), so that `crictl` and log collectors
 //! understand them.
 use crate::pod::Pod;
-use k8s_openapi::api::core::v1::Container;
+use crate::spec::Container;
 use mote_cri::v1::Map;
 
 pub const POD_NAME: &str = "io.kubernetes.pod.name";

@@ -31,6 +31,7 @@ mod resources;
 mod rotation;
 mod sandbox;
 mod security;
+mod spec;
 mod state;
 mod status;
 mod volumes;

@@ -1,11 +1,11 @@
 //! What to do with a pod that should run, given what the runtime holds and what the probes found: the rules of
 //! upstream's computePodActions (pkg/kubelet/kuberuntime/kuberuntime_manager.go). Pure.
+use crate::spec::Container;
 use crate::{
     labels,
     pod::{Pod, Role, is_sidecar, restarts_after},
     state::{Container as Found, PodState, State},
 };
-use k8s_openapi::api::core::v1::Container;
 
 /// A probe's standing with one container; None: no such probe, or no result yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

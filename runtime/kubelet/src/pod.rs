@@ -1,8 +1,8 @@
 //! A pod as the kubelet sees it: its object, with spec and status decoded once per reconcile, and the questions
 //! that many parts ask of it. No I/O.
+use crate::spec::{Container, Field as _, PodSpec, PodStatus};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, PodSpec, PodStatus};
-use mote_schema::{Object, doc::DocError};
+use mote_schema::Object;
 use std::collections::BTreeMap;
 
 pub struct Pod {
@@ -43,16 +43,15 @@ impl Role {
 }
 
 impl Pod {
-    pub fn decode(object: &Object) -> Result<Pod, DocError> {
+    pub fn decode(object: &Object) -> Pod {
         let meta = object.meta();
         let map = |name| meta.get(name).entries().map(|(k, v)| (k.to_owned(), v.str().to_owned())).collect();
-        let spec: PodSpec = object.root().get("spec").decode()?;
-        let status = object.root().get("status");
-        let ephemeral = spec.ephemeral_containers.iter().flatten().filter_map(|e| {
-            let container = serde_json::to_value(e).ok().and_then(|v| serde_json::from_value(v).ok())?;
-            Some((container, e.target_container_name.clone().filter(|n| !n.is_empty())))
+        let (spec, status) = (object.root().get("spec"), object.root().get("status"));
+        let ephemeral = spec.get("ephemeralContainers").items().filter_map(|container| {
+            let target = container.get("targetContainerName").as_str().filter(|name| !name.is_empty());
+            Some((Container::read(container)?, target.map(str::to_owned)))
         });
-        Ok(Pod {
+        Pod {
             namespace: object.namespace().into(),
             name: object.name().into(),
             uid: object.uid().into(),
@@ -62,10 +61,10 @@ impl Pod {
             deletion: meta.get("deletionTimestamp").as_str().and_then(|t| t.parse().ok()),
             deletion_grace_seconds: meta.get("deletionGracePeriodSeconds").as_i64(),
             ephemeral: ephemeral.collect(),
-            status: if status.exists() { status.decode()? } else { PodStatus::default() },
+            status: PodStatus::read(status).unwrap_or_default(),
             object: object.clone(),
-            spec,
-        })
+            spec: PodSpec::read(spec).unwrap_or_default(),
+        }
     }
 
     /// `name_namespace(uid)`: how upstream's messages name a pod.

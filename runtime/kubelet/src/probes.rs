@@ -1,5 +1,6 @@
 //! Probes: one task per container and probe, alive as long as that container runs. Rules and texts: upstream's
 //! pkg/kubelet/prober and pkg/probe. The count of results is a pure `Tally`.
+use crate::spec::{Container, GRPCAction, Probe};
 use crate::{
     backoff::go_duration,
     events::Recorder,
@@ -10,7 +11,6 @@ use crate::{
 };
 use async_io::Timer;
 use event_listener::Event;
-use k8s_openapi::api::core::v1::{Container, GRPCAction, Probe};
 use mote_api::Client;
 use mote_cri::{Code, Runtime, Serving, check_health, v1::ExecSyncRequest};
 use std::{

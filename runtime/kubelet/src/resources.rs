@@ -1,10 +1,7 @@
 //! Requests and limits as numbers: quantities, QoS class, and what the kernel is told (CPU shares and quota, memory
 //! limit, OOM score). Pure. Rules and constants: upstream's pkg/kubelet/cm/helpers_linux.go and pkg/kubelet/qos.
 use crate::pod::{Pod, is_sidecar};
-use k8s_openapi::{
-    api::core::v1::{Container, ResourceRequirements},
-    apimachinery::pkg::api::resource::Quantity,
-};
+use crate::spec::{Container, Quantity, ResourceRequirements};
 use mote_cri::v1::{HugepageLimit, LinuxContainerResources};
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Security contexts: the pod's and the container's merged, as the runtime wants them. Pure. Upstream:
 //! pkg/securitycontext/util.go and pkg/kubelet/kuberuntime/security_context*.go.
 use crate::pod::Pod;
-use k8s_openapi::api::core::v1::{Container, SeccompProfile, SecurityContext};
+use crate::spec::{Container, SeccompProfile, SecurityContext};
 use mote_cri::v1::{
     Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceOption,
     SecurityProfile, namespace_mode, profile_type,

@@ -1,6 +1,10 @@
 //! A pod's status from its spec, what the runtime holds, why containers wait, and what probes found. Pure: the same
 //! input gives the same status, so that an unchanged pod writes nothing. Conditions are in `conditions`.
 //! Upstream: generateAPIPodStatus and what it calls (pkg/kubelet/kubelet_pods.go).
+use crate::spec::{
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    ContainerUser, HostIP, LinuxContainerUser, PodIP, PodStatus, Time, VolumeMountStatus,
+};
 use crate::{
     conditions,
     images::Failure,
@@ -10,13 +14,6 @@ use crate::{
     state::{self, PodState, State},
 };
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::{
-        Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-        ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, PodIP, PodStatus, VolumeMountStatus,
-    },
-    apimachinery::pkg::apis::meta::v1::Time,
-};
 use mote_schema::Order as _;
 use std::collections::{BTreeMap, HashMap};
 

@@ -152,7 +152,7 @@ fn restarted_container_remembers_its_last_end() {
 fn unchanged_input_gives_the_stored_status() {
     let mut c = case(one("Always"), vec![found("a", State::Running, 0)]);
     let first = run(&c);
-    c.old = serde_json::to_value(&first).unwrap();
+    c.old = crate::spec::Field::write(&first).unwrap();
     assert_eq!(run(&c), first);
     assert_eq!(first.pod_ip.as_deref(), Some("10.0.0.5"));
     assert_eq!(first.qos_class.as_deref(), Some("BestEffort"));

@@ -3,6 +3,7 @@
 mod act;
 mod probing;
 
+use crate::spec::{Container, ContainerStatus};
 use crate::{
     Kubelet, admit,
     backoff::{Backoff, CONTAINER_INITIAL, CONTAINER_MAX, go_duration},
@@ -15,6 +16,7 @@ use crate::{
     pod::{Pod, Role, is_sidecar},
     probes::{Job, Shared, Type, Verdict},
     resources, sandbox,
+    spec::{Field as _, PodStatus},
     state::{self, PodState, State, lock},
     status,
     volumes::{self, Volumes},
@@ -22,13 +24,11 @@ use crate::{
 use async_executor::Task;
 use event_listener::Event;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ContainerStatus};
 use mote_api::{
     DeleteOptions, Object, Sub,
     driver::{Error, Key, Next},
 };
 use mote_cri::v1;
-use mote_schema::Status;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
@@ -124,8 +124,7 @@ impl Kubelet {
             lock(&self.workers).remove(key);
             return Ok(Next::Done);
         };
-        let pod =
-            Pod::decode(&object).map_err(|e| Error::Api(Status::internal(format!("decoding pod {key}: {e:?}"))))?;
+        let pod = Pod::decode(&object);
         let pod = Arc::new(pod);
         {
             let mut memory = lock(&worker.memory);
@@ -302,8 +301,7 @@ impl Kubelet {
             Err(e) if e.is_not_found() => return Ok(()),
             Err(e) => return Err(e.into()),
         };
-        let pod =
-            Pod::decode(&object).map_err(|e| Error::Api(Status::internal(format!("decoding pod {key}: {e:?}"))))?;
+        let pod = Pod::decode(&object);
         let status = {
             let memory = lock(&worker.memory);
             let probed = |spec: &Container, found: &state::Container| memory.ready(spec, &found.id);
@@ -323,7 +321,16 @@ impl Kubelet {
             return Ok(());
         }
         let mut value = object.to_value();
-        value["status"] = serde_json::to_value(&status).map_err(|e| Error::Other(format!("encoding a status: {e}")))?;
+        // What others say in the status stays.
+        let mut written = object.root().get("status").to_value();
+        for name in PodStatus::NAMES {
+            drop(written.as_object_mut().map(|fields| fields.remove(*name)));
+        }
+        match (written.as_object_mut(), status.write()) {
+            (Some(fields), Some(serde_json::Value::Object(new))) => fields.extend(new),
+            (_, new) => written = new.unwrap_or_default(),
+        }
+        value["status"] = written;
         match self.client.update_value(&self.pods, Sub::Status, value).await {
             Err(e) if e.is_not_found() => Ok(()),
             outcome => outcome.map(|_| ()).map_err(Error::Api),

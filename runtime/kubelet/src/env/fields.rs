@@ -1,7 +1,7 @@
 //! The downward API: fields of the pod and resources of its containers as text, for environment and volumes.
 //! Pure. Texts of errors: upstream's pkg/fieldpath, pkg/apis/core/pods and pkg/api/v1/resource.
 use crate::pod::Pod;
-use k8s_openapi::api::core::v1::{Container, ObjectFieldSelector, ResourceFieldSelector, ResourceRequirements};
+use crate::spec::{Container, ObjectFieldSelector, ResourceFieldSelector, ResourceRequirements};
 use mote_schema::{quantity::Quantity, status::go_quote, validate};
 use std::collections::BTreeMap;
 
@@ -191,10 +191,9 @@ mod tests {
             ("b", "limits.memory", Some("1Gi"), "1"),
             ("b", "limits.hugepages-2Mi", None, "0"),
         ] {
-            let selector: ResourceFieldSelector = serde_json::from_value(
+            let selector: ResourceFieldSelector = crate::fixture::read(
                 json!({"containerName": container, "resource": resource, "divisor": divisor.unwrap_or("0")}),
-            )
-            .unwrap();
+            );
             let read = super::resource(&pod, None, &allocatable, &selector);
             assert_eq!(read.as_deref(), Ok(expected), "{container} {resource}");
         }

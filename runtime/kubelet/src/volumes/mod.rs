@@ -12,8 +12,8 @@ mod subpath;
 mod token;
 mod writer;
 
+use crate::spec::{Container, EmptyDirVolumeSource, Volume, VolumeMount};
 use crate::{env, pod::Pod};
-use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Volume, VolumeMount};
 use mote_api::{Change, Client};
 use mote_cri::v1::{Mount, mount_propagation};
 use mote_schema::Order as _;

@@ -4,11 +4,8 @@ use super::{
     token::{self, Token},
     writer::{File, Files},
 };
+use crate::spec::{DownwardAPIVolumeFile, KeyToPath, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume};
 use crate::{env::fields, pod::Pod};
-use k8s_openapi::{
-    ByteString,
-    api::core::v1::{DownwardAPIVolumeFile, KeyToPath, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume},
-};
 use mote_schema::{Object, Ref, Status, selector::LabelSelector};
 
 /// Where the parts come from; the tests have a source of their own.
@@ -83,7 +80,7 @@ fn keys(
     };
     let root = object.as_ref().map_or(Ref::absent(), Object::root);
     let is_secret = plural == "secrets";
-    let bytes = |value: Ref<'_>| value.decode::<ByteString>().unwrap_or_default().0;
+    let bytes = |value: Ref<'_>| crate::base64_decode(value.str()).unwrap_or_default();
     let plain = |value: Ref<'_>| if is_secret { bytes(value) } else { value.str().as_bytes().to_vec() };
     let Some(items) = items.as_ref().filter(|items| !items.is_empty()) else {
         for (key, value) in root.get("data").entries() {
@@ -168,7 +165,7 @@ fn projected(
                 None => Err("failed to fetch token: it was not asked for".into()),
             }
         } else if let Some(bundle) = &source.cluster_trust_bundle {
-            let selector = LabelSelector::from_typed(bundle.label_selector.as_ref());
+            let selector = bundle.label_selector.clone().map_or(Ok(None), |selector| selector.0);
             let optional = bundle.optional == Some(true);
             selector
                 .and_then(|selector| {

@@ -91,7 +91,7 @@ fn memory_is_bounded_by_the_smallest_limit() {
             None => json!({"name": "c"}),
         };
         let pod = fixture::pod(json!({"containers": limits.iter().map(container).collect::<Vec<_>>()}));
-        let source: EmptyDirVolumeSource = serde_json::from_value(source).unwrap();
+        let source: EmptyDirVolumeSource = crate::fixture::read(source);
         let size = tmpfs_size(&pod, &source, &allocatable);
         assert_eq!(size, expected.map(|size| size.map(str::to_owned)).map_err(str::to_owned));
     };

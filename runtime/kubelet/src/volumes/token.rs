@@ -1,9 +1,8 @@
 //! Service account tokens in volumes: asked for once, then read back from the volume until most of their time is over,
 //! also across restarts of this process. Rules: upstream's pkg/kubelet/token/token_manager.go.
 use crate::pod::Pod;
-use k8s_openapi::{ByteString, api::core::v1::ServiceAccountTokenProjection};
+use crate::spec::ServiceAccountTokenProjection;
 use mote_api::Client;
-use serde::{Deserialize, de::IntoDeserializer};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -55,8 +54,7 @@ fn claims(jwt: &str) -> Option<Value> {
     while standard.len() % 4 != 0 {
         standard.push('=');
     }
-    let text: serde::de::value::StrDeserializer<'_, serde::de::value::Error> = standard.as_str().into_deserializer();
-    serde_json::from_slice(&ByteString::deserialize(text).ok()?.0).ok()
+    serde_json::from_slice(&crate::base64_decode(&standard)?).ok()
 }
 
 pub async fn request(
