@@ -75,6 +75,9 @@ pub(crate) fn object(kind: &Arc<Kind>, entry: &Entry) -> Object {
 
 /// A stored object as `kind` shows it: the same bytes, but for the few kinds that are stored as another version.
 pub(crate) fn view(kind: &Arc<Kind>, stored: Object) -> Object {
+    if kind.is_custom() {
+        return crate::custom::convert::view(kind, stored);
+    }
     if !convert::is_needed(kind) {
         return Object { kind: kind.clone(), ..stored };
     }

@@ -11,6 +11,7 @@ pub mod bootstrap;
 pub mod certs;
 pub mod client;
 mod clock;
+mod custom;
 pub mod dial;
 pub mod discovery;
 pub mod driver;

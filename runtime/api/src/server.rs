@@ -39,6 +39,7 @@ pub struct Api {
     /// Cluster addresses and node ports of Services that are being written.
     pub(crate) reservations: crate::behavior::Reservations,
     pub(crate) quota_locks: crate::admission::QuotaLocks,
+    pub(crate) definitions: crate::custom::Definitions,
     catalog: RwLock<Arc<Catalog>>,
     pods: OnceLock<Arc<dyn PodBackend>>,
     security: OnceLock<Security>,
@@ -62,6 +63,7 @@ impl Api {
             feed: Feed::new(),
             reservations: crate::behavior::Reservations::default(),
             quota_locks: crate::admission::QuotaLocks::new(),
+            definitions: Default::default(),
             catalog: RwLock::new(Arc::new(Catalog::builtin())),
             pods: OnceLock::new(),
             security: OnceLock::new(),
@@ -124,6 +126,10 @@ impl Api {
 
     pub fn catalog(&self) -> Arc<Catalog> {
         self.catalog.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    pub(crate) fn set_catalog(&self, catalog: Arc<Catalog>) {
+        *self.catalog.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = catalog;
     }
 
     /// The kind as whose version this one's objects are stored: itself, but for a few.

@@ -54,6 +54,7 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
     executor.spawn(certificates.clone().keep_fresh()).detach();
 
     let api = Api::new(store, executor.clone(), config.settings);
+    crate::custom::refresh(&api);
     // The server lives as long as the process: its parts may hold each other.
     let lookup = {
         let api = api.clone();
@@ -98,6 +99,7 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
     let aggregator = "system:serviceaccount:kube-system:clusterrole-aggregation-controller";
     let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
     driver::start(&client, Arc::new(Aggregation::new(client.as_user(aggregator, &groups), authorizer)));
+    crate::custom::start(&client);
     bootstrapped.store(true, Ordering::Release);
     Ok(Running { api, server, certificates, health, metrics })
 }

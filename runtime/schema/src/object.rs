@@ -52,6 +52,8 @@ impl Object {
 
     /// Lays what the Doc does not hold over it. An object that was never stored (revision 0) has no resourceVersion.
     fn filled(&self, envelope: bool, read: &mut dyn FnMut(Node<'_>)) {
+        // Items of custom kinds say what they are, and their Docs say what they are stored as.
+        let envelope = envelope || self.kind.is_custom();
         let (api_version, version) = (self.kind.api_version(), self.revision.to_string());
         let version = [("resourceVersion", Node::Str(&version))];
         let metadata = Overlay { base: self.meta(), over: if self.revision == 0 { &[] } else { &version } };

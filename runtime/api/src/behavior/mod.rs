@@ -12,6 +12,7 @@ pub(crate) use scale::{read as read_scale, write as write_scale};
 
 use crate::{
     admission::{self, ObjectKind, Operation},
+    custom,
     registry::{Beside, Target},
     server::Api,
 };
@@ -127,6 +128,7 @@ pub(crate) fn returns_deleted(kind: &Kind) -> bool {
 pub(crate) fn supports_field(kind: &Kind, path: &str) -> bool {
     path == "metadata.name"
         || path == "metadata.namespace" && kind.namespaced
+        || kind.custom.as_ref().is_some_and(|custom| custom.selectable.iter().any(|known| **known == *path))
         || FIELD_LABELS.iter().any(|(group, plural, paths)| is(kind, group, plural) && paths.contains(&path))
 }
 
@@ -160,7 +162,15 @@ pub(crate) fn is_held(kind: &Kind, object: &Value) -> bool {
     is(kind, "", "namespaces") && namespace::is_held(object)
 }
 
+/// What the first DELETE of an object adds to its finalizers.
+pub(crate) fn cleanup_finalizer(kind: &Kind) -> Option<&'static str> {
+    is(kind, custom::GROUP, custom::PLURAL).then_some(custom::FINALIZER)
+}
+
 pub(crate) fn begin_deletion(kind: &Kind, object: &mut Value) {
+    if is(kind, custom::GROUP, custom::PLURAL) {
+        custom::begin_deletion(object);
+    }
     if is(kind, "", "namespaces") {
         namespace::begin_deletion(object);
     }

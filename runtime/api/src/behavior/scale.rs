@@ -10,6 +10,9 @@ pub(crate) fn read(object: &Object) -> Result<Value, Status> {
     let scale = object.kind.scale.as_ref().ok_or_else(missing)?;
     let root = object.root();
     let meta = object.meta();
+    if object.kind.is_custom() && !root.at(&scale.spec_replicas).exists() {
+        return Err(Status::internal(format!("the spec replicas field \".{}\" does not exist", scale.spec_replicas)));
+    }
     let selector = root.at(&scale.selector);
     let mut status = json!({"replicas": root.at(&scale.status_replicas).as_i64().unwrap_or(0)});
     let text = selector_text(selector);
@@ -44,6 +47,21 @@ fn selector_text(selector: Ref<'_>) -> String {
     pairs.join(",")
 }
 
+/// What is on the way is an object, or becomes one.
+fn set(object: &mut Value, path: &str, value: Value) -> Result<(), String> {
+    let mut place = object;
+    for name in path.split('.') {
+        if place.is_null() {
+            *place = json!({});
+        }
+        let map =
+            place.as_object_mut().ok_or_else(|| format!("value cannot be set because .{path} leads through no map"))?;
+        place = map.entry(name).or_insert(Value::Null);
+    }
+    *place = value;
+    Ok(())
+}
+
 /// Writes a Scale's replicas to its object; the answer is the new Scale.
 pub(crate) async fn write(api: &Api, target: &mut Target<'_>, wanted: Value) -> Result<Value, Status> {
     let path = match &target.kind.scale {
@@ -67,11 +85,7 @@ pub(crate) async fn write(api: &Api, target: &mut Target<'_>, wanted: Value) -> 
                 return Err(target.not_found());
             }
             let mut new = old.clone();
-            let mut place = &mut new;
-            for segment in path.split('.') {
-                place = &mut place[segment];
-            }
-            *place = Value::from(replicas);
+            set(&mut new, &path, Value::from(replicas)).map_err(Status::internal)?;
             match (new["metadata"].as_object_mut(), version.as_str()) {
                 (Some(metadata), "") => drop(metadata.remove("resourceVersion")),
                 (Some(metadata), version) => drop(metadata.insert("resourceVersion".into(), Value::from(version))),

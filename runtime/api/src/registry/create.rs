@@ -48,6 +48,7 @@ impl Api {
             _ => String::new(),
         };
         defaults::apply(target.kind, &mut value);
+        crate::custom::before_create(target, &value)?;
         admission::mutate(self, target, None, &mut value).await?;
         // What admission added has defaults of its own.
         defaults::apply(target.kind, &mut value);
@@ -84,19 +85,20 @@ impl Api {
         if !causes.is_empty() {
             return Err(Status::invalid(&target.kind.group, &target.kind.kind, &name, causes));
         }
+        target.warnings.extend(crate::custom::warnings(target.kind, &object, None));
         admission::validate(self, target, None, &object, &mut beside).await?;
-        let doc = Api::encode(object)?;
+        let encoded = self.encoded(target.kind, object).await?;
         let key = target.key(&name);
         if target.options.dry_run {
             if self.store.snapshot().get(&key).is_some() {
                 return Err(Status::already_exists(&target.kind.group, &target.kind.plural, &name));
             }
-            return Ok(Object { kind: target.kind.clone(), doc, revision: 0 });
+            return Ok(Object { kind: target.kind.clone(), doc: encoded.shown, revision: 0 });
         }
         if target.kind.prefix == "events/" {
             beside.writes.extend(self.events.admit(&key).into_iter().map(|key| Write::Delete(key.into())));
         }
-        self.put(target, key.clone(), Precondition::Absent, doc, beside).await.map_err(|error| match error {
+        self.put(target, key.clone(), Precondition::Absent, encoded, beside).await.map_err(|error| match error {
             Error::Precondition { key: which, .. } if which == key => {
                 Status::already_exists(&target.kind.group, &target.kind.plural, &name)
             }

@@ -37,7 +37,7 @@ impl Api {
 
     async fn delete_stored(&self, target: &mut Target<'_>, options: &DeleteOptions) -> Result<Deleted, Status> {
         for _ in 0..MAX_TRIES {
-            let current = self.get(target.kind, target.namespace, target.name)?;
+            let current = self.current(target.kind, target.namespace, target.name).await?;
             self.check_preconditions(target, &current, options)?;
             let old = current.to_value();
             admission::delete(self, target, &old, options).await?;
@@ -59,7 +59,8 @@ impl Api {
                     done.map(|revision| Deleted::Gone(Object { revision, ..current.clone() }))
                 }
                 Step::Mark(value) => {
-                    self.put(target, key, condition, Api::encode(value)?, Beside::default()).await.map(Deleted::Pending)
+                    let encoded = self.encoded(target.kind, value).await?;
+                    self.put(target, key, condition, encoded, Beside::default()).await.map(Deleted::Pending)
                 }
             };
             match result {
@@ -155,7 +156,10 @@ fn plan(target: &Target<'_>, old: &Value, options: &DeleteOptions) -> Result<Ste
         }
         grace = Some(seconds);
     }
-    let finalizers = finalizers_for(&new, options);
+    let finalizers = match behavior::cleanup_finalizer(target.kind).filter(|_| !deleting) {
+        Some(finalizer) => finalizers_with(&new, finalizer),
+        None => finalizers_for(&new, options),
+    };
     let pending = !finalizers.is_empty() || behavior::is_held(target.kind, &new);
     let metadata = meta::metadata(&mut new)?;
     if finalizers.is_empty() {
@@ -185,6 +189,14 @@ fn mark(value: &mut Value, at: Timestamp, grace_seconds: i64) -> Result<(), Stat
         metadata.insert("generation".into(), Value::from(generation + 1));
     }
     Ok(())
+}
+
+fn finalizers_with(value: &Value, finalizer: &str) -> Vec<String> {
+    let mut finalizers = finalizers_for(value, &DeleteOptions::default());
+    if !finalizers.iter().any(|known| known == finalizer) {
+        finalizers.push(finalizer.into());
+    }
+    finalizers
 }
 
 /// deletionFinalizersForGarbageCollection

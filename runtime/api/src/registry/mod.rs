@@ -9,7 +9,7 @@ mod meta;
 mod patch;
 mod update;
 
-use crate::{Sub, feed, http::User, server::Api};
+use crate::{Sub, custom::convert::Encoded, feed, http::User, server::Api};
 use mote_schema::{Doc, Kind, Object, Status};
 use mote_store::{Class, Error, Key, Precondition, Transaction, Write};
 use serde_json::Value;
@@ -148,13 +148,13 @@ impl Api {
         target: &Target<'_>,
         key: Key,
         condition: Precondition,
-        doc: Doc,
+        encoded: Encoded,
         beside: Beside,
     ) -> Result<Object, Error> {
-        let write = Write::Put(key.clone(), doc.bytes().clone());
+        let write = Write::Put(key.clone(), encoded.stored.bytes().clone());
         let class = crate::server::write_class(target.kind, target.sub);
         let revision = self.commit(target.kind, class, (key, condition), write, beside).await?;
-        Ok(Object { kind: target.kind.clone(), doc, revision })
+        Ok(Object { kind: target.kind.clone(), doc: encoded.shown, revision })
     }
 
     /// Takes an object away, and what it held.
@@ -187,6 +187,9 @@ impl Api {
             && let Ok(security) = self.security()
         {
             security.authorizer.invalidate();
+        }
+        if kind.group == crate::custom::GROUP {
+            crate::custom::refresh(self);
         }
         Ok(revision)
     }

@@ -67,7 +67,7 @@ impl Api {
 
     async fn update_stored(&self, target: &mut Target<'_>, change: &mut Change<'_>) -> Result<Object, Status> {
         for _ in 0..MAX_TRIES {
-            let current = match self.get(target.kind, target.namespace, target.name) {
+            let current = match self.current(target.kind, target.namespace, target.name).await {
                 Ok(current) => current,
                 Err(_) if target.sub == Sub::Main && behavior::creates_on_update(target.kind) => {
                     let new = change(&Value::Null, target)?;
@@ -134,23 +134,26 @@ impl Api {
         if !causes.is_empty() {
             return Err(Status::invalid(&target.kind.group, &target.kind.kind, target.name, causes));
         }
+        if target.sub == Sub::Main {
+            target.warnings.extend(crate::custom::warnings(target.kind, &new, Some(old)));
+        }
         admission::validate(self, target, Some(old), &new, &mut beside).await?;
         let ends = behavior::ends_with_update(target.kind, &new);
-        let doc = Api::encode(new)?;
-        if doc == current.doc && !ends {
+        let encoded = self.encoded(target.kind, new).await?;
+        if encoded.shown == current.doc && !ends {
             return Ok(Some(current.clone()));
         }
         if target.options.dry_run {
-            return Ok(Some(Object { kind: target.kind.clone(), doc, revision: current.revision }));
+            return Ok(Some(Object { kind: target.kind.clone(), doc: encoded.shown, revision: current.revision }));
         }
         let key = target.key(target.name);
         let condition = Precondition::Modified(current.revision);
         let result = if ends {
             behavior::release(self, target, old, &mut beside);
             let removed = self.remove(target, key.clone(), condition, beside).await;
-            removed.map(|revision| Object { kind: target.kind.clone(), doc, revision })
+            removed.map(|revision| Object { kind: target.kind.clone(), doc: encoded.shown, revision })
         } else {
-            self.put(target, key.clone(), condition, doc, beside).await
+            self.put(target, key.clone(), condition, encoded, beside).await
         };
         match result {
             Ok(object) => Ok(Some(object)),
@@ -172,15 +175,15 @@ impl Api {
         mut change: impl FnMut(&mut Value) -> Result<(), Status>,
     ) -> Result<Object, Status> {
         for _ in 0..MAX_TRIES {
-            let current = self.get(target.kind, target.namespace, target.name)?;
+            let current = self.current(target.kind, target.namespace, target.name).await?;
             let mut new = current.to_value();
             change(&mut new)?;
-            let doc = Api::encode(new)?;
-            if doc == current.doc || target.options.dry_run {
+            let encoded = self.encoded(target.kind, new).await?;
+            if encoded.shown == current.doc || target.options.dry_run {
                 return Ok(current);
             }
             let condition = Precondition::Modified(current.revision);
-            match self.put(target, target.key(target.name), condition, doc, Beside::default()).await {
+            match self.put(target, target.key(target.name), condition, encoded, Beside::default()).await {
                 Ok(object) => return Ok(object),
                 Err(Error::Precondition { .. }) => continue,
                 Err(other) => return Err(storage_error(other)),

@@ -21,11 +21,11 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 const TOO_OLD: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
 
-pub(crate) fn get(api: &Api, kind: &Arc<Kind>, request: &Request) -> Result<Response, Status> {
+pub(crate) async fn get(api: &Api, kind: &Arc<Kind>, request: &Request) -> Result<Response, Status> {
     let form = media::negotiate(request.header(http::header::ACCEPT))?;
     let options = ListOptions::parse(&request.query, kind, "")?;
     fresh_enough(api, options.revision)?;
-    let object = api.get(kind, &request.info.namespace, &request.info.name)?;
+    let object = api.current(kind, &request.info.namespace, &request.info.name).await?;
     media::respond(200, &object, form)
 }
 
@@ -80,7 +80,7 @@ struct Page {
     remaining: Option<usize>,
 }
 
-pub(crate) fn list(api: &Api, kind: &Arc<Kind>, request: &Request) -> Result<Response, Status> {
+pub(crate) async fn list(api: &Api, kind: &Arc<Kind>, request: &Request) -> Result<Response, Status> {
     let form = media::negotiate(request.header(http::header::ACCEPT))?;
     let options = ListOptions::parse(&request.query, kind, &request.info.name)?;
     let prefix = api.list_prefix(kind, &request.info.namespace);
@@ -92,7 +92,8 @@ pub(crate) fn list(api: &Api, kind: &Arc<Kind>, request: &Request) -> Result<Res
     if let Some(remaining) = page.remaining {
         metadata["remainingItemCount"] = Value::from(remaining);
     }
-    encode(kind, page.objects, metadata, form, request)
+    let objects = crate::custom::convert::entries(api, kind, page.objects).await?;
+    encode(kind, objects, metadata, form, request)
 }
 
 fn page(api: &Api, kind: &Arc<Kind>, prefix: &str, options: &ListOptions) -> Result<Page, Status> {
@@ -176,7 +177,7 @@ fn encode(
         }
         Shape::Object if form.yaml => {
             let items: Vec<Value> = entries.iter().map(|entry| feed::object(kind, entry).to_value()).collect();
-            let list = json!({"kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(), "metadata": metadata, "items": items});
+            let list = json!({"kind": kind.list_kind.to_string(), "apiVersion": kind.api_version(), "metadata": metadata, "items": items});
             media::document(200, &list, form)
         }
         shape => Ok(stream_json(kind.clone(), entries, metadata, shape)),
@@ -187,7 +188,7 @@ fn encode(
 fn stream_json(kind: Arc<Kind>, entries: Vec<Entry>, metadata: Value, shape: Shape) -> Response {
     let (list_kind, version) = match shape {
         Shape::Metadata => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
-        _ => (format!("{}List", kind.kind), kind.api_version()),
+        _ => (kind.list_kind.to_string(), kind.api_version()),
     };
     let head = format!(
         "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{metadata},\"items\":[",

@@ -50,6 +50,19 @@ impl Rest {
         if kind.virtual_kind {
             return reviews::answer(&self.api, &kind, request).await;
         }
+        let warning = kind.custom.as_ref().and_then(|custom| custom.warning.clone());
+        let response = self.resource(kind, request).await;
+        match warning {
+            None => response,
+            Some(warning) => {
+                let response = response.unwrap_or_else(|status| Response::error(&status));
+                Ok(write::warn(response, &[warning.into()]))
+            }
+        }
+    }
+
+    async fn resource(&self, kind: Arc<Kind>, request: Request) -> Result<Response, Status> {
+        let info = &request.info;
         match info.subresource.as_str() {
             "" | "status" | "finalize" | "approval" | "ephemeralcontainers" | "resize" => {
                 self.plain(kind, request).await
@@ -71,8 +84,8 @@ impl Rest {
         let main = sub == crate::Sub::Main;
         let named = !request.info.name.is_empty();
         match request.info.verb.as_str() {
-            "get" => list::get(&self.api, &kind, &request),
-            "list" if main => list::list(&self.api, &kind, &request),
+            "get" => list::get(&self.api, &kind, &request).await,
+            "list" if main => list::list(&self.api, &kind, &request).await,
             "watch" if main => watch::watch(&self.api, &kind, &request),
             "update" | "patch" if !named => Err(no_method()),
             "create" if named => Err(no_method()),

@@ -6,7 +6,9 @@ use super::{
     options::{Filter, ListOptions},
 };
 use crate::{
-    Object, feed,
+    Object,
+    custom::convert,
+    feed,
     http::{Request, Response},
     registry::random,
     server::Api,
@@ -26,10 +28,13 @@ use std::{
 const MIN_TIMEOUT_SECONDS: u64 = 1800;
 /// How often a client that allows bookmarks gets one (the watch cache's period).
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
+/// Initial objects taken from the store at a time.
+const BATCH: usize = 100;
 /// Initial events are encoded in chunks of about this size.
 const CHUNK_BYTES: usize = 64 * 1024;
 
 struct Watch {
+    api: Arc<Api>,
     kind: Arc<Kind>,
     filter: Filter,
     form: Form,
@@ -85,6 +90,7 @@ pub(crate) fn watch(api: &Arc<Api>, kind: &Arc<Kind>, request: &Request) -> Resu
         Err(error) => return Err(crate::registry::storage_error(error)),
     };
     let watch = Watch {
+        api: api.clone(),
         kind: kind.clone(),
         filter: options.filter,
         form,
@@ -129,6 +135,8 @@ fn open_frame(kind: &str, out: &mut Vec<u8>) {
 
 enum Woken {
     Events(Result<Vec<Event>, Error>),
+    /// The kind is no longer served as it was.
+    Gone,
     Timer,
 }
 
@@ -139,7 +147,10 @@ impl Watch {
             return None;
         }
         if self.initial.is_some() {
-            self.write_initial(&mut out);
+            if let Err(status) = self.write_initial(&mut out).await {
+                self.over = true;
+                out = frame("ERROR", status.to_value().to_string().as_bytes());
+            }
             if !out.is_empty() {
                 return Some(out.into());
             }
@@ -151,12 +162,19 @@ impl Watch {
                 async_io::Timer::at(until).await;
                 Woken::Timer
             };
-            match events.or(timer).await {
-                Woken::Events(Ok(events)) => {
-                    for event in &events {
-                        self.write_event(event, &mut out);
+            let gone = async {
+                crate::custom::gone(&self.api, &self.kind).await;
+                Woken::Gone
+            };
+            match events.or(gone).or(timer).await {
+                Woken::Gone => return None,
+                Woken::Events(Ok(events)) => match convert::events(&self.api, &self.kind, events).await {
+                    Ok(events) => events.iter().for_each(|event| self.write_event(event, &mut out)),
+                    Err(status) => {
+                        self.over = true;
+                        out = frame("ERROR", status.to_value().to_string().as_bytes());
                     }
-                }
+                },
                 Woken::Events(Err(error)) => {
                     self.over = true;
                     let status = match error {
@@ -181,10 +199,22 @@ impl Watch {
         Some(out.into())
     }
 
-    fn write_initial(&mut self, out: &mut Vec<u8>) {
-        let Some(mut initial) = self.initial.take() else { return };
+    async fn write_initial(&mut self, out: &mut Vec<u8>) -> Result<(), Status> {
+        let Some(mut initial) = self.initial.take() else { return Ok(()) };
         let mut last = None;
-        for entry in initial.snapshot.range(&initial.prefix, initial.after.as_deref()) {
+        let mut rest = initial.snapshot.range(&initial.prefix, initial.after.as_deref());
+        // Those that another program converts go there a batch at a time.
+        let mut batch = Vec::new().into_iter();
+        loop {
+            let entry = match batch.next() {
+                Some(entry) => entry,
+                None => {
+                    let next: Vec<Entry> = rest.by_ref().take(BATCH).collect();
+                    batch = convert::entries(&self.api, &self.kind, next).await?.into_iter();
+                    let Some(entry) = batch.next() else { break };
+                    entry
+                }
+            };
             let object = feed::object(&self.kind, &entry);
             if self.filter.matches(&object) {
                 write_frame(self.form, self.include, &mut self.columns_sent, "ADDED", &object, out);
@@ -194,12 +224,14 @@ impl Watch {
                 break;
             }
         }
+        drop(rest);
         if last.is_some() {
             initial.after = last;
             self.initial = Some(initial);
         } else if initial.mark_end {
             self.write_bookmark(initial.snapshot.revision(), true, out);
         }
+        Ok(())
     }
 
     /// What the event is to this watch: an object may enter or leave its selection without being made or deleted.

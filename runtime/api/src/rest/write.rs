@@ -44,7 +44,7 @@ fn target<'a>(request: &'a Request, kind: &'a Arc<Kind>, sub: Sub, what: &str) -
 }
 
 /// `299 - "text"`, one header each (RFC 7234, 5.5; apimachinery/pkg/util/net NewWarningHeader).
-fn warn(mut response: Response, warnings: &[String]) -> Response {
+pub(super) fn warn(mut response: Response, warnings: &[String]) -> Response {
     for warning in warnings {
         let quoted: String = warning
             .chars()
@@ -153,7 +153,7 @@ pub(crate) async fn delete_collection(api: &Api, kind: &Arc<Kind>, request: Requ
     let deleted = api.delete_collection(&mut target, &delete, |object| filter.matches(object)).await?;
     let items: Vec<Value> = deleted.iter().map(crate::Object::to_value).collect();
     let metadata = json!({"resourceVersion": api.store.revision().to_string()});
-    let list = json!({"kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(), "metadata": metadata, "items": items});
+    let list = json!({"kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": metadata, "items": items});
     media::document(200, &list, form)
 }
 

@@ -2,7 +2,8 @@
 use super::{Additional, MAX_DEPTH, Schema};
 use serde_json::Value;
 
-pub(crate) fn apply(schema: Schema<'_>, value: &mut Value) {
+/// Fills in what is absent.
+pub fn apply(schema: Schema<'_>, value: &mut Value) {
     walk(schema, value, 0);
 }
 

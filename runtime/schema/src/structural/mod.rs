@@ -26,7 +26,7 @@ pub use definition::{approval, bundle_error, format_warnings, is_protected, is_t
 pub use served::{kinds, storage_version, stored_kind, version_order};
 pub use structure::violations;
 
-pub(crate) use defaults::apply as default;
+pub use defaults::apply as default;
 pub(crate) use definition::check as check_definition;
 pub(crate) use definition::normalize;
 
@@ -60,8 +60,14 @@ pub struct Custom {
     pub selectable: Vec<Box<str>>,
     /// Told to everybody who uses this version.
     pub warning: Option<Box<str>>,
+    pub compiled: Arc<Compiled>,
+}
+
+/// What was compiled of a schema, when it was needed. Shared by all definitions in which the schema is the same.
+#[derive(Default)]
+pub struct Compiled {
     patterns: Patterns,
-    /// What the API server compiled of the rules.
+    /// The API server's, of the rules.
     pub rules: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
@@ -81,6 +87,16 @@ impl Custom {
     }
     pub fn schema(&self) -> Schema<'_> {
         Schema(self.version().at("schema.openAPIV3Schema"))
+    }
+    /// The schema of any of the definition's versions.
+    pub fn schema_of(&self, version: &str) -> Option<Schema<'_>> {
+        let mut versions = self.doc.root().at("spec.versions").items();
+        let found = versions.find(|found| found.get("name").str() == version)?;
+        Schema::of(found.at("schema.openAPIV3Schema"))
+    }
+    /// "example.com/v1": what a stored object says it is.
+    pub fn storage_api_version(&self, kind: &Kind) -> String {
+        format!("{}/{}", kind.group, self.storage_version)
     }
 }
 
@@ -232,6 +248,35 @@ pub(crate) fn clean(kind: &Kind, value: &mut Value) -> Result<Vec<String>, Strin
     Ok(complaints)
 }
 
+/// Makes a stored object one of this kind's version: what the version does not know goes, what it has defaults for comes.
+pub fn fit(kind: &Kind, value: &mut Value) {
+    prune(kind, value);
+    if let Some(schema) = kind.schema() {
+        defaults::apply(schema, value);
+    }
+}
+
+/// Drops what this kind's version does not know.
+pub fn prune(kind: &Kind, value: &mut Value) {
+    prune::prune(value, kind.schema(), true, "", &mut Vec::new(), 0);
+}
+
+/// The same by a schema alone.
+pub fn prune_by(schema: Schema<'_>, value: &mut Value) {
+    prune::prune(value, Some(schema), true, "", &mut Vec::new(), 0);
+}
+
+/// Mistakes in labels and annotations that differ from the old ones.
+pub fn map_errors(metadata: &Value, old: &Value) -> Vec<String> {
+    let changed: serde_json::Map<String, Value> = ["labels", "annotations"]
+        .into_iter()
+        .filter(|field| metadata.get(field) != old.get(field))
+        .filter_map(|field| Some((field.to_owned(), metadata.get(field)?.clone())))
+        .collect();
+    let causes = crate::check::embedded_metadata(&Value::Object(changed), "metadata");
+    causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
+}
+
 /// All mistakes in an object of a custom kind, but for its metadata and the rules (customresource/validator.go and strategy.go).
 pub(crate) fn validate(kind: &Kind, new: &Value, old: Option<&Value>, sub: &str) -> Vec<Cause> {
     let Some(custom) = &kind.custom else { return Vec::new() };
@@ -240,7 +285,7 @@ pub(crate) fn validate(kind: &Kind, new: &Value, old: Option<&Value>, sub: &str)
     if sub == "status" {
         if let (Some(schema), Some(status)) = (schema.property("status"), new.get("status")) {
             values::check(
-                &custom.patterns,
+                &custom.compiled.patterns,
                 schema,
                 status,
                 old.and_then(|old| old.get("status")),
@@ -249,7 +294,7 @@ pub(crate) fn validate(kind: &Kind, new: &Value, old: Option<&Value>, sub: &str)
             );
         }
     } else {
-        values::check(&custom.patterns, schema, new, old, "", &mut causes);
+        values::check(&custom.compiled.patterns, schema, new, old, "", &mut causes);
     }
     if let Some(scale) = &kind.scale {
         path::check_scale(scale, new, sub != "status", &mut causes);

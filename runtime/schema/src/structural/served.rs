@@ -1,5 +1,5 @@
 //! A definition as the kinds it makes: one for each version that is served.
-use super::{Custom, definition::is_true};
+use super::{Compiled, Custom, definition::is_true};
 use crate::order::Order as _;
 use crate::{
     Doc, Kind, Ref,
@@ -28,8 +28,8 @@ pub fn storage_version(definition: Ref<'_>) -> &str {
 }
 
 /// The kinds of a definition, the preferred version first; none while its names are not accepted. `since` is the revision from
-/// which on objects were written under these very schemas.
-pub fn kinds(doc: &Doc, since: u64) -> Vec<Arc<Kind>> {
+/// which on objects were written under these very schemas; `previous` are kinds with the same schemas.
+pub fn kinds(doc: &Doc, since: u64, previous: &[Arc<Kind>]) -> Vec<Arc<Kind>> {
     let root = doc.root();
     if !is_true(root, "NamesAccepted") && !is_true(root, "Established") {
         return Vec::new();
@@ -37,7 +37,11 @@ pub fn kinds(doc: &Doc, since: u64) -> Vec<Arc<Kind>> {
     let versions = root.at("spec.versions").items().enumerate();
     let mut kinds: Vec<Arc<Kind>> = versions
         .filter(|(_, version)| version.get("served").is_true())
-        .map(|(at, version)| Arc::new(kind(doc, at, version, since)))
+        .map(|(at, version)| {
+            let same = previous.iter().find(|kind| kind.version == version.get("name").str());
+            let compiled = same.and_then(|kind| Some(kind.custom.as_ref()?.compiled.clone()));
+            Arc::new(kind(doc, at, version, since, compiled.unwrap_or_default()))
+        })
         .collect();
     kinds.order_by(|a, b| version_order(&a.version, &b.version));
     kinds
@@ -47,10 +51,10 @@ pub fn kinds(doc: &Doc, since: u64) -> Vec<Arc<Kind>> {
 pub fn stored_kind(doc: &Doc) -> Option<Arc<Kind>> {
     let mut versions = doc.root().at("spec.versions").items().enumerate();
     let (at, version) = versions.find(|(_, version)| version.get("storage").is_true())?;
-    Some(Arc::new(kind(doc, at, version, u64::MAX)))
+    Some(Arc::new(kind(doc, at, version, u64::MAX, Arc::default())))
 }
 
-fn kind(doc: &Doc, at: usize, version: Ref<'_>, since: u64) -> Kind {
+fn kind(doc: &Doc, at: usize, version: Ref<'_>, since: u64, compiled: Arc<Compiled>) -> Kind {
     let root = doc.root();
     let (spec, names) = (root.get("spec"), root.at("status.acceptedNames"));
     let (group, plural) = (spec.get("group").str(), names.get("plural").str());
@@ -120,8 +124,7 @@ fn kind(doc: &Doc, at: usize, version: Ref<'_>, since: u64) -> Kind {
             is_terminating,
             selectable: version.get("selectableFields").items().map(trimmed).collect(),
             warning,
-            patterns: Default::default(),
-            rules: Default::default(),
+            compiled,
         })),
     }
 }

@@ -16,7 +16,7 @@ fn definition(schema: Value) -> Value {
 
 fn kind(definition: &Value) -> Arc<Kind> {
     let doc = Doc::encode(definition).unwrap();
-    kinds(&doc, 0).first().expect("a served version").clone()
+    kinds(&doc, 0, &[]).first().expect("a served version").clone()
 }
 
 /// A kind whose objects have a `spec` of this schema.
@@ -485,7 +485,7 @@ fn kinds_follow_from_a_definition() {
         {"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}},
         {"name": "v0", "served": false, "storage": false, "schema": {"openAPIV3Schema": {"type": "object"}}}]);
     let doc = Doc::encode(&two).unwrap();
-    let kinds = kinds(&doc, 7);
+    let kinds = kinds(&doc, 7, &[]);
     let versions: Vec<&str> = kinds.iter().map(|kind| &*kind.version).collect();
     assert_eq!(versions, ["v1", "v1beta1"]);
     assert_eq!((&*kinds[0].prefix, kinds[0].key("n", "a").as_str()), ("example.com/things/", "example.com/things/n/a"));
@@ -494,7 +494,7 @@ fn kinds_follow_from_a_definition() {
     assert_eq!(warning(1), Some("example.com/v1beta1 Thing is deprecated; use example.com/v1 Thing"));
     assert!(kinds.iter().all(|kind| kind.custom.as_ref().is_some_and(|custom| &*custom.storage_version == "v1")));
     two["status"]["conditions"] = json!([]);
-    assert!(super::kinds(&Doc::encode(&two).unwrap(), 0).is_empty());
+    assert!(super::kinds(&Doc::encode(&two).unwrap(), 0, &[]).is_empty());
 }
 
 #[test]
