@@ -2,7 +2,6 @@
 use crate::order::Order as _;
 use crate::status::{Cause, go_quote};
 use crate::{Ref, validate};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -130,16 +129,6 @@ impl LabelSelector {
         let expressions = selector.get("matchExpressions").items().map(|expression| {
             let values = expression.get("values").items().map(|value| value.str().to_string()).collect();
             (expression.get("key").str(), expression.get("operator").str(), values)
-        });
-        LabelSelector::from_parts(labels, expressions).map(Some)
-    }
-
-    pub fn from_typed(selector: Option<&meta::LabelSelector>) -> Result<Option<LabelSelector>, String> {
-        let Some(selector) = selector else { return Ok(None) };
-        let labels = selector.match_labels.iter().flatten().map(|(key, value)| (key.as_str(), value.as_str()));
-        let expressions = selector.match_expressions.iter().flatten().map(|expression| {
-            let values = expression.values.clone().unwrap_or_default();
-            (expression.key.as_str(), expression.operator.as_str(), values)
         });
         LabelSelector::from_parts(labels, expressions).map(Some)
     }
@@ -438,8 +427,6 @@ mod tests {
         let json = r#"{"matchLabels":{"a":"b"},"matchExpressions":[{"key":"c","operator":"Exists"},{"key":"d","operator":"NotIn","values":["e"]}]}"#;
         let selector = from(json).unwrap().unwrap();
         assert_eq!(selector.to_string(), "a=b,c,d!=e");
-        let typed: meta::LabelSelector = serde_json::from_str(json).unwrap();
-        assert_eq!(LabelSelector::from_typed(Some(&typed)), Ok(Some(selector)));
         let bad = r#"{"matchExpressions":[{"key":"c","operator":"Has"}]}"#;
         assert_eq!(from(bad), Err("\"Has\" is not a valid label selector operator".into()));
         let bad = r#"{"matchExpressions":[{"key":"c","operator":"In"}]}"#;
