@@ -14,7 +14,7 @@ use crate::{
 use async_executor::Executor;
 use async_io::{Timer, block_on};
 use futures_lite::{FutureExt, future};
-use mote_api::{Running, certs, http};
+use mote_api::{Running, certs, encryption::Keyring, http};
 use mote_boards::{Limits, Profile};
 use mote_store::Store;
 use std::{
@@ -35,6 +35,7 @@ const STOP_LIMIT: Duration = Duration::from_millis(1200);
 #[derive(Debug)]
 enum Error {
     DataDir(data_dir::Error),
+    Encryption(String),
     Store(mote_store::Error),
     Api(mote_api::Error),
     Signals(std::io::Error),
@@ -44,6 +45,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::DataDir(error) => write!(f, "{error}"),
+            Error::Encryption(error) => write!(f, "apiServer.encryptionConfig: {error}"),
             Error::Store(error) => write!(f, "opening the store: {error}"),
             Error::Api(error) => write!(f, "starting the API server: {error}"),
             Error::Signals(error) => write!(f, "taking over SIGTERM and SIGINT: {error}"),
@@ -80,7 +82,11 @@ fn live(config: Config, data_dir: &Path) -> Result<(), Error> {
         data_dir = %place.data_dir.display(),
         "starting"
     );
-    let store = Arc::new(Store::open(store_options(&data_dir, &board.limits)).map_err(Error::Store)?);
+    let keyring = place.config.encryption_config.as_str();
+    let keyring = Keyring::open((!keyring.is_empty()).then(|| keyring.into())).map_err(Error::Encryption)?;
+    let keyring = Arc::new(keyring);
+    let options = store_options(&data_dir, &board.limits);
+    let store = Arc::new(Store::open_sealed(options, Some(keyring.clone())).map_err(Error::Store)?);
     for key in store.damaged() {
         tracing::error!(key, "damaged on disk and left out");
     }
@@ -91,7 +97,8 @@ fn live(config: Config, data_dir: &Path) -> Result<(), Error> {
         // They end with the process.
         thread::spawn(move || block_on(executor.run(future::pending::<()>())));
     }
-    let outcome = block_on(executor.run(serve(store.clone(), executor.clone(), place, &board, termination, started)));
+    let outcome =
+        block_on(executor.run(serve(store.clone(), keyring, executor.clone(), place, &board, termination, started)));
     if let Err(error) = store.close() {
         tracing::warn!(%error, "closing the store");
     }
@@ -100,13 +107,14 @@ fn live(config: Config, data_dir: &Path) -> Result<(), Error> {
 
 async fn serve(
     store: Arc<Store>,
+    keyring: Arc<Keyring>,
     executor: Arc<Executor<'static>>,
     place: Place,
     board: &Profile,
     termination: Termination,
     started: Instant,
 ) -> Result<(), Error> {
-    let config = api_config(&place, board);
+    let config = mote_api::Config { keyring: Some(keyring), ..api_config(&place, board) };
     let running = mote_api::start(store, executor, config).await.map_err(Error::Api)?;
     tracing::info!(port = place.config.api_port, ms = elapsed_ms(started), "the API server serves");
     let parts = parts::start(&running, &place, board).await;
@@ -190,6 +198,7 @@ fn api_config(place: &Place, board: &Profile) -> mote_api::Config {
             max_events: limits.events as usize,
         },
         audit: config.audit.config(&place.data_dir),
+        keyring: None,
     }
 }
 

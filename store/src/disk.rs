@@ -7,7 +7,7 @@
 //! A commit whose last step failed may be on disk or not. The store has taken its transactions back, so their entries
 //! as they were before it are kept here and written again by the next flush, ahead of that one's own.
 use crate::{
-    Error, Key, Revision, Storage, record,
+    Cipher, Error, Key, Opened, Revision, Storage, Value, record,
     root::{Held, Root},
 };
 use redb::{
@@ -15,7 +15,7 @@ use redb::{
     TableDefinition, TableError, backends::InMemoryBackend,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     io,
     ops::Bound,
     sync::{
@@ -42,6 +42,7 @@ pub(crate) struct Disk {
     storage: Arc<dyn Storage>,
     cache_bytes: usize,
     counters: Arc<Counters>,
+    cipher: Option<Arc<dyn Cipher>>,
     database: Option<Database>,
     /// What entries touched by a failed flush were before it.
     before: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
@@ -53,6 +54,16 @@ pub(crate) struct Loaded {
     pub reserved: Revision,
     /// Keys whose records are not what was written. They are left out of `root`, and on disk.
     pub damaged: Vec<String>,
+    pub sealed: Sealed,
+}
+
+/// What the cipher had to say about entries.
+#[derive(Default)]
+pub(crate) struct Sealed {
+    /// Cannot be opened: as they are on disk, and why. They are not in the root.
+    pub unreadable: BTreeMap<Key, (Held, String)>,
+    /// Sealed otherwise than they would be today.
+    pub stale: HashSet<Key>,
 }
 
 /// What went to the storage.
@@ -67,8 +78,9 @@ impl Disk {
         storage: Arc<dyn Storage>,
         cache_bytes: usize,
         counters: Arc<Counters>,
+        cipher: Option<Arc<dyn Cipher>>,
     ) -> Result<(Disk, Loaded), Error> {
-        let mut disk = Disk { storage, cache_bytes, counters, database: None, before: BTreeMap::new() };
+        let mut disk = Disk { storage, cache_bytes, counters, cipher, database: None, before: BTreeMap::new() };
         let backend = match disk.storage.open(false) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 disk.create()?;
@@ -77,6 +89,8 @@ impl Disk {
             backend => backend,
         };
         let backend = disk.counted(backend.map_err(|e| Error::reading("opening the database", &e))?);
+        let cipher = disk.cipher.clone();
+        let load = |database: &dyn Reads| load(database, cipher.as_deref());
         let loaded = match disk.builder().open_read_only_with_backend(backend) {
             Ok(database) => load(&database)?,
             // Not closed properly: redb repairs the file, which it can only while writing.
@@ -92,8 +106,11 @@ impl Disk {
     /// All of it in one transaction and one flush. On an error nothing of it counts as written.
     pub fn flush(&mut self, writes: &Writes, reserve: Option<Revision>) -> Result<(), Error> {
         let mut before = std::mem::take(&mut self.before);
+        let cipher = self.cipher.clone();
         let result = self.writable().and_then(|database| {
-            transact(database, writes, reserve, &mut before).map_err(|e| Error::redb("writing the database", e))
+            let sealed = seal(cipher.as_deref(), writes)?;
+            let transacted = transact(database, writes, &sealed, reserve, &mut before);
+            transacted.map_err(|e| Error::redb("writing the database", e))
         });
         if result.is_err() {
             self.before = before;
@@ -160,7 +177,21 @@ impl Disk {
     }
 }
 
-fn load(database: &dyn Reads) -> Result<Loaded, Error> {
+/// What stands on disk for the values that are sealed.
+fn seal(cipher: Option<&dyn Cipher>, writes: &Writes) -> Result<BTreeMap<Key, Held>, Error> {
+    let mut sealed = BTreeMap::new();
+    let Some(cipher) = cipher else { return Ok(sealed) };
+    for (key, held) in writes {
+        let Some(held) = held else { continue };
+        let error = |message| Error::Storage { doing: "encrypting", message: format!("{key}: {message}") };
+        if let Some(value) = cipher.seal(key, &held.value).map_err(error)? {
+            sealed.insert(key.clone(), Held { value: value.into(), ..held.clone() });
+        }
+    }
+    Ok(sealed)
+}
+
+fn load(database: &dyn Reads, cipher: Option<&dyn Cipher>) -> Result<Loaded, Error> {
     let doing = "reading the database";
     let transaction = database.begin().map_err(|e| Error::redb(doing, e))?;
     let meta = transaction.open_table(META).map_err(|e| not_ours(doing, e))?;
@@ -178,19 +209,41 @@ fn load(database: &dyn Reads) -> Result<Loaded, Error> {
     }
     let reserved = number(RESERVED)?.unwrap_or(FIRST_REVISION);
     let entries = transaction.open_table(ENTRIES).map_err(|e| not_ours(doing, e))?;
-    let (mut root, mut damaged) = (Root::default(), Vec::new());
+    let (mut root, mut damaged, mut sealed) = (Root::default(), Vec::new(), Sealed::default());
     for item in entries.iter().map_err(|e| Error::redb(doing, e))? {
         let (key, record) = item.map_err(|e| Error::redb(doing, e))?;
         let text = String::from_utf8_lossy(key.value());
         match record::decode(&text, record.value()) {
             // A revision above what was reserved was not written by this program.
             Some(held) if held.modified <= reserved && held.created <= held.modified => {
-                root.insert(Key::from(&*text), held);
+                if let Some(held) = opened(cipher, &text, held, &mut sealed) {
+                    root.insert(Key::from(&*text), held);
+                }
             }
             _ => damaged.push(text.into_owned()),
         }
     }
-    Ok(Loaded { root, reserved, damaged })
+    Ok(Loaded { root, reserved, damaged, sealed })
+}
+
+/// The entry with the value its user wrote.
+fn opened(cipher: Option<&dyn Cipher>, key: &str, mut held: Held, sealed: &mut Sealed) -> Option<Held> {
+    let Some(cipher) = cipher else { return Some(held) };
+    match cipher.open(key, &held.value) {
+        Ok(Opened { value, stale }) => {
+            if stale {
+                sealed.stale.insert(key.into());
+            }
+            if let Some(value) = value {
+                held.value = Value::from(value);
+            }
+            Some(held)
+        }
+        Err(why) => {
+            sealed.unreadable.insert(key.into(), (held, why));
+            None
+        }
+    }
 }
 
 /// `ReadableDatabase` as far as `load` needs it, for a database opened either way.
@@ -222,6 +275,7 @@ fn not_ours(doing: &'static str, error: TableError) -> Error {
 fn transact(
     database: &Database,
     writes: &Writes,
+    sealed: &BTreeMap<Key, Held>,
     reserve: Option<Revision>,
     before: &mut BTreeMap<Vec<u8>, Option<Vec<u8>>>,
 ) -> Result<(), redb::Error> {
@@ -236,7 +290,10 @@ fn transact(
         }
         for (key, held) in writes {
             let old = match held {
-                Some(held) => entries.insert(key.as_bytes(), record::encode(key, held).as_slice())?,
+                Some(held) => {
+                    let held = sealed.get(key).unwrap_or(held);
+                    entries.insert(key.as_bytes(), record::encode(key, held).as_slice())?
+                }
                 None => entries.remove(key.as_bytes())?,
             };
             before.entry(key.as_bytes().to_vec()).or_insert_with(|| old.map(|old| old.value().to_vec()));

@@ -1,5 +1,5 @@
 //! The crate's one error.
-use crate::{Entry, Key, Revision};
+use crate::{Entry, Key, Revision, Unreadable};
 use std::{fmt, io};
 
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub enum Error {
         asked: Revision,
         current: Revision,
     },
+    /// A write to an entry that is sealed with a key that is not known. It stays as it is.
+    Unreadable(Unreadable),
     /// The disk is full; reads go on.
     Full,
     /// The disk cannot be written; reads go on.
@@ -64,6 +66,7 @@ impl fmt::Display for Error {
             }
             Error::Compacted { asked, oldest } => write!(f, "revision {asked} is gone, the oldest kept is {oldest}"),
             Error::Future { asked, current } => write!(f, "revision {asked} is not reached, the newest is {current}"),
+            Error::Unreadable(entry) => entry.fmt(f),
             Error::Full => f.write_str("the disk is full"),
             Error::ReadOnly => f.write_str("the disk is read-only"),
             Error::Closed => f.write_str("the store is closed"),

@@ -9,6 +9,7 @@
 //! - **Prefix.** What survives a power cut is the outcome of all transactions up to some revision, volatile ones left
 //!   out, and that revision is at or above every acknowledged durable commit.
 
+mod cipher;
 mod disk;
 mod error;
 mod record;
@@ -21,6 +22,7 @@ mod transaction;
 mod watch;
 mod writer;
 
+pub use cipher::{Cipher, Opened, Unreadable};
 pub use error::Error;
 pub use root::Snapshot;
 pub use state::Stats;

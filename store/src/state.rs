@@ -5,14 +5,15 @@
 //! `queue` until all that must be flushed at or before it is, and becomes visible. When a flush fails, the queue is
 //! taken back: those that the flush was for fail, the others are applied anew on the visible root.
 use crate::{
-    Class, Error, Event, Options, Revision, Snapshot, Transaction,
-    disk::{Loaded, Writes},
+    Class, Error, Event, Options, Revision, Snapshot, Transaction, Unreadable,
+    disk::{Loaded, Sealed, Writes},
     ring::Ring,
     root::{Held, Root},
 };
 use async_channel::Sender;
 use std::{
     collections::{BTreeMap, VecDeque},
+    ops::Bound,
     task::Waker,
     time::{Duration, Instant},
 };
@@ -74,6 +75,7 @@ pub(crate) struct State {
     waiting: BTreeMap<(Revision, u64), Waker>,
     history: Duration,
     lazy_delay: Duration,
+    pub sealed: Sealed,
     pub closing: bool,
     pub stats: Stats,
 }
@@ -106,7 +108,7 @@ pub(crate) enum Work {
 
 impl State {
     pub fn new(options: &Options, loaded: Loaded, disk: bool) -> State {
-        let Loaded { root, reserved, damaged } = loaded;
+        let Loaded { root, reserved, damaged, sealed } = loaded;
         let visible = Snapshot { root: root.clone(), revision: reserved };
         let live_bytes = visible.range("", None).map(|entry| entry.key.len() + entry.value.len()).sum();
         State {
@@ -123,6 +125,7 @@ impl State {
             waiting: BTreeMap::new(),
             history: options.history,
             lazy_delay: options.lazy_delay,
+            sealed,
             closing: false,
             stats: Stats { live_bytes, damaged: damaged.len(), ..Stats::default() },
         }
@@ -138,6 +141,9 @@ impl State {
     }
 
     fn admit(&mut self, transaction: Transaction, reply: Sender<Result<Revision, Error>>) {
+        if let Some(unreadable) = self.unreadable_among(&transaction) {
+            return send(&reply, Err(Error::Unreadable(unreadable)));
+        }
         if let Some((key, found)) = self.root.violated(&transaction) {
             return send(&reply, Err(Error::Precondition { key, found }));
         }
@@ -145,6 +151,24 @@ impl State {
         let revision = self.assigned;
         let events = self.root.apply(&transaction.writes, revision);
         self.queue.push_back(Pending { transaction, revision, events, root: self.root.clone(), reply });
+    }
+
+    fn unreadable_among(&self, transaction: &Transaction) -> Option<Unreadable> {
+        let known = &self.sealed.unreadable;
+        if known.is_empty() {
+            return None;
+        }
+        transaction.writes.iter().find_map(|write| {
+            let (key, (_, why)) = known.get_key_value(write.key())?;
+            Some(Unreadable { key: key.clone(), why: why.clone() })
+        })
+    }
+
+    /// The first entry whose key starts so, and cannot be read.
+    pub fn unreadable(&self, prefix: &str) -> Option<Unreadable> {
+        let (key, (_, why)) =
+            self.sealed.unreadable.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)).next()?;
+        key.starts_with(prefix).then(|| Unreadable { key: key.clone(), why: why.clone() })
     }
 
     /// Whether a transaction cannot become visible without a flush: for its own sake or for its number's.
@@ -173,6 +197,9 @@ impl State {
         self.visible = Snapshot { root, revision };
         let size = |key: &str, value: &[u8]| key.len() + value.len();
         for event in &events {
+            if !self.sealed.stale.is_empty() {
+                self.sealed.stale.remove(event.key());
+            }
             self.stats.live_bytes += event.new.as_ref().map_or(0, |new| size(&new.key, &new.value));
             self.stats.live_bytes -= event.old.as_ref().map_or(0, |old| size(&old.key, &old.value));
         }

@@ -1,7 +1,8 @@
 //! The store's handle: what its users call.
 use crate::{
-    Directory, Error, Revision, Snapshot, Stats, Storage, Transaction, Watcher,
-    disk::{Counters, Disk, Loaded},
+    Cipher, Class, Directory, Error, Key, Opened, Precondition, Revision, Snapshot, Stats, Storage, Transaction,
+    Unreadable, Value, Watcher, Write,
+    disk::{Counters, Disk, Loaded, Sealed},
     root::Root,
     state::State,
     watch::Wait,
@@ -41,34 +42,50 @@ pub struct Store {
     writer: Mutex<Option<JoinHandle<Result<(), Error>>>>,
     damaged: Vec<String>,
     next_wait: AtomicU64,
+    cipher: Option<Arc<dyn Cipher>>,
 }
 
 impl Store {
     /// Reads the database whole. It writes only to create one or to repair one that was not closed.
     pub fn open(options: Options) -> Result<Store, Error> {
+        Store::open_sealed(options, None)
+    }
+
+    /// The same with values encrypted on disk.
+    pub fn open_sealed(options: Options, cipher: Option<Arc<dyn Cipher>>) -> Result<Store, Error> {
         let storage = match &options.dir {
             Some(dir) => Some(Directory::new(dir).map_err(|e| Error::reading("opening the data directory", &e))?),
             None => None,
         };
-        Store::start(&options, storage.map(|directory| Arc::new(directory) as Arc<dyn Storage>))
+        Store::start(&options, storage.map(|directory| Arc::new(directory) as Arc<dyn Storage>), cipher)
     }
 
     /// The same over another place for the bytes; `options.dir` is not looked at.
     pub fn open_in(options: Options, storage: Arc<dyn Storage>) -> Result<Store, Error> {
-        Store::start(&options, Some(storage))
+        Store::start(&options, Some(storage), None)
     }
 
-    fn start(options: &Options, storage: Option<Arc<dyn Storage>>) -> Result<Store, Error> {
+    fn start(
+        options: &Options,
+        storage: Option<Arc<dyn Storage>>,
+        cipher: Option<Arc<dyn Cipher>>,
+    ) -> Result<Store, Error> {
         let counters = Arc::new(Counters::default());
         let (disk, loaded) = match storage {
             Some(storage) => {
-                let (disk, loaded) = Disk::open(storage, options.cache_bytes, counters.clone())?;
+                let (disk, loaded) = Disk::open(storage, options.cache_bytes, counters.clone(), cipher.clone())?;
                 (Some(disk), loaded)
             }
-            None => (None, Loaded { root: Root::default(), reserved: 1, damaged: Vec::new() }),
+            None => {
+                let (root, damaged, sealed) = (Root::default(), Vec::new(), Sealed::default());
+                (None, Loaded { root, reserved: 1, damaged, sealed })
+            }
         };
         for key in &loaded.damaged {
             tracing::error!(key, "a record is damaged and left out");
+        }
+        for (key, (_, why)) in &loaded.sealed.unreadable {
+            tracing::error!(%key, why, "cannot be read and is left as it is");
         }
         let damaged = loaded.damaged.clone();
         let shared = Arc::new(Shared::new(State::new(options, loaded, disk.is_some())));
@@ -82,7 +99,7 @@ impl Store {
             }
             None => None,
         };
-        Ok(Store { shared, counters, end, writer: Mutex::new(writer), damaged, next_wait: AtomicU64::new(0) })
+        Ok(Store { shared, counters, end, writer: Mutex::new(writer), damaged, next_wait: AtomicU64::new(0), cipher })
     }
 
     /// Newest visible revision.
@@ -142,6 +159,51 @@ impl Store {
     /// Keys whose records were damaged when the store was opened, and are missing since.
     pub fn damaged(&self) -> &[String] {
         &self.damaged
+    }
+
+    /// The first entry that is on disk under a key that starts so, and cannot be decrypted.
+    pub fn unreadable(&self, prefix: &str) -> Option<Unreadable> {
+        self.shared.lock().unreadable(prefix)
+    }
+
+    /// On disk this entry is not sealed as it would be today: writing it anew, even unchanged, makes a difference.
+    pub fn is_stale(&self, key: &str) -> bool {
+        self.shared.lock().sealed.stale.contains(key)
+    }
+
+    /// The cipher has changed: entries for which `is_stale` holds are sealed otherwise from now on, and what could not be
+    /// read is tried again. Returns how many entries became readable; they are written anew on the way.
+    pub async fn resealed(&self, is_stale: impl Fn(&str) -> bool) -> Result<usize, Error> {
+        let Some(cipher) = &self.cipher else { return Ok(0) };
+        let unreadable: Vec<(Key, Value)> = {
+            let mut state = self.shared.lock();
+            let keys: Vec<Key> =
+                state.visible.range("", None).map(|entry| entry.key).filter(|key| is_stale(key)).collect();
+            state.sealed.stale.extend(keys);
+            state.sealed.unreadable.iter().map(|(key, (held, _))| (key.clone(), held.value.clone())).collect()
+        };
+        let mut read = 0;
+        for (key, stored) in unreadable {
+            let value = match cipher.open(&key, &stored) {
+                Ok(Opened { value, .. }) => value.map_or(stored, Value::from),
+                Err(why) => {
+                    if let Some(entry) = self.shared.lock().sealed.unreadable.get_mut(&key) {
+                        entry.1 = why;
+                    }
+                    continue;
+                }
+            };
+            let Some(aside) = self.shared.lock().sealed.unreadable.remove(&key) else { continue };
+            let preconditions = vec![(key.clone(), Precondition::Absent)];
+            let writes = vec![Write::Put(key.clone(), value)];
+            let done = self.commit(Transaction { class: Class::Durable, preconditions, writes }).await;
+            if let Err(error) = done {
+                self.shared.lock().sealed.unreadable.insert(key, aside);
+                return Err(error);
+            }
+            read += 1;
+        }
+        Ok(read)
     }
 
     /// Flushes what is lazy; later commits fail with `Closed`. Reads go on. Blocks until the disk is done.

@@ -174,6 +174,7 @@ impl Client {
     pub fn list(&self, kind: &Arc<Kind>, namespace: Option<&str>) -> Result<Vec<Object>> {
         self.allow("list", kind, namespace.unwrap_or(""), "", "")?;
         let prefix = self.api.list_prefix(kind, namespace.unwrap_or(""));
+        self.api.check_readable(&prefix)?;
         Ok(self.api.store.snapshot().range(&prefix, None).map(|entry| feed::object(kind, &entry)).collect())
     }
     /// `object` has apiVersion and kind or not; metadata.generateName works.

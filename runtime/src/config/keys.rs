@@ -60,6 +60,12 @@ pub const TABLE: &[Key] = &[
         show: |config| format!("{:?}", config.audit.profile),
     },
     Key {
+        path: "apiServer.encryptionConfig",
+        expects: "the absolute path of an EncryptionConfiguration",
+        set: |config, value| put(&mut config.encryption_config, path(value)),
+        show: |config| quoted(&config.encryption_config),
+    },
+    Key {
         path: "apiServer.port",
         expects: "a port from 1 to 65535",
         set: |config, value| put(&mut config.api_port, scalar(value)?.parse().ok().filter(|port| *port > 0)),
@@ -243,6 +249,12 @@ pub fn conflicts(config: &Config) -> Vec<(&'static str, String)> {
     }
     if let Err(error) = config.audit.policy() {
         found.push(("apiServer.auditLog.policyFile", format!("{}: {error}", config.audit.policy_file)));
+    }
+    let file = std::path::Path::new(&config.encryption_config);
+    if !config.encryption_config.is_empty()
+        && let Err(error) = mote_api::encryption::Keys::read(file)
+    {
+        found.push(("apiServer.encryptionConfig", error));
     }
     for (key, address) in [("node.nodeIP", config.node_ip), ("apiServer.advertiseAddress", config.advertise_address)] {
         for (name, network) in [("clusterNetwork", cluster), ("serviceNetwork", service)] {

@@ -25,6 +25,8 @@ pub struct Config {
     pub advertise_address: Option<Ipv4Addr>,
     pub api_port: u16,
     pub audit: Audit,
+    /// "": nothing is encrypted on disk.
+    pub encryption_config: String,
     pub subject_alt_names: Vec<String>,
     /// None: found from the machine.
     pub board: Option<String>,
@@ -50,6 +52,7 @@ impl Default for Config {
             advertise_address: None,
             api_port: 6443,
             audit: Audit::default(),
+            encryption_config: String::new(),
             subject_alt_names: Vec::new(),
             board: None,
             disabled: Vec::new(),
@@ -265,7 +268,7 @@ mod tests {
             mistakes.unwrap_err(),
             [
                 "config.yaml:2: apiServer.port: expected a port from 1 to 65535, found \"70000\"",
-                "config.yaml:3: apiServer.ports: unknown key; apiServer has advertiseAddress, auditLog, port, subjectAltNames",
+                "config.yaml:3: apiServer.ports: unknown key; apiServer has advertiseAddress, auditLog, encryptionConfig, port, subjectAltNames",
                 "config.yaml:4: node.nodeIP: expected an IPv4 address of this machine, found \"here\"",
                 "config.yaml:5: threads: expected a number from 1 to 16, found a list",
                 "config.yaml:6: etcd.memoryLimitMB: unknown key; there are apiServer, board, components, debugging, dns, network, node, runtime, threads",

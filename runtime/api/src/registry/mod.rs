@@ -116,8 +116,19 @@ const MAX_TRIES: usize = 64;
 
 impl Api {
     pub(crate) fn get(&self, kind: &Arc<Kind>, namespace: &str, name: &str) -> Result<Object, Status> {
-        let entry = self.store.snapshot().get(&kind.key(namespace, name));
-        entry.map(|entry| feed::object(kind, &entry)).ok_or_else(|| Status::not_found(&kind.group, &kind.plural, name))
+        let key = kind.key(namespace, name);
+        if let Some(entry) = self.store.snapshot().get(&key) {
+            return Ok(feed::object(kind, &entry));
+        }
+        match self.store.unreadable(&key).filter(|found| *found.key == *key) {
+            Some(unreadable) => Err(Status::internal(unreadable)),
+            None => Err(Status::not_found(&kind.group, &kind.plural, name)),
+        }
+    }
+
+    /// A list that lacks what cannot be decrypted would be taken for all there is.
+    pub(crate) fn check_readable(&self, prefix: &str) -> Result<(), Status> {
+        self.store.unreadable(prefix).map_or(Ok(()), |unreadable| Err(Status::internal(unreadable)))
     }
 
     /// The key prefix of all objects of a kind, or of those in one namespace.
@@ -208,6 +219,7 @@ pub(crate) fn storage_error(error: Error) -> Status {
             status.retry_after_seconds = Some(1);
             status
         }
+        Error::Unreadable(entry) => Status::internal(entry),
         Error::Storage { doing, message } => Status::internal(format!("{doing}: {message}")),
         // Something that goes with the object was changed by somebody else at the same moment.
         Error::Precondition { key, .. } => {

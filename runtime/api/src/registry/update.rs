@@ -140,7 +140,7 @@ impl Api {
         admission::validate(self, target, Some(old), &new, &mut beside).await?;
         let ends = behavior::ends_with_update(target.kind, &new);
         let encoded = self.encoded(target.kind, new).await?;
-        if encoded.shown == current.doc && !ends {
+        if encoded.shown == current.doc && !ends && !self.store.is_stale(&target.key(target.name)) {
             return Ok(Some(current.clone()));
         }
         if target.options.dry_run {

@@ -97,6 +97,7 @@ pub(crate) async fn list(api: &Api, kind: &Arc<Kind>, request: &Request) -> Resu
 }
 
 fn page(api: &Api, kind: &Arc<Kind>, prefix: &str, options: &ListOptions) -> Result<Page, Status> {
+    api.check_readable(prefix)?;
     let (snapshot, after) = state(api, prefix, options)?;
     let limit = if options.limit == 0 { usize::MAX } else { options.limit };
     let mut objects: Vec<Entry> = Vec::new();

@@ -77,6 +77,7 @@ pub(crate) fn watch(api: &Arc<Api>, kind: &Arc<Kind>, request: &Request) -> Resu
         return Ok(ended(too_large(asked, current)));
     }
     let (initial, from) = if wants_initial {
+        api.check_readable(&prefix)?;
         let snapshot = api.store.snapshot();
         let from = snapshot.revision();
         let mark_end = options.send_initial_events == Some(true) && options.bookmarks;
