@@ -15,6 +15,7 @@ mod custom;
 pub mod dial;
 pub mod discovery;
 pub mod driver;
+pub mod encryption;
 mod error;
 mod events;
 mod feed;

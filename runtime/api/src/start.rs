@@ -6,8 +6,12 @@ use crate::{
     bootstrap,
     certs::{self, Certificates},
     driver,
+    encryption::{self, Keyring},
     health::{Health, Scope},
-    http::{self, Front, Server},
+    http::{
+        self, Front, Server,
+        flow::{self, Flow, Maintenance},
+    },
     metrics::{Metrics, Text},
     rbac::{Aggregation, Authorizer, Policy},
     tls,
@@ -28,6 +32,8 @@ pub struct Config {
     pub settings: Settings,
     /// None: no request is written down.
     pub audit: Option<audit::Config>,
+    /// What the store was opened with, so that it follows its file; None: nothing is encrypted.
+    pub keyring: Option<Arc<Keyring>>,
 }
 
 /// A running API server.
@@ -53,6 +59,9 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
     let certificates = Arc::new(blocking::unblock(move || Certificates::open(options)).await?);
     executor.spawn(certificates.clone().keep_fresh()).detach();
 
+    if let Some(keyring) = config.keyring {
+        executor.spawn(encryption::keep_fresh(keyring, store.clone())).detach();
+    }
     let api = Api::new(store, executor.clone(), config.settings);
     crate::custom::refresh(&api);
     // The server lives as long as the process: its parts may hold each other.
@@ -92,6 +101,18 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
     if let Some(auditor) = front.auditor.clone() {
         metrics.source(move |text| auditor.write_metrics(text));
     }
+    front.flow = Arc::new(Flow::new({
+        let api = api.clone();
+        move || {
+            let all = |plural| api.list_within(flow::GROUP, plural, "");
+            (all("flowschemas"), all("prioritylevelconfigurations"))
+        }
+    }));
+    let flow = front.flow.clone();
+    metrics.source({
+        let flow = flow.clone();
+        move |text| flow.write_metrics(text)
+    });
     let server = http::serve(config.http, tls::server_config(&certificates)?, front, executor)?;
     let failed = |status: Status| Error::Bootstrap { message: status.to_string() };
     bootstrap::ensure(&client).await.map_err(failed)?;
@@ -100,6 +121,7 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
     let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
     driver::start(&client, Arc::new(Aggregation::new(client.as_user(aggregator, &groups), authorizer)));
     crate::custom::start(&client);
+    driver::start(&client, Arc::new(Maintenance::new(client.clone(), flow))).add(driver::Key::new("", "all"));
     bootstrapped.store(true, Ordering::Release);
     Ok(Running { api, server, certificates, health, metrics })
 }

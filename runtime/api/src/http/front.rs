@@ -3,6 +3,7 @@
 //! The order is upstream's handler chain (apiserver/pkg/server/config.go). Every refusal is the Status or text kube-apiserver gives.
 use super::{
     body::{Outgoing, accepts_gzip, compress},
+    flow::{Class, Flow, Refused, Ticket},
     info, paths,
     request::{Body, Handler, Query, Request, RequestInfo, Response, User},
     server::{Connection, Shared},
@@ -47,6 +48,9 @@ const MAX_DROPPED_BYTES: usize = 16 * 1024 * 1024;
 const DROP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Names a request in the audit log and in its answer; a client may choose it.
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+/// How a request was classified.
+const FLOW_SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const PRIORITY_LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 const MAX_AUDIT_ID_BYTES: usize = 64;
 
 /// What the server does with a request; shared by all connections.
@@ -56,6 +60,8 @@ pub struct Front {
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
     pub handler: Arc<dyn Handler>,
+    /// With the mandatory levels alone, until it is told of others.
+    pub flow: Arc<Flow>,
     /// None: nothing is written.
     pub(crate) auditor: Option<Arc<Auditor>>,
     reading: Arc<AtomicUsize>,
@@ -77,6 +83,7 @@ impl Front {
             health,
             metrics,
             handler,
+            flow: Arc::new(Flow::new(Default::default)),
             auditor: None,
             reading: Arc::default(),
             mutating: Arc::default(),
@@ -85,15 +92,13 @@ impl Front {
     }
 }
 
-/// A place among the requests in flight.
+/// Counted among the requests in flight until it is answered.
 struct InFlight(Arc<AtomicUsize>);
 
 impl InFlight {
-    /// None when `limit` are running; members of system:masters always get in, as upstream.
-    fn take(running: &Arc<AtomicUsize>, limit: usize, user: &User) -> Option<InFlight> {
-        let before = running.fetch_add(1, Ordering::AcqRel);
-        let place = InFlight(running.clone());
-        (before < limit || user.in_group(auth::MASTERS)).then_some(place)
+    fn count(running: &Arc<AtomicUsize>) -> InFlight {
+        running.fetch_add(1, Ordering::AcqRel);
+        InFlight(running.clone())
     }
 }
 
@@ -122,11 +127,13 @@ pub(super) async fn answer(
     };
     let mut body = Some(body);
     let response = take(&shared, &connection, head, &mut body, &mut seen).await;
-    let Seen { mut label, place, record, audit_id } = seen;
+    let Seen { mut label, place, seat, class, record, audit_id } = seen;
     if let Some(body) = body.filter(|body| !waits && !body.is_end_stream()) {
         drain(body).await;
     }
     let completes = record.and_then(|record| audited(record, &response, label.long_running));
+    // What a watch sends after its answer began, and what a slow client still reads, takes no seat.
+    drop(seat);
     let response = if gzip { compress(response).await } else { response };
     label.code = response.status;
     label.seconds = started.elapsed().as_secs_f64();
@@ -142,6 +149,10 @@ pub(super) async fn answer(
         headers.append(name, value);
     }
     headers.insert(AUDIT_ID, audit_id);
+    if let Some(class) = class {
+        headers.insert(FLOW_SCHEMA_UID, class.schema_uid);
+        headers.insert(PRIORITY_LEVEL_UID, class.level_uid);
+    }
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     }
@@ -152,13 +163,16 @@ pub(super) async fn answer(
 struct Seen {
     label: metrics::Request,
     place: Option<InFlight>,
+    seat: Option<Ticket>,
+    class: Option<Class>,
     record: Option<Arc<Record>>,
     audit_id: HeaderValue,
 }
 
 impl Default for Seen {
     fn default() -> Seen {
-        Seen { label: Default::default(), place: None, record: None, audit_id: HeaderValue::from_static("") }
+        let audit_id = HeaderValue::from_static("");
+        Seen { label: Default::default(), place: None, seat: None, class: None, record: None, audit_id }
     }
 }
 
@@ -289,20 +303,24 @@ async fn admit(shared: &Arc<Shared>, taken: Taken, body: &mut Option<Incoming>, 
         }
         Err(status) => return status.into(),
     };
-    if !long_running {
-        let (running, limit) = if info.is_mutating() {
-            (&shared.front.mutating, shared.config.max_mutating_requests_inflight)
-        } else {
-            (&shared.front.reading, shared.config.max_requests_inflight)
-        };
-        seen.place = InFlight::take(running, limit, &user);
-        shared
-            .front
-            .metrics
-            .inflight(shared.front.mutating.load(Ordering::Relaxed), shared.front.reading.load(Ordering::Relaxed));
-        if seen.place.is_none() {
-            return Response::text(429, "Too many requests, please try again later.\n").with(header::RETRY_AFTER, "1");
+    if !long_running || info.verb == "watch" {
+        // A quarter of the request's time may go by in a queue, as upstream.
+        let wait = timeout.unwrap_or(shared.config.request_timeout) / 4;
+        let (class, seat) = shared.front.flow.admit(&user, &info, wait).await;
+        seen.class = class;
+        match seat {
+            Ok(seat) => seen.seat = seat,
+            Err(Refused) => {
+                return Response::text(429, "Too many requests, please try again later.\n")
+                    .with(header::RETRY_AFTER, "1");
+            }
         }
+    }
+    if !long_running {
+        let running = if info.is_mutating() { &shared.front.mutating } else { &shared.front.reading };
+        seen.place = Some(InFlight::count(running));
+        let now = |running: &AtomicUsize| running.load(Ordering::Relaxed);
+        shared.front.metrics.inflight(now(&shared.front.mutating), now(&shared.front.reading));
     }
     let record = &seen.record;
     if let Err(status) = allow(authorizer, &user, &info, record.as_deref()) {

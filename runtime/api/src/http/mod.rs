@@ -2,6 +2,7 @@
 //! sees a `Request`. A connection runs in `server`, a request in `front`; the few paths that are no resources and
 //! answered here are in `paths`.
 mod body;
+pub mod flow;
 mod front;
 mod info;
 mod listen;

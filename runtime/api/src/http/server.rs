@@ -34,7 +34,7 @@ pub struct Config {
     pub max_connections: usize,
     /// Requests at a time on one HTTP/2 connection (upstream's default).
     pub max_streams: u32,
-    /// Short requests at a time; more are told to retry (429).
+    /// Short requests at a time: with the next, the seats that priority levels share.
     pub max_requests_inflight: usize,
     pub max_mutating_requests_inflight: usize,
     pub handshake_timeout: Duration,
@@ -125,6 +125,7 @@ pub fn serve(
     front: Front,
     executor: Arc<Executor<'static>>,
 ) -> Result<Server, Error> {
+    front.flow.set_total(config.max_requests_inflight + config.max_mutating_requests_inflight);
     let listeners = listen::listen(config.address, config.port)?;
     let addresses = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
     let shared = Arc::new(Shared {
