@@ -17,7 +17,7 @@ mod parse; // JSON and YAML text to trees, bounded
 pub mod patch; // JSON patch and JSON merge patch
 pub mod placement; // whether a pod may be on a node
 pub mod prepare; // which part of an object a write may touch
-pub mod protobuf; // protobuf requests, by the table's numbers
+pub mod protobuf; // requests and answers, by the table's numbers
 pub mod prune; // types checked, unknown fields dropped, canonical forms
 pub mod quantity; // "100m", "1Gi"
 pub mod selector; // label and field selectors

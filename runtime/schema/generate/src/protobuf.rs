@@ -28,8 +28,9 @@ pub fn read(root: &Path, model: &mut Model) -> Result<(), String> {
         }
         let Some(messages) = packages.get(package) else { continue };
         let Some(message) = messages.get(&bare(name)) else { continue };
+        let names: Vec<String> = found.fields.iter().map(|(json, _)| bare(json)).collect();
         for (json, field) in &mut found.fields {
-            if let Some((member, inline)) = find(messages, message, &bare(json)) {
+            if let Some((member, inline)) = find(messages, message, &bare(json), &names) {
                 field.number = member.number;
                 field.inline = inline;
                 apply(field, &member.markers);
@@ -39,13 +40,19 @@ pub fn read(root: &Path, model: &mut Model) -> Result<(), String> {
     Ok(())
 }
 
-/// The member of that name, or one of a message that Go embeds and JSON therefore inlines.
-fn find<'a>(messages: &'a HashMap<String, Message>, message: &'a Message, json: &str) -> Option<(&'a Member, u32)> {
+/// The member of that name, or one of a message that Go embeds and JSON therefore inlines; `names` are the fields in JSON.
+fn find<'a>(
+    messages: &'a HashMap<String, Message>,
+    message: &'a Message,
+    json: &str,
+    names: &[String],
+) -> Option<(&'a Member, u32)> {
     if let Some(member) = message.fields.iter().find(|m| bare(&m.name) == json) {
         return Some((member, 0));
     }
-    // An embedded message is a member named after its own type.
-    let embedded = message.fields.iter().filter(|m| bare(&m.name) == bare(&m.message) || m.name == "handler");
+    // An embedded message is a member named after its own type, and no field in JSON.
+    let is_embedded = |m: &&Member| bare(&m.name) == bare(&m.message) && !names.contains(&bare(&m.name));
+    let embedded = message.fields.iter().filter(|m| is_embedded(m) || m.name == "handler");
     embedded
         .filter_map(|m| Some((messages.get(&bare(&m.message))?, m.number)))
         .find_map(|(inner, number)| inner.fields.iter().find(|m| bare(&m.name) == json).map(|member| (member, number)))

@@ -2631,7 +2631,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(134, Object(405), List, Some(Atomic), 32, 2, 0, 0),
     // io.k8s.api.rbac.v1.ClusterRoleBinding
     f(18, String, One, None, 0, 0, 0, 0),
-    f(19, String, One, None, 0, 2, 3, 0),
+    f(19, String, One, None, 0, 0, 0, 0),
     f(3, Object(491), One, None, 32, 1, 0, 0),
     f(317, Object(408), One, None, 33, 3, 0, 0),
     f(206, Object(409), List, Some(Atomic), 0, 2, 0, 0),
@@ -2648,7 +2648,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(134, Object(405), List, Some(Atomic), 32, 2, 0, 0),
     // io.k8s.api.rbac.v1.RoleBinding
     f(18, String, One, None, 0, 0, 0, 0),
-    f(19, String, One, None, 0, 2, 3, 0),
+    f(19, String, One, None, 0, 0, 0, 0),
     f(3, Object(491), One, None, 32, 1, 0, 0),
     f(317, Object(408), One, None, 33, 3, 0, 0),
     f(206, Object(409), List, Some(Atomic), 0, 2, 0, 0),

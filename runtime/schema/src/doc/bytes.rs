@@ -28,7 +28,7 @@ pub(super) const KEY_LONG: u8 = 0xff;
 pub(super) const MAX_NAMES: usize = KEY_WIDE as usize + ((KEY_FIELD - KEY_WIDE) as usize) * 256;
 
 #[derive(Clone, Copy)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     Null,
     Bool(bool),
     Int(i64),
@@ -45,7 +45,7 @@ pub(super) enum Value<'a> {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Key<'a> {
+pub(crate) enum Key<'a> {
     Name(u16),
     /// "f:" and a name.
     Field(u16),
@@ -63,7 +63,7 @@ impl<'a> Key<'a> {
             None => Key::Inline(text),
         }
     }
-    pub(super) fn text(self) -> Option<&'a str> {
+    pub(crate) fn text(self) -> Option<&'a str> {
         match self {
             Key::Name(id) => names::name(id),
             Key::Field(id) => names::prefixed(id),
@@ -89,7 +89,7 @@ fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// The value at the front and what follows it.
 #[inline]
-pub(super) fn value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
+pub(crate) fn value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     let short = usize::from(tag) % SHORT;
     Some(match tag {
@@ -139,7 +139,7 @@ pub(super) fn value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
 
 /// The key at the front and what follows it. Ids are not looked up.
 #[inline]
-pub(super) fn key(bytes: &[u8]) -> Option<(Key<'_>, &[u8])> {
+pub(crate) fn key(bytes: &[u8]) -> Option<(Key<'_>, &[u8])> {
     let (&head, rest) = bytes.split_first()?;
     if head < KEY_WIDE {
         return Some((Key::Name(head.into()), rest));

@@ -33,6 +33,13 @@ fn write<'a>(bytes: &'a [u8], depth: usize, out: &mut Vec<u8>) -> Option<&'a [u8
         out.extend_from_slice(b"null");
         return None;
     };
+    write_value(value, depth, out);
+    Some(rest)
+}
+
+/// `depth` containers are around it.
+#[inline]
+pub(crate) fn write_value(value: Value<'_>, depth: usize, out: &mut Vec<u8>) {
     match value {
         Value::Str { text, plain: true } => {
             out.push(b'"');
@@ -58,7 +65,6 @@ fn write<'a>(bytes: &'a [u8], depth: usize, out: &mut Vec<u8>) -> Option<&'a [u8
         Value::Uint(value) => write_integer(value, false, out),
         Value::Float(value) => write_float(value, out),
     }
-    Some(rest)
 }
 
 fn write_map(mut inner: &[u8], depth: usize, out: &mut Vec<u8>) {

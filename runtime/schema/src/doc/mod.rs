@@ -13,10 +13,11 @@ mod reference;
 mod ser;
 mod write;
 
+pub(crate) use bytes::{Key, Value, key, value};
 pub(crate) use de::{Node, Overlay};
 pub use edit::Edit;
-pub(crate) use json_write::write_node;
 pub use json_write::write_string;
+pub(crate) use json_write::{write_node, write_value};
 pub use names::name_count;
 pub use reference::Ref;
 pub use write::Writer;

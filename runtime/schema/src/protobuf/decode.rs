@@ -1,8 +1,8 @@
-//! Kubernetes' protobuf encoding of requests, read by the field numbers of the table: the envelope ("k8s", a zero byte, a
-//! `runtime.Unknown`) and the object in it, as a tree that `prune` then cleans like any other. kubectl sends what it
-//! makes itself (`create namespace`, `create token`) this way only. Answers are JSON, which every client accepts.
+//! Requests, read by the field numbers of the table as a tree that `prune` then cleans like any other. kubectl sends what it
+//! makes itself (`create namespace`, `create token`) this way only, and Kubernetes' own components send all they write.
 //!
 //! Believes nothing: depth, count and every length are checked.
+use super::{MAGIC, special::Any};
 use crate::{
     Kind,
     doc::{MAX_DEPTH, MAX_VALUES},
@@ -11,8 +11,6 @@ use crate::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
 use serde_json::{Map, Number, Value};
-
-const MAGIC: &[u8] = b"k8s\0";
 
 /// What stands around an object.
 #[derive(Debug, PartialEq)]
@@ -84,7 +82,7 @@ impl Decoder<'_> {
             let field = fields.iter().find(|f| f.inline == inline && u64::from(f.number) == number && f.number != 0);
             if let Some(field) = field {
                 let name = table.name(field);
-                self.field(field, wire, depth, map.entry(name).or_insert(Value::Null))
+                self.field(id, field, wire, depth, map.entry(name).or_insert(Value::Null))
                     .map_err(|e| if e.starts_with("proto:") { e } else { format!("proto: {name}: {e}") })?;
             } else if let (Wire::Bytes(embedded), Some(inner)) = (&wire, embedded_in(inline, number))
                 && fields.iter().any(|f| f.inline == inner || inline == 0 && f.inline & 15 == inner)
@@ -96,12 +94,19 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    fn field(&mut self, field: &Field, wire: Wire<'_>, depth: usize, slot: &mut Value) -> Result<(), String> {
+    fn field(
+        &mut self,
+        owner: TypeId,
+        field: &Field,
+        wire: Wire<'_>,
+        depth: usize,
+        slot: &mut Value,
+    ) -> Result<(), String> {
         match field.container {
             Container::One => {
                 // A message that comes in pieces is merged.
                 let before = slot.take();
-                *slot = self.one(field.shape, wire, depth, before)?;
+                *slot = self.one(owner, field, wire, depth, before)?;
             }
             Container::List => {
                 if slot.is_null() {
@@ -113,10 +118,10 @@ impl Decoder<'_> {
                         let mut reader = Reader { bytes: packed };
                         while !reader.bytes.is_empty() {
                             let number = reader.varint()?;
-                            list.push(self.one(field.shape, Wire::Varint(number), depth, Value::Null)?);
+                            list.push(self.one(owner, field, Wire::Varint(number), depth, Value::Null)?);
                         }
                     }
-                    (shape, wire) => list.push(self.one(shape, wire, depth, Value::Null)?),
+                    (_, wire) => list.push(self.one(owner, field, wire, depth, Value::Null)?),
                 }
             }
             Container::Map | Container::MapOfLists => {
@@ -133,11 +138,11 @@ impl Decoder<'_> {
                             let mut list = Vec::new();
                             let mut reader = Reader { bytes: items };
                             while let Some((_, item)) = reader.next()? {
-                                list.push(self.one(field.shape, item, depth, Value::Null)?);
+                                list.push(self.one(owner, field, item, depth, Value::Null)?);
                             }
                             value = Some(Value::Array(list));
                         }
-                        (2, wire) => value = Some(self.one(field.shape, wire, depth, Value::Null)?),
+                        (2, wire) => value = Some(self.one(owner, field, wire, depth, Value::Null)?),
                         _ => {}
                     }
                 }
@@ -148,12 +153,16 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    fn one(&mut self, shape: Shape, wire: Wire<'_>, depth: usize, before: Value) -> Result<Value, String> {
-        self.values += 1;
-        if self.values > MAX_VALUES {
-            return Err("proto: too many values".into());
-        }
-        Ok(match (shape, wire) {
+    fn one(
+        &mut self,
+        owner: TypeId,
+        field: &Field,
+        wire: Wire<'_>,
+        depth: usize,
+        before: Value,
+    ) -> Result<Value, String> {
+        self.count()?;
+        Ok(match (field.shape, wire) {
             (Shape::Bool, Wire::Varint(n)) => Value::Bool(n != 0),
             // Signed by two's complement, sign-extended to 64 bits.
             (Shape::Int32, Wire::Varint(n)) => Value::from(n as i64 as i32),
@@ -183,13 +192,7 @@ impl Decoder<'_> {
                 let nanos = member(message, 1)?.map_or(Ok(0), |w| w.number())?;
                 Value::String(format!("{nanos}ns"))
             }
-            // RawExtension, FieldsV1 and JSON carry JSON as bytes; JSONSchemaPropsOrBool may be a plain bool.
-            (Shape::Any, Wire::Bytes(message)) => match member(message, 1)? {
-                None => Value::Null,
-                Some(Wire::Varint(n)) => Value::Bool(n != 0),
-                Some(Wire::Bytes(json)) => crate::prune::parse_json(json).map_err(|e| format!("proto: {e}"))?.0,
-                Some(_) => return Err("unexpected wire type".into()),
-            },
+            (Shape::Any, Wire::Bytes(message)) => self.any(owner, Any::of(self.table, owner, field), message, depth)?,
             (Shape::Object(id), Wire::Bytes(message)) => {
                 let mut map = if let Value::Object(map) = before { map } else { Map::new() };
                 self.object(id, message, 0, depth + 1, &mut map)?;
@@ -197,6 +200,50 @@ impl Decoder<'_> {
             }
             _ => return Err("unexpected wire type".into()),
         })
+    }
+
+    /// `owner` is JSONSchemaProps where a schema may stand.
+    fn any(&mut self, owner: TypeId, any: Any, message: &[u8], depth: usize) -> Result<Value, String> {
+        if any == Any::Raw {
+            return Ok(match member(message, 1)? {
+                None => Value::Null,
+                Some(Wire::Bytes(json)) => crate::prune::parse_json(json).map_err(|e| format!("proto: {e}"))?.0,
+                Some(_) => return Err("unexpected wire type".into()),
+            });
+        }
+        let (mut allows, mut one, mut many) = (false, None, Vec::new());
+        let mut reader = Reader { bytes: message };
+        while let Some((number, wire)) = reader.next()? {
+            match (any, number, wire) {
+                (Any::SchemaOrBool, 1, Wire::Varint(n)) => allows = n != 0,
+                (Any::SchemaOrBool, 2, Wire::Bytes(schema)) | (_, 1, Wire::Bytes(schema)) => {
+                    one = Some(self.schema(owner, schema, depth)?);
+                }
+                (Any::SchemaOrSchemas, 2, Wire::Bytes(schema)) => many.push(self.schema(owner, schema, depth)?),
+                (Any::SchemaOrStrings, 2, Wire::Bytes(text)) => {
+                    self.count()?;
+                    many.push(Value::String(string(text)?));
+                }
+                _ => {}
+            }
+        }
+        Ok(match (any, one) {
+            (_, Some(schema)) => schema,
+            (Any::SchemaOrBool, None) => Value::Bool(allows),
+            (_, None) => Value::Array(many),
+        })
+    }
+
+    fn schema(&mut self, id: TypeId, message: &[u8], depth: usize) -> Result<Value, String> {
+        self.count()?;
+        let mut map = Map::new();
+        self.object(id, message, 0, depth + 1, &mut map)?;
+        Ok(Value::Object(map))
+    }
+
+    fn count(&mut self) -> Result<(), String> {
+        self.values += 1;
+        if self.values > MAX_VALUES { Err("proto: too many values".into()) } else { Ok(()) }
     }
 }
 
@@ -297,95 +344,5 @@ impl<'b> Reader<'b> {
             }
         }
         Err("proto: integer overflow".into())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Catalog;
-    use serde_json::json;
-
-    fn len(number: u8, inner: &[u8]) -> Vec<u8> {
-        [&[number << 3 | 2, inner.len() as u8], inner].concat()
-    }
-    fn text(number: u8, text: &str) -> Vec<u8> {
-        len(number, text.as_bytes())
-    }
-    fn int(number: u8, n: u8) -> Vec<u8> {
-        vec![number << 3, n]
-    }
-    fn wrapped(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
-        let meta = [text(1, api_version), text(2, kind)].concat();
-        [MAGIC.to_vec(), len(1, &meta), len(2, raw), text(3, ""), text(4, "")].concat()
-    }
-
-    fn check(kind: &str, raw: &[u8], want: Value) {
-        let catalog = Catalog::builtin();
-        let bytes = wrapped("v1", kind, raw);
-        let envelope = envelope(&bytes).unwrap();
-        assert_eq!((envelope.api_version.as_str(), envelope.kind.as_str()), ("v1", kind));
-        let kind = catalog.by_kind("", "v1", &envelope.kind).unwrap();
-        let mut value = decode(kind, envelope.raw).unwrap();
-        crate::prune::clean(kind, &mut value).unwrap();
-        assert_eq!(value, want);
-        for cut in 0..raw.len() {
-            // Whatever comes, an error or another object, but no panic.
-            let _ = decode(kind, &raw[..cut]);
-        }
-    }
-
-    #[test]
-    fn what_kubectl_creates() {
-        let meta = [text(1, "n"), text(2, ""), text(3, ""), len(8, &[])].concat();
-        check(
-            "Namespace",
-            &[len(1, &meta), len(2, &[]), len(3, &text(1, ""))].concat(),
-            json!({"metadata": {"name": "n"}, "spec": {}, "status": {}}),
-        );
-        let entry = |k, v| len(2, &[text(1, k), text(2, v)].concat());
-        check(
-            "ConfigMap",
-            &[len(1, &meta), entry("a", "b"), entry("c", "")].concat(),
-            json!({"metadata": {"name": "n"}, "data": {"a": "b", "c": ""}}),
-        );
-        check(
-            "Secret",
-            &[len(1, &meta), entry("a", "b"), text(3, "Opaque")].concat(),
-            json!({"metadata": {"name": "n"}, "data": {"a": "Yg=="}, "type": "Opaque"}),
-        );
-    }
-
-    #[test]
-    fn embedded_messages_and_special_types() {
-        let limit = len(1, &[text(1, "memory"), len(2, &text(1, "1024Mi"))].concat());
-        let port = [int(3, 80), text(4, "TCP")].concat();
-        let get = [text(1, "/x"), len(2, &[int(1, 1), int(2, 0), text(3, "web")].concat())].concat();
-        let probe = [len(1, &len(2, &get)), int(2, 5)].concat();
-        let container = [text(1, "c"), text(2, "i"), len(6, &port), len(8, &limit), len(10, &probe)].concat();
-        let volume = [text(1, "v"), len(2, &len(2, &text(1, "Memory")))].concat();
-        let spec = [len(1, &volume), len(2, &container), int(4, 0)].concat();
-        let meta = [text(1, "p"), len(8, &[0x08, 0x80, 0xe2, 0xcf, 0xaa, 0x06])].concat();
-        check(
-            "Pod",
-            &[len(1, &meta), len(2, &spec)].concat(),
-            json!({
-            "metadata": {"name": "p", "creationTimestamp": "2023-11-14T22:13:20Z"}, "status": {},
-            "spec": {"terminationGracePeriodSeconds": 0, "volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}}],
-                "containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80, "protocol": "TCP"}],
-                    "resources": {"limits": {"memory": "1Gi"}},
-                    "livenessProbe": {"httpGet": {"path": "/x", "port": "web"}, "initialDelaySeconds": 5}}]}}),
-        );
-    }
-
-    #[test]
-    fn rubbish_is_refused() {
-        assert!(envelope(b"{}").unwrap_err().contains("expected prefix [107 56 115 0]"));
-        assert!(envelope(b"k8s\0\x0a\xff").is_err());
-        let catalog = Catalog::builtin();
-        let kind = catalog.by_kind("", "v1", "Pod").unwrap();
-        for bad in [&[0x0b][..], &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f], &[0xff; 11], &[0x08, 0x01]] {
-            assert!(decode(kind, bad).is_err(), "{bad:?}");
-        }
     }
 }

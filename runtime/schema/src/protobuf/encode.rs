@@ -1,0 +1,380 @@
+//! An object's bytes to protobuf, without a tree: fields in the order of their numbers, maps in the order of their keys, as
+//! gogo protobuf writes them (a zero that Go would write and JSON leaves out is left out here too: readers see the same).
+//!
+//! The length before a message is guessed from the length of the Doc's own bytes, which is nearly the same, and the message
+//! is moved when its length takes another number of bytes. What does not fit its field's type is left out.
+use super::special::{self, Any};
+use crate::{
+    doc::{Key, MAX_DEPTH, Ref, Value, key, value, write_value},
+    order::Order as _,
+    table::{Container, Field, Shape, Table, TypeId},
+};
+
+pub(super) struct Encoder<'a, 'o> {
+    table: &'a Table,
+    pub out: &'o mut Vec<u8>,
+    /// Fields of the messages being written, each message's behind its parent's.
+    slots: Vec<Slot<'a>>,
+    depth: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Slot<'a> {
+    /// Numbers of the embedded messages around the field, and its own: what fields are sorted by.
+    path: [u16; 3],
+    field: &'a Field,
+    value: Value<'a>,
+}
+
+/// A message whose length is not yet known.
+pub(super) struct Open {
+    start: usize,
+    /// Bytes kept for the length.
+    width: usize,
+}
+
+/// What an object's bytes do not hold: the resourceVersion of its metadata.
+#[derive(Clone, Copy)]
+pub(super) enum Revision<'a> {
+    None,
+    /// Of the metadata that is a field of this message.
+    Below(&'a str),
+    /// This message is the metadata.
+    Here(&'a str),
+}
+
+const BYTES: u64 = 2;
+
+impl<'a, 'o> Encoder<'a, 'o> {
+    pub fn new(table: &'a Table, out: &'o mut Vec<u8>) -> Encoder<'a, 'o> {
+        Encoder { table, out, slots: Vec::with_capacity(64), depth: 0 }
+    }
+
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.out.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.out.push(value as u8);
+    }
+
+    fn tag(&mut self, number: u16, wire: u64) {
+        self.varint(u64::from(number) << 3 | wire);
+    }
+
+    /// Begins a field of some length, about `len`.
+    pub fn open(&mut self, number: u16, len: usize) -> Open {
+        self.tag(number, BYTES);
+        let width = varint_len(len);
+        self.out.extend_from_slice(&[0; 10][..width]);
+        Open { start: self.out.len(), width }
+    }
+
+    /// Begins a field of exactly `len` bytes.
+    pub fn length(&mut self, number: u16, len: usize) {
+        self.tag(number, BYTES);
+        self.varint(len as u64);
+    }
+
+    pub fn close(&mut self, open: Open) {
+        let len = self.out.len() - open.start;
+        let width = varint_len(len);
+        let head = open.start - open.width;
+        if width > open.width {
+            let more = width - open.width;
+            self.out.extend_from_slice(&[0; 10][..more]);
+            self.out.copy_within(open.start..open.start + len, open.start + more);
+        } else if width < open.width {
+            self.out.copy_within(open.start.., head + width);
+            self.out.truncate(head + width + len);
+        }
+        let mut rest = len as u64;
+        for byte in &mut self.out[head..head + width] {
+            *byte = rest as u8 | 0x80;
+            rest >>= 7;
+        }
+        self.out[head + width - 1] &= 0x7f;
+    }
+
+    pub fn bytes(&mut self, number: u16, bytes: &[u8]) {
+        self.length(number, bytes.len());
+        self.out.extend_from_slice(bytes);
+    }
+
+    pub fn number(&mut self, number: u16, value: i64) {
+        self.tag(number, 0);
+        self.varint(value as u64);
+    }
+
+    /// The fields of a message of type `id`.
+    pub fn object(&mut self, id: TypeId, object: Ref<'a>, revision: Revision<'a>) {
+        if let Some(Value::Map(members)) = object.value() {
+            self.message(id, members, revision);
+        }
+    }
+
+    fn message(&mut self, id: TypeId, members: &'a [u8], revision: Revision<'a>) {
+        if self.depth >= MAX_DEPTH {
+            return;
+        }
+        self.depth += 1;
+        let first = self.slots.len();
+        self.collect(id, members);
+        if let Revision::Here(text) = revision
+            && let Some(field) = self.table.field(id, "resourceVersion")
+        {
+            self.slot(first, field, Value::Str { text: text.as_bytes(), plain: true });
+        }
+        let (mut outer, mut inner): (Option<(u16, Open)>, Option<(u16, Open)>) = (None, None);
+        for at in first..self.slots.len() {
+            let Slot { path, field, value } = self.slots[at];
+            let embedded = [path[1], path[2]].iter().filter(|n| **n != 0).count();
+            let (wanted_outer, wanted_inner) =
+                (Some(path[0]).filter(|_| embedded > 0), Some(path[1]).filter(|_| embedded > 1));
+            let same_outer = outer.as_ref().map(|(n, _)| *n) == wanted_outer;
+            if !same_outer || inner.as_ref().map(|(n, _)| *n) != wanted_inner {
+                self.shut(&mut inner);
+            }
+            if !same_outer {
+                self.shut(&mut outer);
+            }
+            if let (Some(number), None) = (wanted_outer, &outer) {
+                outer = Some((number, self.open(number, members.len())));
+            }
+            if let (Some(number), None) = (wanted_inner, &inner) {
+                inner = Some((number, self.open(number, members.len())));
+            }
+            self.field(id, field, value, revision);
+        }
+        self.shut(&mut inner);
+        self.shut(&mut outer);
+        self.slots.truncate(first);
+        self.depth -= 1;
+    }
+
+    fn shut(&mut self, open: &mut Option<(u16, Open)>) {
+        if let Some((_, open)) = open.take() {
+            self.close(open);
+        }
+    }
+
+    /// Pushes the fields that are there, sorted by number. Stored names are in the table's own order most of the time, so each is
+    /// looked for from where the last one was found.
+    fn collect(&mut self, id: TypeId, mut members: &'a [u8]) {
+        let first = self.slots.len();
+        let fields = self.table.fields(id);
+        let mut from = 0;
+        while let Some((name, rest)) = key(members) {
+            let Some((value, next)) = value(rest) else { return };
+            members = next;
+            let is_it = |field: &Field| match name {
+                Key::Name(id) => field.name == id,
+                Key::Field(_) => false,
+                Key::Inline(text) => self.table.name(field).as_bytes() == text,
+            };
+            let (before, after) = fields.split_at(from);
+            let Some(at) = after.iter().chain(before).position(is_it) else { continue };
+            from = (from + at) % fields.len();
+            let field = &fields[from];
+            if field.number != 0 && !matches!((value, field.shape), (Value::Null, shape) if shape != Shape::Any) {
+                self.slot(first, field, value);
+            }
+        }
+    }
+
+    fn slot(&mut self, first: usize, field: &'a Field, value: Value<'a>) {
+        let path = match (u16::from(field.inline & 15), u16::from(field.inline >> 4)) {
+            (0, _) => [field.number, 0, 0],
+            (outer, 0) => [outer, field.number, 0],
+            (outer, inner) => [outer, inner, field.number],
+        };
+        let mut at = self.slots.len();
+        while at > first && self.slots[at - 1].path > path {
+            at -= 1;
+        }
+        self.slots.insert(at, Slot { path, field, value });
+    }
+
+    fn field(&mut self, owner: TypeId, field: &Field, found: Value<'a>, revision: Revision<'a>) {
+        match (field.container, found) {
+            (Container::One, found) => match (field.shape, found, revision) {
+                (Shape::Object(id), Value::Map(members), Revision::Below(text))
+                    if self.table.name(field) == "metadata" =>
+                {
+                    let open = self.open(field.number, members.len() + 16);
+                    self.message(id, members, Revision::Here(text));
+                    self.close(open);
+                }
+                _ => self.one(owner, field, field.number, found),
+            },
+            (Container::List, Value::List(mut items)) => {
+                while let Some((item, next)) = value(items) {
+                    self.one(owner, field, field.number, item);
+                    items = next;
+                }
+            }
+            (Container::Map | Container::MapOfLists, Value::Map(members)) => {
+                let entries = Entries(members);
+                if entries.clone().map(|(name, _)| name).is_sorted() {
+                    entries.for_each(|entry| self.entry(owner, field, entry));
+                    return;
+                }
+                let mut entries: Vec<_> = entries.collect();
+                entries.order_by(|a, b| a.0.cmp(b.0));
+                entries.into_iter().for_each(|entry| self.entry(owner, field, entry));
+            }
+            _ => {}
+        }
+    }
+
+    fn entry(&mut self, owner: TypeId, field: &Field, (name, found): (&'a str, Value<'a>)) {
+        let open = self.open(field.number, name.len() + len(found) + 4);
+        self.bytes(1, name.as_bytes());
+        match (field.container, found) {
+            (Container::MapOfLists, Value::List(mut items)) => {
+                let list = self.open(2, items.len());
+                while let Some((item, next)) = value(items) {
+                    self.one(owner, field, 1, item);
+                    items = next;
+                }
+                self.close(list);
+            }
+            (Container::MapOfLists, _) => {}
+            _ => self.one(owner, field, 2, found),
+        }
+        self.close(open);
+    }
+
+    /// One value of the field's shape.
+    fn one(&mut self, owner: TypeId, field: &Field, number: u16, found: Value<'a>) {
+        match (field.shape, found) {
+            (Shape::Bool, Value::Bool(value)) => self.number(number, value.into()),
+            (Shape::Int32 | Shape::Int64, Value::Int(value)) => self.number(number, value),
+            (Shape::Int32 | Shape::Int64, Value::Float(value)) if value.fract() == 0.0 && value.abs() < 9e15 => {
+                self.number(number, value as i64);
+            }
+            (Shape::Double, Value::Float(value)) => self.double(number, value),
+            (Shape::Double, Value::Int(value)) => self.double(number, value as f64),
+            (Shape::Double, Value::Uint(value)) => self.double(number, value as f64),
+            (Shape::String, Value::Str { text, .. }) => self.bytes(number, text),
+            (Shape::Bytes, Value::Str { text, .. }) => {
+                let open = self.open(number, text.len() / 4 * 3);
+                // `prune` wrote it; other text would be what was read before the fault.
+                if base64::Engine::decode_vec(&base64::prelude::BASE64_STANDARD, text, self.out).is_err() {
+                    self.out.truncate(open.start);
+                }
+                self.close(open);
+            }
+            (Shape::Quantity, Value::Str { text, .. }) => {
+                let open = self.open(number, text.len() + 2);
+                self.bytes(1, text);
+                self.close(open);
+            }
+            (Shape::IntOrString, Value::Int(value)) => {
+                let open = self.open(number, 4);
+                self.number(1, 0);
+                self.number(2, value);
+                self.close(open);
+            }
+            (Shape::IntOrString, Value::Str { text, .. }) => {
+                let open = self.open(number, text.len() + 4);
+                self.number(1, 1);
+                self.bytes(3, text);
+                self.close(open);
+            }
+            (Shape::Time | Shape::MicroTime, Value::Str { text, .. }) => {
+                let time = std::str::from_utf8(text).ok().and_then(special::time);
+                let open = self.open(number, 12);
+                if let Some((seconds, nanos)) = time {
+                    self.number(1, seconds);
+                    self.number(2, if field.shape == Shape::Time { 0 } else { i64::from(nanos / 1000 * 1000) });
+                }
+                self.close(open);
+            }
+            (Shape::Duration, Value::Str { text, .. }) => {
+                let nanos = std::str::from_utf8(text).ok().and_then(special::duration_nanos);
+                let open = self.open(number, 8);
+                self.number(1, nanos.unwrap_or(0));
+                self.close(open);
+            }
+            (Shape::Any, found) => {
+                let open = self.open(number, len(found) + len(found) / 2);
+                self.any(owner, Any::of(self.table, owner, field), found);
+                self.close(open);
+            }
+            (Shape::Object(id), Value::Map(members)) => {
+                let open = self.open(number, members.len());
+                self.message(id, members, Revision::None);
+                self.close(open);
+            }
+            _ => {}
+        }
+    }
+
+    /// The inside of a message that holds anything; `owner` is JSONSchemaProps where a schema may stand.
+    fn any(&mut self, owner: TypeId, any: Any, found: Value<'a>) {
+        match (any, found) {
+            (Any::SchemaOrBool, Value::Bool(allows)) => self.number(1, allows.into()),
+            (Any::SchemaOrBool, Value::Map(members)) => {
+                self.number(1, 1);
+                self.schema(2, owner, members);
+            }
+            (Any::SchemaOrSchemas | Any::SchemaOrStrings, Value::Map(members)) => self.schema(1, owner, members),
+            (Any::SchemaOrSchemas | Any::SchemaOrStrings, Value::List(mut items)) => {
+                while let Some((item, next)) = value(items) {
+                    match item {
+                        Value::Map(members) if any == Any::SchemaOrSchemas => self.schema(2, owner, members),
+                        Value::Str { text, .. } if any == Any::SchemaOrStrings => self.bytes(2, text),
+                        _ => {}
+                    }
+                    items = next;
+                }
+            }
+            (Any::Raw, found) => {
+                let open = self.open(1, len(found) + len(found) / 2);
+                write_value(found, self.depth, self.out);
+                self.close(open);
+            }
+            _ => {}
+        }
+    }
+
+    fn schema(&mut self, number: u16, id: TypeId, members: &'a [u8]) {
+        let open = self.open(number, members.len());
+        self.message(id, members, Revision::None);
+        self.close(open);
+    }
+
+    fn double(&mut self, number: u16, value: f64) {
+        self.tag(number, 1);
+        self.out.extend_from_slice(&value.to_bits().to_le_bytes());
+    }
+}
+
+/// Members of a map with string keys.
+#[derive(Clone)]
+struct Entries<'a>(&'a [u8]);
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = (&'a str, Value<'a>);
+    fn next(&mut self) -> Option<(&'a str, Value<'a>)> {
+        let (name, rest) = key(std::mem::take(&mut self.0))?;
+        let (found, next) = value(rest)?;
+        self.0 = next;
+        Some((name.text()?, found))
+    }
+}
+
+/// About how long a value will be.
+fn len(value: Value<'_>) -> usize {
+    match value {
+        Value::Str { text, .. } => text.len(),
+        Value::List(inner) | Value::Map(inner) => inner.len(),
+        _ => 4,
+    }
+}
+
+fn varint_len(value: usize) -> usize {
+    let bits = usize::BITS - (value | 1).leading_zeros();
+    bits.div_ceil(7) as usize
+}
