@@ -35,6 +35,7 @@ pub mod start;
 mod stream;
 pub mod tls;
 pub mod tokens;
+mod websocket;
 
 pub use client::{Change, Client, DeleteOptions, Patch, Sub};
 pub use error::Error;

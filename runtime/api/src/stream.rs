@@ -203,7 +203,13 @@ async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin)
 }
 
 /// hyper's upgraded connection with the traits of the rest of this file.
-struct Client(Upgraded);
+pub(crate) struct Client(Upgraded);
+
+impl Client {
+    pub fn new(upgraded: Upgraded) -> Client {
+        Client(upgraded)
+    }
+}
 
 impl AsyncRead for Client {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {

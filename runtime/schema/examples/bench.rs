@@ -1,8 +1,7 @@
-//! What a pod costs as a Doc: bytes and nanoseconds, beside serde_json and protobuf-like packing.
+//! What a pod costs as a Doc: bytes and nanoseconds, into and out of JSON, protobuf and types, beside serde_json.
 //!
 //! `cargo run --release -p mote-schema --example bench [FILE]`, where FILE is one object as JSON.
-use mote_schema::Doc;
-use mote_schema::doc::Ref;
+use mote_schema::{Catalog, Doc, Object, protobuf};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -21,32 +20,13 @@ fn time(what: &str, bytes: usize, mut run: impl FnMut()) {
     println!("{what:<42} {best:>9.0} ns {:>8.0} MB/s", bytes as f64 * 1000.0 / best);
 }
 
-/// About what protobuf takes: a tag and, for what has a length, a length for each field; elements repeat the tag.
-fn packed_len(value: Ref<'_>) -> usize {
-    let sized = |len: usize| len + 2 + usize::from(len > 127);
-    match value.type_name() {
-        "object" => {
-            let one = |(name, value): (&str, Ref<'_>)| {
-                // Names with dots, slashes or dashes are keys of maps, which are messages of two fields.
-                let is_map = name.contains(['.', '/', '-', ':']);
-                let value = packed_len(value);
-                if is_map { sized(name.len() + 2 + value + 2) } else { value }
-            };
-            sized(value.entries().map(one).sum())
-        }
-        "array" => value.items().map(packed_len).sum(),
-        "string" => sized(value.str().len()),
-        _ => 3,
-    }
-}
-
 fn main() {
     let text = std::env::args().nth(1).map(|file| std::fs::read_to_string(file).expect("a readable file"));
     let value: serde_json::Value = serde_json::from_str(text.as_deref().unwrap_or(POD)).expect("JSON");
     let json = serde_json::to_vec(&value).expect("a tree that was read");
     let doc = Doc::from_json(&json).expect("a tree that was read");
     let typed: k8s_openapi::api::core::v1::Pod = doc.decode().expect("a pod");
-    println!("JSON {} bytes, Doc {}, protobuf about {}", json.len(), doc.bytes().len(), packed_len(doc.root()));
+    println!("JSON {} bytes, Doc {}", json.len(), doc.bytes().len());
 
     let len = json.len();
     let mut out = Vec::with_capacity(1 << 23);
@@ -64,6 +44,20 @@ fn main() {
         serde_json::to_writer(&mut out, &value).expect("memory");
         black_box(&out);
     });
+    let kind = Catalog::builtin().of::<k8s_openapi::api::core::v1::Pod>().clone();
+    let object = Object { kind: kind.clone(), doc: doc.clone(), revision: 123_456 };
+    let mut packed = Vec::new();
+    protobuf::write_object(&object, &mut packed);
+    println!("protobuf {} bytes", packed.len());
+    time("Doc to protobuf", len, || {
+        out.clear();
+        protobuf::write_object(&object, &mut out);
+        black_box(&out);
+    });
+    time("protobuf to a tree", len, || {
+        let raw = protobuf::envelope(&packed).expect("own bytes").raw;
+        drop(black_box(protobuf::decode(&kind, raw)));
+    });
     time("Doc to typed Pod", len, || drop(black_box(doc.decode::<k8s_openapi::api::core::v1::Pod>())));
     time("JSON to typed Pod (serde_json)", len, || {
         drop(black_box(serde_json::from_slice::<k8s_openapi::api::core::v1::Pod>(&json)));
@@ -75,15 +69,20 @@ fn main() {
         black_box(black_box(doc.root()).at("status.containerStatuses").exists());
     });
 
-    let mut best = f64::MAX;
-    for _ in 0..20 {
-        let start = Instant::now();
-        out.clear();
-        for _ in 0..1000 {
-            doc.write_json(&mut out);
-            out.push(b',');
+    let items: [(&str, &dyn Fn(&mut Vec<u8>)); 2] = [
+        ("JSON", &|out| object.write_json(false, out)),
+        ("protobuf", &|out| protobuf::write_item(&object, false, out)),
+    ];
+    for (encoding, write) in items {
+        let mut best = f64::MAX;
+        for _ in 0..20 {
+            let start = Instant::now();
+            out.clear();
+            for _ in 0..1000 {
+                write(&mut out);
+            }
+            best = best.min(start.elapsed().as_secs_f64() * 1e3);
         }
-        best = best.min(start.elapsed().as_secs_f64() * 1e3);
+        println!("a LIST of 1,000 as {encoding}: {} bytes in {best:.2} ms", out.len());
     }
-    println!("a LIST of 1,000 as JSON: {} bytes in {best:.2} ms", out.len());
 }

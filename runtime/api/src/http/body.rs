@@ -4,6 +4,7 @@ use super::request::{Body, BoxStream, Response};
 use super::server::Stop;
 use bytes::Bytes;
 use event_listener::EventListener;
+use futures_lite::stream;
 use http::{HeaderValue, header};
 use hyper::body::{Frame, SizeHint};
 use std::{
@@ -16,6 +17,8 @@ use std::{
 
 /// Smaller answers are not worth the work (upstream's threshold).
 const GZIP_FROM_BYTES: usize = 128 * 1024;
+/// Compressed bytes that are sent at once.
+const SEND_FROM_BYTES: usize = 16 * 1024;
 
 pub struct Outgoing {
     content: Content,
@@ -25,13 +28,16 @@ pub struct Outgoing {
 
 enum Content {
     Full(Option<Bytes>),
+    Chunks(Box<dyn Iterator<Item = Bytes> + Send>),
     Stream { stream: BoxStream<io::Result<Bytes>>, stopped: Option<Pin<Box<EventListener>>> },
 }
 
 impl Outgoing {
     pub fn new(body: Body, stop: &Stop, until_sent: impl Send + 'static) -> Outgoing {
         let content = match body {
-            Body::Empty => Content::Full(None),
+            // A refusal has its bytes by now (`accept::settle`).
+            Body::Empty | Body::Status(_) => Content::Full(None),
+            Body::Chunks(chunks) => Content::Chunks(chunks),
             Body::Full(bytes) => Content::Full((!bytes.is_empty()).then_some(bytes)),
             Body::Stream(stream) => Content::Stream { stream, stopped: Some(Box::pin(stop.listen())) },
         };
@@ -46,6 +52,7 @@ impl hyper::body::Body for Outgoing {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut self.content {
             Content::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Content::Chunks(chunks) => Poll::Ready(chunks.next().map(|b| Ok(Frame::data(b)))),
             Content::Stream { stream, stopped } => {
                 if stopped.as_mut().is_none_or(|listener| listener.as_mut().poll(cx).is_ready()) {
                     *stopped = None;
@@ -63,28 +70,67 @@ impl hyper::body::Body for Outgoing {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Content::Stream { .. } => SizeHint::default(),
+            Content::Chunks(_) | Content::Stream { .. } => SizeHint::default(),
         }
     }
 }
 
-/// Level 1, as upstream, off the main thread; an answer that does not shrink is left as it is.
+type Encoder = flate2::write::GzEncoder<Vec<u8>>;
+
+/// Level 1, as upstream, off the main thread. Watches and logs are left alone.
 pub async fn compress(mut response: Response) -> Response {
-    let Body::Full(plain) = &response.body else { return response };
-    if plain.len() < GZIP_FROM_BYTES || response.headers.iter().any(|(name, _)| name == header::CONTENT_ENCODING) {
+    if response.headers.iter().any(|(name, _)| name == header::CONTENT_ENCODING) {
         return response;
     }
-    let plain = plain.clone();
-    let packed = blocking::unblock(move || {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(1));
-        encoder.write_all(&plain).and_then(|()| encoder.finish()).ok().filter(|packed| packed.len() < plain.len())
-    });
-    if let Some(packed) = packed.await {
-        response.body = Body::Full(packed.into());
-        response.headers.push((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
-        response.headers.push((header::VARY, HeaderValue::from_static("Accept-Encoding")));
-    }
+    let chunks: Box<dyn Iterator<Item = Bytes> + Send> = match response.body {
+        Body::Full(plain) if plain.len() > GZIP_FROM_BYTES => Box::new(std::iter::once(plain)),
+        Body::Chunks(mut chunks) => {
+            // How long it will be shows when it is made.
+            let mut first = Vec::new();
+            let mut len = 0;
+            while len <= GZIP_FROM_BYTES {
+                let Some(chunk) = chunks.next() else {
+                    response.body = Body::Chunks(Box::new(first.into_iter()));
+                    return response;
+                };
+                len += chunk.len();
+                first.push(chunk);
+            }
+            Box::new(first.into_iter().chain(chunks))
+        }
+        _ => return response,
+    };
+    let encoder = Encoder::new(Vec::new(), flate2::Compression::new(1));
+    response.body = Body::Stream(Box::pin(stream::unfold(Some((encoder, chunks)), pack)));
+    response.headers.push((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+    response.headers.push((header::VARY, HeaderValue::from_static("Accept-Encoding")));
     response
+}
+
+type Packing = Option<(Encoder, Box<dyn Iterator<Item = Bytes> + Send>)>;
+
+/// The next piece that has come out of the encoder; its end with the last.
+async fn pack(state: Packing) -> Option<(io::Result<Bytes>, Packing)> {
+    let (mut encoder, mut chunks) = state?;
+    loop {
+        let Some(chunk) = chunks.next() else {
+            let rest = blocking::unblock(move || encoder.finish()).await;
+            return Some((rest.map(Bytes::from), None));
+        };
+        let packed = blocking::unblock(move || {
+            let result = encoder.write_all(&chunk);
+            (encoder, result)
+        });
+        let result;
+        (encoder, result) = packed.await;
+        if let Err(error) = result {
+            return Some((Err(error), None));
+        }
+        if encoder.get_ref().len() >= SEND_FROM_BYTES {
+            let ready = std::mem::take(encoder.get_mut());
+            return Some((Ok(ready.into()), Some((encoder, chunks))));
+        }
+    }
 }
 
 /// The client says it reads gzip (a weight of zero says it does not).
@@ -98,28 +144,42 @@ pub fn accepts_gzip(accept_encoding: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_lite::StreamExt as _;
     use std::io::Read as _;
 
-    fn compressed(text: Vec<u8>) -> (bool, Vec<u8>) {
-        let response = futures_lite::future::block_on(compress(Response::json(200, text)));
-        let Body::Full(body) = response.body else { panic!("no body") };
-        (response.headers.iter().any(|(name, value)| name == header::CONTENT_ENCODING && value == "gzip"), body.into())
+    fn compressed(body: Body) -> (bool, Vec<u8>) {
+        let response = Response { status: 200, headers: Vec::new(), body };
+        let mut response = futures_lite::future::block_on(compress(response));
+        let mut bytes = Vec::new();
+        match &mut response.body {
+            Body::Full(full) => bytes.extend_from_slice(full),
+            Body::Chunks(chunks) => chunks.for_each(|chunk| bytes.extend_from_slice(&chunk)),
+            Body::Stream(stream) => {
+                futures_lite::future::block_on(stream.for_each(|chunk| bytes.extend_from_slice(&chunk.unwrap())));
+            }
+            Body::Empty | Body::Status(_) => panic!("no body"),
+        }
+        (response.headers.iter().any(|(name, value)| name == header::CONTENT_ENCODING && value == "gzip"), bytes)
     }
 
     #[test]
     fn large_answers_shrink() {
-        let large: Vec<u8> = b"{\"a\":\"bcd\"}".iter().copied().cycle().take(GZIP_FROM_BYTES).collect();
-        let (is_packed, body) = compressed(large.clone());
-        assert!(is_packed && body.len() < large.len() / 10);
-        let mut unpacked = Vec::new();
-        flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut unpacked).unwrap();
-        assert_eq!(unpacked, large);
-        assert_eq!(compressed(large[1..].to_vec()), (false, large[1..].to_vec()));
-        let random: Vec<u8> = (0u64..GZIP_FROM_BYTES as u64)
-            .map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 ^ n as u8)
-            .collect();
-        let packed = compressed(random.clone());
-        assert!(packed.1.len() <= random.len());
+        let large: Vec<u8> = b"{\"a\":\"bcd\"}".iter().copied().cycle().take(GZIP_FROM_BYTES * 3).collect();
+        let pieces = |text: &[u8]| {
+            let pieces: Vec<Bytes> = text.chunks(50_000).map(Bytes::copy_from_slice).collect();
+            Body::Chunks(Box::new(pieces.into_iter()))
+        };
+        for body in [Body::Full(large.clone().into()), pieces(&large)] {
+            let (is_packed, body) = compressed(body);
+            assert!(is_packed && body.len() < large.len() / 10);
+            let mut unpacked = Vec::new();
+            flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut unpacked).unwrap();
+            assert_eq!(unpacked, large);
+        }
+        let small = &large[..GZIP_FROM_BYTES];
+        for body in [Body::Full(small.to_vec().into()), pieces(small)] {
+            assert_eq!(compressed(body), (false, small.to_vec()));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! name (impersonation), may it be taken (limits, deadline), may they (authorization), read the body, hand over, count.
 //! The order is upstream's handler chain (apiserver/pkg/server/config.go). Every refusal is the Status or text kube-apiserver gives.
 use super::{
+    accept,
     body::{Outgoing, accepts_gzip, compress},
     flow::{Class, Flow, Refused, Ticket},
     info, paths,
@@ -120,6 +121,9 @@ pub(super) async fn answer(
         && accepts_gzip(text(incoming.headers(), header::ACCEPT_ENCODING));
     let mut seen = Seen::default();
     let (head, body) = incoming.into_parts();
+    let accept = text(&head.headers, header::ACCEPT).to_owned();
+    let pretty = accept::is_pretty(&head.headers, &Query::parse(head.uri.query().unwrap_or("")));
+    let is_head = head.method == http::Method::HEAD;
     let waits = head.headers.contains_key(header::EXPECT);
     seen.audit_id = match head.headers.get(AUDIT_ID) {
         Some(id) if !id.is_empty() && id.len() <= MAX_AUDIT_ID_BYTES => id.clone(),
@@ -131,16 +135,20 @@ pub(super) async fn answer(
     if let Some(body) = body.filter(|body| !waits && !body.is_end_stream()) {
         drain(body).await;
     }
+    let response = accept::settle(response, &accept, pretty);
     let completes = record.and_then(|record| audited(record, &response, label.long_running));
     // What a watch sends after its answer began, and what a slow client still reads, takes no seat.
     drop(seat);
-    let response = if gzip { compress(response).await } else { response };
+    let mut response = if gzip { compress(response).await } else { response };
     label.code = response.status;
     label.seconds = started.elapsed().as_secs_f64();
     shared.front.metrics.request(&label);
     if label.anonymous && connection.is_http2 {
         // HTTP/2 lets one connection ask for too much work: not for strangers (upstream: UnauthenticatedHTTP2DOSMitigation).
         connection.close_after_this();
+    }
+    if is_head {
+        response = without_body(response);
     }
     let mut wire = hyper::Response::new(Outgoing::new(response.body, &shared.stop, (busy, place, completes)));
     *wire.status_mut() = http::StatusCode::from_u16(response.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
@@ -204,6 +212,16 @@ fn source_ips(headers: &HeaderMap, peer: IpAddr) -> Vec<IpAddr> {
         ips.push(peer);
     }
     ips
+}
+
+/// The answer to HEAD: what GET would be answered, but for the bytes.
+fn without_body(response: Response) -> Response {
+    let len = if let Body::Full(bytes) = &response.body { Some(bytes.len()) } else { None };
+    let response = Response { body: Body::Empty, ..response };
+    match len {
+        Some(len) => response.with(header::CONTENT_LENGTH, &len.to_string()),
+        None => response,
+    }
 }
 
 /// Everything up to the answer. Errors leave early as the response they are.

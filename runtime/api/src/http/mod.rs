@@ -1,6 +1,7 @@
 //! The HTTP front: connections, limits and timeouts, authentication and authorization; everything before a handler
 //! sees a `Request`. A connection runs in `server`, a request in `front`; the few paths that are no resources and
 //! answered here are in `paths`.
+pub(crate) mod accept;
 mod body;
 pub mod flow;
 mod front;

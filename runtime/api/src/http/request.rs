@@ -102,8 +102,12 @@ impl Query {
 pub enum Body {
     Empty,
     Full(Bytes),
+    /// An answer of known end that is made while it is sent: lists.
+    Chunks(Box<dyn Iterator<Item = Bytes> + Send>),
     /// One chunk per item, sent at once: watches, logs. An error cuts the connection.
     Stream(BoxStream<io::Result<Bytes>>),
+    /// A refusal; the front writes it in the encoding that the client asked for.
+    Status(Box<Status>),
 }
 
 pub struct Response {
@@ -131,9 +135,11 @@ impl Response {
     pub fn stream(status: u16, content_type: &'static str, stream: BoxStream<io::Result<Bytes>>) -> Response {
         Response::new(status, content_type, Body::Stream(stream))
     }
+    /// A refusal, in whatever encoding the client takes.
     pub fn error(status: &Status) -> Response {
         crate::audit::failed(status);
-        let response = Response::value(status.code, &status.to_value());
+        let body = Body::Status(Box::new(status.clone()));
+        let response = Response { status: status.code, headers: Vec::new(), body };
         match status.retry_after_seconds {
             Some(seconds) => response.with(header::RETRY_AFTER, &seconds.to_string()),
             None => response,

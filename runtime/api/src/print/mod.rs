@@ -53,6 +53,8 @@ pub struct Options {
     pub metadata: Value,
     /// Later frames of a watch: columnDefinitions is null.
     pub omit_columns: bool,
+    /// meta.k8s.io/v1beta1
+    pub beta: bool,
 }
 
 /// Appends a meta.k8s.io/v1 Table.
@@ -62,7 +64,10 @@ pub fn write_table(kind: &Kind, objects: &[Object], options: &Options, out: &mut
 
 fn write_table_at(now: Timestamp, kind: &Kind, objects: &[Object], options: &Options, out: &mut Vec<u8>) {
     let printer = kinds::printer(kind);
-    out.extend_from_slice(br#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":"#);
+    let version = if options.beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" };
+    out.extend_from_slice(br#"{"kind":"Table","apiVersion":""#);
+    out.extend_from_slice(version.as_bytes());
+    out.extend_from_slice(br#"","metadata":"#);
     match &options.metadata {
         Value::Null => out.extend_from_slice(b"{}"),
         metadata => out.extend_from_slice(metadata.to_string().as_bytes()),
@@ -78,9 +83,9 @@ fn write_table_at(now: Timestamp, kind: &Kind, objects: &[Object], options: &Opt
         if place > 0 {
             out.push(b',');
         }
-        write_row(now, printer, object, options.include, out);
+        write_row(now, printer, object, options.include, version, out);
     }
-    out.extend_from_slice(b"]}\n");
+    out.extend_from_slice(b"]}");
 }
 
 fn write_columns(printer: &Printer, out: &mut Vec<u8>) {
@@ -101,7 +106,7 @@ fn write_columns(printer: &Printer, out: &mut Vec<u8>) {
     out.push(b']');
 }
 
-fn write_row(now: Timestamp, printer: &Printer, object: &Object, include: Include, out: &mut Vec<u8>) {
+fn write_row(now: Timestamp, printer: &Printer, object: &Object, include: Include, version: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(br#"{"cells":["#);
     (printer.cells)(&mut Row::new(object, now, out));
     out.push(b']');
@@ -116,20 +121,29 @@ fn write_row(now: Timestamp, printer: &Printer, object: &Object, include: Includ
     match include {
         Include::None => out.extend_from_slice(b"null"),
         Include::Object => object.write_json(true, out),
-        Include::Metadata => write_metadata(object, out),
+        Include::Metadata => write_metadata(object, version, out),
     }
     out.push(b'}');
 }
 
-fn write_metadata(object: &Object, out: &mut Vec<u8>) {
-    out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"#);
-    for (name, value) in object.meta().entries().filter(|(name, _)| *name != "resourceVersion") {
+/// Appends an object's PartialObjectMetadata; `version` is that of meta.k8s.io asked for.
+pub(crate) fn write_metadata(object: &Object, version: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":""#);
+    out.extend_from_slice(version.as_bytes());
+    out.extend_from_slice(br#"","metadata":{"#);
+    let start = out.len();
+    let stored = object.revision != 0;
+    if stored {
+        out.extend_from_slice(br#""resourceVersion":"#);
+        write_string(&object.revision.to_string(), out);
+    }
+    for (name, value) in object.meta().entries().filter(|(name, _)| !stored || *name != "resourceVersion") {
+        if out.len() > start {
+            out.push(b',');
+        }
         write_string(name, out);
         out.push(b':');
         value.write_json(out);
-        out.push(b',');
     }
-    out.extend_from_slice(br#""resourceVersion":"#);
-    write_string(&object.revision.to_string(), out);
     out.extend_from_slice(b"}}");
 }

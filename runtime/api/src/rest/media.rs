@@ -1,110 +1,207 @@
 //! Media types: what a body is, and what the client wants to get.
 use crate::{
-    http::{Request, Response},
+    http::{
+        Body, Request, Response,
+        accept::{Indent, JSON, PROTOBUF, YAML, clauses, is_pretty},
+    },
+    print::{self, Include},
     server::Api,
 };
+use http::header::{ACCEPT, CONTENT_TYPE};
 use kube_core::GroupVersion;
-use mote_schema::{Object, Status, protobuf};
+use mote_schema::{Doc, Kind, Object, Status, protobuf};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
-pub(crate) const JSON: &str = "application/json";
-const YAML: &str = "application/yaml";
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
-
-/// The shape an answer takes, by the `as` parameter of the Accept header.
+/// What one object or a list of them is shown as, by the `as` parameter of the Accept header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     Object,
     Table,
-    /// PartialObjectMetadata(List)
+    /// PartialObjectMetadata
     Metadata,
+    /// PartialObjectMetadataList
+    MetadataList,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+impl Encoding {
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Encoding::Json => JSON,
+            Encoding::Yaml => YAML,
+            Encoding::Protobuf => PROTOBUF,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Form {
     pub shape: Shape,
-    pub yaml: bool,
+    pub encoding: Encoding,
+    /// Tables and metadata of meta.k8s.io/v1beta1.
+    pub beta: bool,
+    /// JSON for people.
+    pub pretty: bool,
+    /// What a Table's rows carry.
+    pub include: Include,
 }
 
-/// The first acceptable of the client's list; `q` only matters when it is 0.
-pub(crate) fn negotiate(accept: &str) -> Result<Form, Status> {
-    if accept.trim().is_empty() {
-        return Ok(Form { shape: Shape::Object, yaml: false });
+impl Form {
+    /// The apiVersion of Tables and metadata.
+    pub fn meta_version(self) -> &'static str {
+        if self.beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" }
     }
-    for clause in accept.split(',') {
-        let mut parts = clause.split(';').map(str::trim);
-        let media = parts.next().unwrap_or("").to_ascii_lowercase();
-        let yaml = match media.as_str() {
-            JSON | "*/*" | "application/*" => false,
-            YAML => true,
-            _ => continue,
-        };
-        let (mut shape, mut version, mut refused) = (Some(Shape::Object), "v1", false);
-        for parameter in parts {
-            match parameter.split_once('=') {
-                Some(("as", "Table")) => shape = Some(Shape::Table),
-                Some(("as", "PartialObjectMetadata" | "PartialObjectMetadataList")) => shape = Some(Shape::Metadata),
-                Some(("as", _)) => shape = None,
-                Some(("v", v)) => version = v,
-                Some(("q", q)) => refused = q.trim_end_matches('0').trim_end_matches('.').is_empty(),
-                // A watch's frames are always newline-delimited JSON, so `stream=watch` needs no other form.
+}
+
+/// What the client likes best of what is there for this kind: custom kinds have no protobuf, but their metadata has; a Table is
+/// JSON or YAML (negotiation.NegotiateMediaTypeOptions, RequestScope.AllowsMediaTypeTransform).
+pub(crate) fn negotiate(request: &Request, kind: &Kind) -> Result<Form, Status> {
+    let accept = request.header(ACCEPT);
+    let pretty = is_pretty(&request.headers, &request.query);
+    let plain =
+        Form { shape: Shape::Object, encoding: Encoding::Json, beta: false, pretty, include: Include::Metadata };
+    if accept.is_empty() {
+        return Ok(plain);
+    }
+    for clause in clauses(accept) {
+        let (mut target, mut group, mut version, mut pretty, mut usable) = ("", "", "", pretty, true);
+        for (name, value) in clause.parameters() {
+            match name {
+                "as" => target = value,
+                "g" => group = value,
+                "v" => version = value,
+                "stream" => usable &= value == "watch",
+                "sv" => usable &= value == "v1",
+                "pretty" => pretty |= value == "1",
                 _ => {}
             }
         }
-        let usable = shape.filter(|shape| *shape == Shape::Object || version == "v1");
-        if let Some(shape) = usable.filter(|_| !refused) {
-            return Ok(Form { shape, yaml });
+        let shape = match target {
+            "" if group.is_empty() && version.is_empty() => Shape::Object,
+            "Table" => Shape::Table,
+            "PartialObjectMetadata" => Shape::Metadata,
+            "PartialObjectMetadataList" => Shape::MetadataList,
+            _ => continue,
+        };
+        if !usable || shape != Shape::Object && (group != "meta.k8s.io" || !matches!(version, "v1" | "v1beta1")) {
+            continue;
+        }
+        let is_there = |encoding: &Encoding| {
+            clause.takes(encoding.media_type())
+                && match shape {
+                    Shape::Object => *encoding != Encoding::Protobuf || kind.own_table.is_none(),
+                    Shape::Table => *encoding != Encoding::Protobuf,
+                    Shape::Metadata | Shape::MetadataList => true,
+                }
+        };
+        let found = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf].into_iter().find(is_there);
+        if let Some(encoding) = found {
+            let include = match shape {
+                Shape::Table => Include::parse(request.query.get("includeObject").unwrap_or(""))?,
+                _ => Include::Metadata,
+            };
+            return Ok(Form { shape, encoding, beta: version == "v1beta1", pretty, include });
         }
     }
-    Err(Status::new(406, "NotAcceptable", format!("only the following media types are accepted: {JSON}, {YAML}")))
+    Err(Status::not_acceptable(&[JSON, YAML, PROTOBUF]))
+}
+
+/// The refusal of a shape that an object, or a list, has not.
+pub(crate) fn no_such_shape(kind: &Kind, is_list: bool) -> Status {
+    let package = kind.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
+    let (wanted, what) = if is_list {
+        ("PartialObjectMetadata, but the requested object is a list", "List")
+    } else {
+        ("PartialObjectMetadataList, but the requested object is not a list", "")
+    };
+    Status::new(406, "NotAcceptable", format!("you requested {wanted} (*{package}.{}{what})", kind.kind))
 }
 
 /// One object in the form asked for.
 pub(crate) fn respond(status: u16, object: &Object, form: Form) -> Result<Response, Status> {
     let mut out = Vec::new();
     match form.shape {
-        Shape::Object if !form.yaml => object.write_json(true, &mut out),
-        Shape::Object => return document(status, &object.to_value(), form),
-        Shape::Metadata => write_metadata(object, &mut out),
+        Shape::MetadataList => return Err(no_such_shape(&object.kind, false)),
         Shape::Table => {
-            crate::print::write_table(&object.kind, std::slice::from_ref(object), &Default::default(), &mut out)
+            // As upstream: of one object, the Table's version is the object's.
+            let metadata = match object.revision {
+                0 => Value::Null,
+                revision => json!({"resourceVersion": revision.to_string()}),
+            };
+            let options = print::Options { include: form.include, metadata, beta: form.beta, ..Default::default() };
+            print::write_table(&object.kind, std::slice::from_ref(object), &options, &mut out);
         }
+        Shape::Object | Shape::Metadata => write(object, form, &mut out),
     }
-    Ok(Response::json(status, out))
+    written(status, out, form)
 }
 
-/// A document that is no stored object.
-pub(crate) fn document(status: u16, value: &Value, form: Form) -> Result<Response, Status> {
-    if !form.yaml {
-        return Ok(Response::value(status, value));
+/// Appends an object, or its metadata, in its envelope: JSON, or protobuf when the form says so.
+pub(crate) fn write(object: &Object, form: Form, out: &mut Vec<u8>) {
+    match (form.encoding, form.shape) {
+        (Encoding::Protobuf, Shape::Object) => protobuf::write_object(object, out),
+        (Encoding::Protobuf, _) => protobuf::write_metadata(object, form.meta_version(), out),
+        (_, Shape::Object) => object.write_json(true, out),
+        (_, _) => print::write_metadata(object, form.meta_version(), out),
     }
-    let text = mote_schema::prune::to_yaml(value).map_err(Status::internal)?;
-    Ok(Response::new(status, YAML, crate::http::Body::Full(text.into())))
 }
 
-pub(crate) fn write_metadata(object: &Object, out: &mut Vec<u8>) {
-    let mut metadata = object.meta().to_value();
-    metadata["resourceVersion"] = Value::from(object.revision.to_string());
-    let partial = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
-    out.extend_from_slice(partial.to_string().as_bytes());
+/// What was written as JSON, or protobuf, as the response it is.
+pub(crate) fn written(status: u16, mut out: Vec<u8>, form: Form) -> Result<Response, Status> {
+    match form.encoding {
+        Encoding::Protobuf => {}
+        Encoding::Yaml => {
+            let value: Value = serde_json::from_slice(&out).map_err(Status::internal)?;
+            out = mote_schema::prune::to_yaml(&value).map_err(Status::internal)?.into_bytes();
+        }
+        Encoding::Json if form.pretty => {
+            let text = std::mem::take(&mut out);
+            Indent::default().write(&text, &mut out);
+        }
+        Encoding::Json => out.push(b'\n'),
+    }
+    Ok(Response::new(status, form.encoding.media_type(), Body::Full(out.into())))
+}
+
+/// A document that is no stored object: a Status, a review, a Scale.
+pub(crate) fn document(api: &Api, status: u16, value: &Value, form: Form) -> Result<Response, Status> {
+    let (version, name) = (value["apiVersion"].as_str().unwrap_or(""), value["kind"].as_str().unwrap_or(""));
+    let mut out = Vec::new();
+    let is_status = name == "Status" && version == "v1";
+    let shape = if is_status { Shape::Object } else { form.shape };
+    match (shape, form.encoding) {
+        (Shape::Metadata, _) => {
+            let kind = find_kind(api, version, name).map_err(Status::internal)?;
+            let doc = Doc::encode(&json!({"metadata": value["metadata"]})).map_err(Status::internal)?;
+            write(&Object { kind, doc, revision: 0 }, form, &mut out);
+        }
+        (_, Encoding::Protobuf) if is_status => protobuf::write_status(value, &mut out),
+        (_, Encoding::Protobuf) => {
+            let kind = find_kind(api, version, name).map_err(Status::internal)?;
+            protobuf::write_value(&kind, value, &mut out).map_err(Status::internal)?;
+        }
+        _ => out = value.to_string().into_bytes(),
+    }
+    written(status, out, form)
 }
 
 /// A request's body as a tree, with what parsing had to complain about (duplicate fields).
 pub(crate) fn parse(api: &Api, request: &Request) -> Result<(Value, Vec<String>), Status> {
-    let given = request.header(http::header::CONTENT_TYPE);
+    let given = request.header(CONTENT_TYPE);
     let media = given.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     let parsed = match media.as_str() {
         "" | JSON => mote_schema::prune::parse_json(&request.body),
         YAML | "application/x-yaml" | "text/yaml" => mote_schema::prune::parse_yaml(&request.body),
         PROTOBUF => parse_protobuf(api, &request.body).map(|value| (value, Vec::new())),
         _ => {
-            return Err(Status::new(
-                415,
-                "UnsupportedMediaType",
-                format!(
-                    "the body of the request was in an unknown format - accepted media types include: {JSON}, {YAML}, {PROTOBUF}"
-                ),
-            ));
+            return Err(Status::unsupported_media_type(&[JSON, YAML, PROTOBUF]));
         }
     };
     parsed.map_err(Status::bad_request)
@@ -114,39 +211,100 @@ pub(crate) fn parse(api: &Api, request: &Request) -> Result<(Value, Vec<String>)
 fn parse_protobuf(api: &Api, body: &[u8]) -> Result<Value, String> {
     let envelope = protobuf::envelope(body)?;
     let (version, name) = (envelope.api_version.as_str(), envelope.kind.as_str());
-    let parsed: GroupVersion = version.parse().map_err(|error| format!("{error}"))?;
-    let catalog = api.catalog();
-    // Upstream registers the options kinds in every group's version (meta/v1/register.go), and clients name the resource's.
-    let group = if name == "DeleteOptions" { ("", "v1") } else { (&*parsed.group, &*parsed.version) };
-    let kind = catalog.by_kind(group.0, group.1, name);
-    let kind = kind.ok_or_else(|| format!("no kind {name:?} is registered for version {version:?}"))?;
-    let mut value = protobuf::decode(kind, envelope.raw)?;
+    let kind = find_kind(api, version, name)?;
+    let mut value = protobuf::decode(&kind, envelope.raw)?;
     value["apiVersion"] = Value::from(version);
     value["kind"] = Value::from(name);
     Ok(value)
 }
 
+fn find_kind(api: &Api, version: &str, name: &str) -> Result<Arc<Kind>, String> {
+    let parsed: GroupVersion = version.parse().map_err(|error| format!("{error}"))?;
+    let catalog = api.catalog();
+    // Upstream registers the options kinds in every group's version (meta/v1/register.go), and clients name the resource's.
+    let group = if name == "DeleteOptions" { ("", "v1") } else { (&*parsed.group, &*parsed.version) };
+    let kind = catalog.by_kind(group.0, group.1, name).cloned();
+    kind.ok_or_else(|| format!("no kind {name:?} is registered for version {version:?}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::{Query, User, request_info};
+    use mote_schema::Catalog;
+
+    fn request(accept: &str, query: &str) -> Request {
+        let (method, path, query) = (http::Method::GET, "/api/v1/pods", Query::parse(query));
+        let mut headers = http::HeaderMap::new();
+        headers.insert(ACCEPT, accept.parse().expect("a header"));
+        let info = request_info(&method, path, &query).expect("a request");
+        let user = Arc::new(User::default());
+        Request {
+            method,
+            path: path.into(),
+            query,
+            headers,
+            body: Default::default(),
+            user,
+            info,
+            peer: None,
+            upgrade: None,
+        }
+    }
 
     #[test]
     fn accept_headers() {
-        let form = |shape, yaml| Ok(Form { shape, yaml });
+        use Encoding::{Json, Protobuf, Yaml};
+        let catalog = Catalog::builtin();
+        let pods = catalog.by_resource("", "v1", "pods").expect("pods").clone();
+        let custom = Kind { own_table: Some(Arc::new(empty_table())), ..(*pods).clone() };
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        for (accept, expected) in [
-            ("", form(Shape::Object, false)),
-            ("*/*", form(Shape::Object, false)),
-            ("application/yaml", form(Shape::Object, true)),
-            (kubectl, form(Shape::Table, false)),
-            ("application/vnd.kubernetes.protobuf,application/json", form(Shape::Object, false)),
-            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", form(Shape::Metadata, false)),
-            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", form(Shape::Object, false)),
-            ("application/json;q=0,application/yaml", form(Shape::Object, true)),
-            ("application/json;stream=watch", form(Shape::Object, false)),
+        let metadata =
+            "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+        let client = "application/vnd.kubernetes.protobuf,application/json";
+        for (accept, shape, encoding, beta) in [
+            ("", Shape::Object, Json, false),
+            ("*/*", Shape::Object, Json, false),
+            ("application/*", Shape::Object, Json, false),
+            ("application/yaml", Shape::Object, Yaml, false),
+            (kubectl, Shape::Table, Json, false),
+            (client, Shape::Object, Protobuf, false),
+            (metadata, Shape::MetadataList, Protobuf, false),
+            ("application/vnd.kubernetes.protobuf;stream=watch", Shape::Object, Protobuf, false),
+            ("application/json;stream=other,application/yaml", Shape::Object, Yaml, false),
+            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io", Shape::Table, Json, true),
+            ("application/json;as=Table;v=v1,application/yaml", Shape::Object, Yaml, false),
+            ("application/json;as=Table;v=v2;g=meta.k8s.io,application/json", Shape::Object, Json, false),
+            ("application/json;q=0.1,application/yaml", Shape::Object, Yaml, false),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1;g=meta.k8s.io",
+                Shape::Table,
+                Json,
+                false,
+            ),
         ] {
-            assert_eq!(negotiate(accept), expected, "{accept}");
+            let found = negotiate(&request(accept, ""), &pods).expect("acceptable");
+            assert_eq!((found.shape, found.encoding, found.beta), (shape, encoding, beta), "{accept}");
         }
-        assert_eq!(negotiate("text/html").map_err(|s| s.code), Err(406));
+        let custom_form = |accept| negotiate(&request(accept, ""), &custom).map(|form| form.encoding);
+        assert_eq!(custom_form(client), Ok(Json));
+        assert_eq!(custom_form(metadata), Ok(Protobuf));
+        assert_eq!(custom_form(PROTOBUF).map_err(|status| status.code), Err(406));
+        let refused = negotiate(&request("text/html", ""), &pods).expect_err("HTML");
+        assert_eq!(refused.message, format!("only the following media types are accepted: {JSON}, {YAML}, {PROTOBUF}"));
+        assert_eq!(negotiate(&request(kubectl, "includeObject=All"), &pods).map_err(|s| s.code), Err(400));
+        assert_eq!(negotiate(&request(client, "includeObject=All"), &pods).map(|f| f.pretty), Ok(false));
+        assert_eq!(negotiate(&request("", "pretty=true"), &pods).map(|f| f.pretty), Ok(true));
+    }
+
+    fn empty_table() -> mote_schema::table::Table {
+        mote_schema::table::Table {
+            types: Vec::new().into(),
+            fields: Vec::new().into(),
+            extras: Vec::new().into(),
+            names: mote_schema::table::Names::Own(Vec::new()),
+            texts: "".into(),
+            text_ends: Vec::new().into(),
+        }
     }
 }

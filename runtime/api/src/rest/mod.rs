@@ -2,6 +2,7 @@
 //! answers a request that the front has authenticated and authorized; the rest is the registry's.
 mod connect;
 mod documents;
+mod items;
 mod links;
 mod list;
 mod media;
@@ -86,7 +87,7 @@ impl Rest {
         match request.info.verb.as_str() {
             "get" => list::get(&self.api, &kind, &request).await,
             "list" if main => list::list(&self.api, &kind, &request).await,
-            "watch" if main => watch::watch(&self.api, &kind, &request),
+            "watch" if main => watch::watch(&self.api, &kind, request),
             "update" | "patch" if !named => Err(no_method()),
             "create" if named => Err(no_method()),
             "create" if main => write::create(&self.api, &kind, request).await,

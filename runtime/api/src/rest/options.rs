@@ -75,64 +75,25 @@ pub(crate) struct ListOptions {
     pub timeout_seconds: Option<u64>,
 }
 
+/// `resourceVersion`; None when it is unset. The error is the store's (APIObjectVersioner.ParseResourceVersion).
+pub(crate) fn parse_revision(query: &Query) -> Result<Option<u64>, String> {
+    let Some(text) = query.get("resourceVersion").filter(|text| !text.is_empty()) else { return Ok(None) };
+    match text.parse::<u64>() {
+        Ok(revision) if !text.starts_with('+') => Ok(Some(revision)),
+        other => {
+            let is_large = other.is_err_and(|e| *e.kind() == std::num::IntErrorKind::PosOverflow);
+            let why = if is_large && !text.starts_with('+') { "value out of range" } else { "invalid syntax" };
+            let detail = format!("strconv.ParseUint: parsing {text:?}: {why}");
+            let cause = Cause::invalid("resourceVersion", &Value::from(text), &detail);
+            Err(format!("{}: {}", cause.field, cause.message))
+        }
+    }
+}
+
 impl ListOptions {
     pub(crate) fn parse(query: &Query, kind: &Kind, name: &str) -> Result<ListOptions, Status> {
-        let filter = Filter::parse(query, kind, name)?;
-        let revision = match query.get("resourceVersion").unwrap_or("") {
-            "" => None,
-            text => Some(text.parse::<u64>().map_err(|_| {
-                let detail = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
-                let cause = Cause::invalid("resourceVersion", &Value::from(text), &detail);
-                Status::invalid(&kind.group, &kind.kind, "", vec![cause])
-            })?),
-        };
-        let send_initial_events = query.has("sendInitialEvents").then(|| query.bool("sendInitialEvents"));
         let watch = query.bool("watch");
-        let revision_match = match query.get("resourceVersionMatch").unwrap_or("") {
-            "" => Match::Unset,
-            "Exact" => Match::Exact,
-            "NotOlderThan" => Match::NotOlderThan,
-            other => {
-                let supported = ["Exact", "NotOlderThan", ""];
-                let cause = Cause::not_supported("resourceVersionMatch", &Value::from(other), &supported);
-                return Err(invalid("ListOptions", cause));
-            }
-        };
-        let forbid = |field: &str, detail: &str| Err(invalid("ListOptions", Cause::forbidden(field, detail)));
-        if send_initial_events.is_some() {
-            if !watch {
-                return forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
-            }
-            if revision_match != Match::NotOlderThan {
-                return forbid(
-                    "resourceVersionMatch",
-                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                );
-            }
-        } else if watch && revision_match != Match::Unset {
-            return forbid(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            );
-        } else if revision_match != Match::Unset && revision.is_none() {
-            return forbid(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden unless resourceVersion is provided",
-            );
-        } else if revision_match == Match::Exact && revision == Some(0) {
-            return forbid(
-                "resourceVersionMatch",
-                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-            );
-        }
-        let continue_token = query.get("continue").unwrap_or("").to_owned();
-        if revision_match != Match::Unset && !continue_token.is_empty() {
-            return forbid("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided");
-        }
-        if !continue_token.is_empty() && revision.is_some_and(|revision| revision != 0) {
-            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
-        }
-        let number = |field: &str| -> Result<Option<u64>, Status> {
+        let number = |field: &str| -> Result<Option<i64>, Status> {
             match query.get(field) {
                 None | Some("") => Ok(None),
                 Some(text) => text
@@ -141,16 +102,91 @@ impl ListOptions {
                     .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))),
             }
         };
+        let (limit, timeout_seconds) = (number("limit")?, number("timeoutSeconds")?);
+        let filter = Filter::parse(query, kind, name)?;
+        let revision_text = query.get("resourceVersion").unwrap_or("");
+        let send_initial_events = query.has("sendInitialEvents").then(|| query.bool("sendInitialEvents"));
+        let matching = query.get("resourceVersionMatch").unwrap_or("");
+        let continue_token = query.get("continue").unwrap_or("").to_owned();
+        let causes =
+            Combination { watch, revision_text, matching, send_initial_events, continued: !continue_token.is_empty() };
+        let causes = causes.check();
+        if !causes.is_empty() {
+            return Err(Status::invalid("meta.k8s.io", "ListOptions", "", causes));
+        }
+        let revision = parse_revision(query).map_err(|message| match watch {
+            // As for GET: no API error upstream.
+            true => Status::new(500, "", message),
+            false => Status::bad_request(format!("invalid resource version: {message}")),
+        })?;
         Ok(ListOptions {
             filter,
-            limit: number("limit")?.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(0),
+            limit: limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(0),
             continue_token,
             revision,
-            revision_match,
+            revision_match: match matching {
+                "Exact" => Match::Exact,
+                "NotOlderThan" => Match::NotOlderThan,
+                _ => Match::Unset,
+            },
             send_initial_events,
             bookmarks: query.bool("allowWatchBookmarks"),
-            timeout_seconds: number("timeoutSeconds")?,
+            timeout_seconds: timeout_seconds.and_then(|seconds| u64::try_from(seconds).ok()),
         })
+    }
+}
+
+/// Options that forbid each other.
+struct Combination<'a> {
+    watch: bool,
+    revision_text: &'a str,
+    matching: &'a str,
+    send_initial_events: Option<bool>,
+    continued: bool,
+}
+
+impl Combination<'_> {
+    /// ValidateListOptions of apimachinery/pkg/apis/meta/internalversion/validation, in its order.
+    fn check(&self) -> Vec<Cause> {
+        const MATCH: &str = "resourceVersionMatch";
+        let mut causes = Vec::new();
+        let mut forbid = |is_wrong: bool, field: &str, detail: &str| {
+            if is_wrong {
+                causes.push(Cause::forbidden(field, detail));
+            }
+        };
+        let given = !self.matching.is_empty();
+        let not_older = self.matching == "NotOlderThan";
+        let continued = "resourceVersionMatch is forbidden when continue is provided";
+        if self.watch {
+            let asked = self.send_initial_events.is_some();
+            let detail = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            forbid(asked && !not_older, MATCH, detail);
+            let detail = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            forbid(given && !asked, MATCH, detail);
+            if given && !not_older {
+                causes.push(Cause::not_supported(MATCH, &Value::from(self.matching), &["NotOlderThan"]));
+            }
+            if given && self.continued {
+                causes.push(Cause::forbidden(MATCH, continued));
+            }
+            return causes;
+        }
+        let unset = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+        forbid(given && self.revision_text.is_empty(), MATCH, unset);
+        forbid(given && self.continued, MATCH, continued);
+        if given && !not_older && self.matching != "Exact" {
+            let supported = ["Exact", "NotOlderThan", ""];
+            causes.push(Cause::not_supported(MATCH, &Value::from(self.matching), &supported));
+        }
+        if self.matching == "Exact" && self.revision_text == "0" {
+            let detail = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            causes.push(Cause::forbidden(MATCH, detail));
+        }
+        if self.send_initial_events.is_some() {
+            causes.push(Cause::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
+        }
+        causes
     }
 }
 

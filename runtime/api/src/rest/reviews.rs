@@ -6,12 +6,11 @@ use crate::{
     registry::Target,
     server::Api,
 };
-use http::header::ACCEPT;
 use mote_schema::{Kind, Status};
 use std::sync::Arc;
 
 pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
-    let form = media::negotiate(request.header(ACCEPT))?;
+    let form = media::negotiate(&request, kind)?;
     if request.info.verb != "create" {
         return Err(Status::method_not_supported(&kind.group, &kind.plural, &request.info.verb));
     }
@@ -27,11 +26,11 @@ pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, request: Request) -
         let catalog = api.catalog();
         let pods = catalog.by_resource("", "v1", "pods").ok_or_else(unknown)?;
         let mut pod = Target::new(&request.user, pods, namespace, &name, Sub::Main);
-        return media::document(201, &behavior::create_sub(api, &mut pod, "binding", body).await?, form);
+        return media::document(api, 201, &behavior::create_sub(api, &mut pod, "binding", body).await?, form);
     }
     target.decode(&mut body, complaints)?;
     let mut answer = auth::reviews::answer(api, &request.user, kind, namespace, body)?;
     answer["kind"] = kind.kind.to_string().into();
     answer["apiVersion"] = kind.api_version().into();
-    media::document(201, &answer, form)
+    media::document(api, 201, &answer, form)
 }

@@ -1,23 +1,25 @@
-//! WATCH: frames of one prefix's events, as JSON lines, until the client, the deadline or the ring ends it.
-//! A watch holds no queue: it reads the store's ring when the client takes a frame.
+//! WATCH: frames of one prefix's events, as JSON lines, length-delimited protobuf or WebSocket messages, until the client, the
+//! deadline or the ring ends it. A watch holds no queue: it reads the store's ring when the client takes a frame.
 use super::{
     list::too_large,
-    media::{self, Form, JSON, Shape},
+    media::{self, Encoding, Form, Shape},
     options::{Filter, ListOptions},
 };
 use crate::{
     Object,
     custom::convert,
     feed,
-    http::{Request, Response},
+    http::{Request, Response, accept::JSON},
+    print,
     registry::random,
     server::Api,
+    websocket,
 };
 use bytes::Bytes;
 use futures_lite::{FutureExt as _, stream};
-use mote_schema::{Kind, Status};
+use mote_schema::{Doc, Kind, Status, protobuf};
 use mote_store::{Entry, Error, Event, Snapshot, Watcher};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     io,
     sync::Arc,
@@ -30,22 +32,35 @@ const MIN_TIMEOUT_SECONDS: u64 = 1800;
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 /// Initial objects taken from the store at a time.
 const BATCH: usize = 100;
+/// A bookmark comes this long before the deadline, so that the client goes on from there (cache_watcher.go, nextBookmarkTime).
+const BOOKMARK_AHEAD: Duration = Duration::from_secs(2);
 /// Initial events are encoded in chunks of about this size.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+const PROTOBUF_STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
+const JSON_STREAM: &str = "application/json;stream=watch";
+
+/// How frames are written.
+struct Frames {
+    form: Form,
+    /// Each is a WebSocket message.
+    websocket: bool,
+    columns_sent: bool,
+}
 
 struct Watch {
     api: Arc<Api>,
     kind: Arc<Kind>,
     filter: Filter,
-    form: Form,
-    include: crate::print::Include,
+    frames: Frames,
     /// What exists at the start, still to be sent as ADDED.
     initial: Option<Initial>,
     watcher: Watcher,
+    /// The client has seen everything up to here.
+    seen: u64,
     bookmarks: bool,
     next_bookmark: Instant,
     deadline: Instant,
-    columns_sent: bool,
     over: bool,
 }
 
@@ -53,62 +68,81 @@ struct Initial {
     snapshot: Snapshot,
     prefix: String,
     after: Option<String>,
-    /// The client asked for the mark that ends them (watch list).
+    /// The mark that ends them is sent too (watch list).
     mark_end: bool,
 }
 
-pub(crate) fn watch(api: &Arc<Api>, kind: &Arc<Kind>, request: &Request) -> Result<Response, Status> {
-    let form = media::negotiate(request.header(http::header::ACCEPT))?;
+pub(crate) fn watch(api: &Arc<Api>, kind: &Arc<Kind>, mut request: Request) -> Result<Response, Status> {
+    let form = media::negotiate(&request, kind)?;
+    if form.encoding == Encoding::Yaml {
+        return Err(Status::not_acceptable(&[JSON_STREAM, PROTOBUF_STREAM]));
+    }
     let options = ListOptions::parse(&request.query, kind, &request.info.name)?;
+    let media = if form.encoding == Encoding::Protobuf { PROTOBUF_STREAM } else { JSON };
+    let frames = Frames { form, websocket: websocket::is_asked(&request), columns_sent: false };
+    let frames = begin(api, kind, &request, options, frames)?;
+    if websocket::is_asked(&request) {
+        return websocket::answer(&api.executor, &mut request, &[], frames);
+    }
+    Ok(Response::stream(200, media, frames))
+}
+
+type Chunks = crate::http::BoxStream<io::Result<Bytes>>;
+
+fn begin(
+    api: &Arc<Api>,
+    kind: &Arc<Kind>,
+    request: &Request,
+    options: ListOptions,
+    frames: Frames,
+) -> Result<Chunks, Status> {
     let prefix = api.list_prefix(kind, &request.info.namespace);
-    let include = crate::print::Include::parse(request.query.get("includeObject").unwrap_or(""))?;
     let now = Instant::now();
     let seconds = options
         .timeout_seconds
         .filter(|seconds| *seconds > 0)
         .unwrap_or_else(|| MIN_TIMEOUT_SECONDS + u64::from(u16::from_le_bytes(random())) % MIN_TIMEOUT_SECONDS);
     let deadline = now.checked_add(Duration::from_secs(seconds)).unwrap_or(now + Duration::from_secs(3600));
-    let wants_initial = match options.send_initial_events {
-        Some(wanted) => wanted,
-        None => matches!(options.revision, None | Some(0)),
-    };
+    // Who asks for no revision wants what exists, as a watch list (SetListOptionsDefaults).
+    let wants_initial = options.send_initial_events.unwrap_or(matches!(options.revision, None | Some(0)));
     let current = api.store.revision();
-    if let Some(asked) = options.revision.filter(|asked| *asked > current) {
-        return Ok(ended(too_large(asked, current)));
-    }
+    let asked = options.revision.unwrap_or(0);
     let (initial, from) = if wants_initial {
+        if asked > current {
+            return Ok(ended(too_large(asked, current, 1), frames));
+        }
         api.check_readable(&prefix)?;
         let snapshot = api.store.snapshot();
         let from = snapshot.revision();
-        let mark_end = options.send_initial_events == Some(true) && options.bookmarks;
+        let mark_end = options.bookmarks;
         (Some(Initial { snapshot, prefix: prefix.clone(), after: None, mark_end }), from)
     } else {
-        (None, options.revision.filter(|revision| *revision > 0).unwrap_or(current))
+        // One that is still to come is waited for.
+        (None, if asked == 0 { current } else { asked.min(current) })
     };
     let watcher = match api.store.watch(&prefix, from) {
         Ok(watcher) => watcher,
-        Err(Error::Compacted { asked, oldest }) => return Ok(ended(too_old(asked, oldest))),
+        Err(Error::Compacted { asked, oldest }) => return Ok(ended(too_old(asked, oldest), frames)),
         Err(error) => return Err(crate::registry::storage_error(error)),
     };
-    let watch = Watch {
+    let mut watch = Watch {
         api: api.clone(),
         kind: kind.clone(),
         filter: options.filter,
-        form,
-        include,
+        frames,
         initial,
         watcher,
+        seen: from.max(asked),
         bookmarks: options.bookmarks,
-        next_bookmark: now + BOOKMARK_PERIOD,
+        next_bookmark: now,
         deadline,
-        columns_sent: false,
         over: false,
     };
-    let frames = stream::unfold(watch, |mut watch| async move {
+    watch.plan_bookmark(now);
+    Ok(Box::pin(stream::unfold(watch, |mut watch| async move {
         let chunk = watch.next().await?;
         Some((Ok::<Bytes, io::Error>(chunk), watch))
-    });
-    Ok(Response::stream(200, JSON, Box::pin(frames)))
+    })))
 }
 
 fn too_old(asked: u64, oldest: u64) -> Status {
@@ -116,22 +150,72 @@ fn too_old(asked: u64, oldest: u64) -> Status {
 }
 
 /// As upstream's cacher: the refusal is the watch's only event.
-fn ended(status: Status) -> Response {
-    Response::json(200, frame("ERROR", status.to_value().to_string().as_bytes()))
+fn ended(status: Status, mut frames: Frames) -> Chunks {
+    let mut out = Vec::new();
+    frames.error(&status, &mut out);
+    Box::pin(stream::once(Ok(out.into())))
 }
 
-fn frame(kind: &str, object: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(object.len() + 32);
-    open_frame(kind, &mut out);
-    out.extend_from_slice(object);
-    out.extend_from_slice(b"}\n");
-    out
-}
+impl Frames {
+    /// Appends one event around what `write` appends; `len` is about its length.
+    fn event(&self, kind: &str, len: usize, out: &mut Vec<u8>, write: &mut dyn FnMut(&mut Vec<u8>)) {
+        let start = out.len();
+        if self.form.encoding == Encoding::Protobuf {
+            protobuf::write_event(kind, len, out, write);
+            if self.websocket {
+                // A message has a length of its own.
+                out.drain(start..start + 4);
+                websocket::enclose(websocket::BINARY, start, out);
+            }
+            return;
+        }
+        out.extend_from_slice(b"{\"type\":\"");
+        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(b"\",\"object\":");
+        write(out);
+        out.extend_from_slice(b"}\n");
+        if self.websocket {
+            websocket::enclose(websocket::TEXT, start, out);
+        }
+    }
 
-fn open_frame(kind: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"type\":\"");
-    out.extend_from_slice(kind.as_bytes());
-    out.extend_from_slice(b"\",\"object\":");
+    fn object(&mut self, kind: &str, object: &Object, out: &mut Vec<u8>) {
+        let form = self.form;
+        if form.shape != Shape::Table {
+            return self.event(kind, object.doc.bytes().len() * 2, out, &mut |out| media::write(object, form, out));
+        }
+        let options = print::Options {
+            include: form.include,
+            metadata: json!({"resourceVersion": object.revision.to_string()}),
+            omit_columns: self.columns_sent,
+            beta: form.beta,
+        };
+        self.columns_sent = true;
+        let objects = std::slice::from_ref(object);
+        self.event(kind, 0, out, &mut |out| print::write_table(&object.kind, objects, &options, out));
+    }
+
+    fn error(&mut self, status: &Status, out: &mut Vec<u8>) {
+        let value = status.to_value();
+        self.event("ERROR", 256, out, &mut |out| match self.form.encoding {
+            Encoding::Protobuf => protobuf::write_status(&value, out),
+            _ => out.extend_from_slice(value.to_string().as_bytes()),
+        });
+    }
+
+    /// An object of the kind with nothing but a revision, in the shape asked for.
+    fn bookmark(&mut self, kind: &Arc<Kind>, revision: u64, ends_initial: bool, out: &mut Vec<u8>) {
+        let mut object = json!({"metadata": {}});
+        if ends_initial {
+            object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        // Whatever Go always writes of the kind is there too.
+        if mote_schema::prune::clean(kind, &mut object).is_err() {
+            return;
+        }
+        let Ok(doc) = Doc::encode(&object) else { return };
+        self.object("BOOKMARK", &Object { kind: kind.clone(), doc, revision }, out);
+    }
 }
 
 enum Woken {
@@ -150,7 +234,7 @@ impl Watch {
         if self.initial.is_some() {
             if let Err(status) = self.write_initial(&mut out).await {
                 self.over = true;
-                out = frame("ERROR", status.to_value().to_string().as_bytes());
+                self.frames.error(&status, &mut out);
             }
             if !out.is_empty() {
                 return Some(out.into());
@@ -173,7 +257,7 @@ impl Watch {
                     Ok(events) => events.iter().for_each(|event| self.write_event(event, &mut out)),
                     Err(status) => {
                         self.over = true;
-                        out = frame("ERROR", status.to_value().to_string().as_bytes());
+                        self.frames.error(&status, &mut out);
                     }
                 },
                 Woken::Events(Err(error)) => {
@@ -183,21 +267,31 @@ impl Watch {
                         Error::Closed => return None,
                         other => crate::registry::storage_error(other),
                     };
-                    out = frame("ERROR", status.to_value().to_string().as_bytes());
+                    self.frames.error(&status, &mut out);
                 }
                 Woken::Timer => {
                     let now = Instant::now();
-                    self.over = now >= self.deadline;
-                    self.next_bookmark = now + BOOKMARK_PERIOD;
-                    if self.bookmarks {
-                        self.write_bookmark(self.watcher.progress(), false, &mut out);
-                    } else if self.over {
+                    if now >= self.deadline {
                         return None;
+                    }
+                    self.plan_bookmark(now);
+                    let reached = self.watcher.progress();
+                    // Not one older than what the client asked for.
+                    if reached >= self.seen {
+                        self.seen = reached;
+                        self.frames.bookmark(&self.kind, reached, false, &mut out);
                     }
                 }
             }
         }
         Some(out.into())
+    }
+
+    /// Every minute, and once shortly before the deadline.
+    fn plan_bookmark(&mut self, now: Instant) {
+        let last = self.deadline.checked_sub(BOOKMARK_AHEAD).filter(|last| *last > now);
+        let next = now + BOOKMARK_PERIOD;
+        self.next_bookmark = last.map_or(next, |last| last.min(next));
     }
 
     async fn write_initial(&mut self, out: &mut Vec<u8>) -> Result<(), Status> {
@@ -218,7 +312,7 @@ impl Watch {
             };
             let object = feed::object(&self.kind, &entry);
             if self.filter.matches(&object) {
-                write_frame(self.form, self.include, &mut self.columns_sent, "ADDED", &object, out);
+                self.frames.object("ADDED", &object, out);
             }
             if out.len() >= CHUNK_BYTES {
                 last = Some(entry.key.to_string());
@@ -230,13 +324,16 @@ impl Watch {
             initial.after = last;
             self.initial = Some(initial);
         } else if initial.mark_end {
-            self.write_bookmark(initial.snapshot.revision(), true, out);
+            self.frames.bookmark(&self.kind, initial.snapshot.revision(), true, out);
         }
         Ok(())
     }
 
     /// What the event is to this watch: an object may enter or leave its selection without being made or deleted.
     fn write_event(&mut self, event: &Event, out: &mut Vec<u8>) {
+        if event.revision <= self.seen {
+            return;
+        }
         let object = |entry: &Entry| feed::object(&self.kind, entry);
         let new = event.new.as_ref().map(object).filter(|object| self.filter.matches(object));
         let old = event.old.as_ref().map(object).filter(|object| self.filter.matches(object));
@@ -248,46 +345,6 @@ impl Watch {
             (None, None) => return,
         };
         object.revision = event.revision;
-        write_frame(self.form, self.include, &mut self.columns_sent, kind, &object, out);
+        self.frames.object(kind, &object, out);
     }
-
-    fn write_bookmark(&self, revision: u64, ends_initial: bool, out: &mut Vec<u8>) {
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
-        if ends_initial {
-            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
-        }
-        let (kind, version) = match self.form.shape {
-            Shape::Object => (self.kind.kind.to_string(), self.kind.api_version()),
-            Shape::Metadata => ("PartialObjectMetadata".into(), "meta.k8s.io/v1".into()),
-            Shape::Table => ("Table".into(), "meta.k8s.io/v1".into()),
-        };
-        let mut object = json!({"kind": kind, "apiVersion": version, "metadata": metadata});
-        if self.form.shape == Shape::Table {
-            object["columnDefinitions"] = Value::Null;
-            object["rows"] = json!([]);
-        }
-        out.extend_from_slice(&frame("BOOKMARK", object.to_string().as_bytes()));
-    }
-}
-
-fn write_frame(
-    form: Form,
-    include: crate::print::Include,
-    columns_sent: &mut bool,
-    kind: &str,
-    object: &Object,
-    out: &mut Vec<u8>,
-) {
-    open_frame(kind, out);
-    match form.shape {
-        Shape::Object => object.write_json(true, out),
-        Shape::Metadata => media::write_metadata(object, out),
-        Shape::Table => {
-            let metadata = json!({"resourceVersion": object.revision.to_string()});
-            let options = crate::print::Options { include, metadata, omit_columns: *columns_sent };
-            crate::print::write_table(&object.kind, std::slice::from_ref(object), &options, out);
-            *columns_sent = true;
-        }
-    }
-    out.extend_from_slice(b"}\n");
 }

@@ -1,5 +1,6 @@
 //! POST, PUT, PATCH, DELETE: from HTTP to the registry and back, warnings included.
 use super::{
+    items::{self, Items, List},
     media, options,
     options::{Filter, delete_request, write_options},
     unknown,
@@ -10,8 +11,8 @@ use crate::{
     registry::{Deleted, Target},
     server::Api,
 };
-use http::header::{ACCEPT, CONTENT_TYPE, WARNING};
-use mote_schema::{Kind, Status};
+use http::header::{CONTENT_TYPE, WARNING};
+use mote_schema::{Kind, Status, protobuf::ListMeta};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -74,7 +75,7 @@ fn check_kind(kind: &Kind, body: &Value) -> Result<(), Status> {
 }
 
 pub(crate) async fn create(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
-    let form = media::negotiate(request.header(ACCEPT))?;
+    let form = media::negotiate(&request, kind)?;
     let mut target = target(&request, kind, Sub::Main, "CreateOptions")?;
     let (body, complaints) = media::parse(api, &request)?;
     check_kind(kind, &body)?;
@@ -83,7 +84,7 @@ pub(crate) async fn create(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
 }
 
 pub(crate) async fn update(api: &Api, kind: &Arc<Kind>, sub: Sub, request: Request) -> Result<Response, Status> {
-    let form = media::negotiate(request.header(ACCEPT))?;
+    let form = media::negotiate(&request, kind)?;
     let mut target = target(&request, kind, sub, "UpdateOptions")?;
     let (body, complaints) = media::parse(api, &request)?;
     check_kind(kind, &body)?;
@@ -117,7 +118,7 @@ fn parse_patch(request: &Request) -> Result<(Patch, Vec<String>), Status> {
 }
 
 pub(crate) async fn patch(api: &Api, kind: &Arc<Kind>, sub: Sub, request: Request) -> Result<Response, Status> {
-    let form = media::negotiate(request.header(ACCEPT))?;
+    let form = media::negotiate(&request, kind)?;
     let mut target = target(&request, kind, sub, "PatchOptions")?;
     let (change, complaints) = parse_patch(&request)?;
     let object = api.patch_decoded(&mut target, &change, complaints).await?;
@@ -125,7 +126,7 @@ pub(crate) async fn patch(api: &Api, kind: &Arc<Kind>, sub: Sub, request: Reques
 }
 
 pub(crate) async fn delete(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
-    let form = media::negotiate(request.header(ACCEPT))?;
+    let form = media::negotiate(&request, kind)?;
     let (options, dry_run) = delete_request(api, &request)?;
     let mut target = target(&request, kind, Sub::Main, "DeleteOptions")?;
     target.options.dry_run = dry_run;
@@ -139,27 +140,25 @@ pub(crate) async fn delete(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
             }
             let status =
                 json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
-            media::document(200, &status, form)
+            media::document(api, 200, &status, form)
         }
     }
 }
 
 pub(crate) async fn delete_collection(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
-    let form = media::negotiate(request.header(ACCEPT))?;
+    let form = media::negotiate(&request, kind)?;
     let filter = Filter::parse(&request.query, kind, "")?;
     let (delete, dry_run) = delete_request(api, &request)?;
     let mut target = target(&request, kind, Sub::Main, "DeleteOptions")?;
     target.options.dry_run = dry_run;
     let deleted = api.delete_collection(&mut target, &delete, |object| filter.matches(object)).await?;
-    let items: Vec<Value> = deleted.iter().map(crate::Object::to_value).collect();
-    let metadata = json!({"resourceVersion": api.store.revision().to_string()});
-    let list = json!({"kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": metadata, "items": items});
-    media::document(200, &list, form)
+    let meta = ListMeta { revision: api.store.revision(), ..ListMeta::default() };
+    items::respond(List { kind: kind.clone(), items: Items::Read(deleted), meta }, form).await
 }
 
 /// scale: read, replaced or patched as the autoscaling/v1 Scale it is shown as.
 pub(crate) async fn scale(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
-    let form = media::negotiate(request.header(ACCEPT))?;
+    let form = media::negotiate(&request, kind)?;
     if kind.scale.is_none() {
         return Err(unknown());
     }
@@ -185,14 +184,14 @@ pub(crate) async fn scale(api: &Api, kind: &Arc<Kind>, request: Request) -> Resu
         }
         verb => return Err(Status::method_not_supported(&kind.group, &format!("{}/scale", kind.plural), verb)),
     };
-    media::document(200, &scale, form)
+    media::document(api, 200, &scale, form)
 }
 
 pub(crate) async fn create_sub(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
-    let form = media::negotiate(request.header(ACCEPT))?;
+    let form = media::negotiate(&request, kind)?;
     let mut target = target(&request, kind, Sub::Main, "CreateOptions")?;
     let (body, _) = media::parse(api, &request)?;
     options::check_dry_run(&body, &mut target.options);
     let answer = behavior::create_sub(api, &mut target, &request.info.subresource, body).await?;
-    media::document(201, &answer, form)
+    media::document(api, 201, &answer, form)
 }

@@ -110,7 +110,11 @@ fn metadata<'a>(object: &'a Object, revision: &'a str, encoder: &mut Encoder<'a,
 /// The type of every object's metadata, custom kinds' too.
 fn object_meta() -> TypeId {
     static META: OnceLock<TypeId> = OnceLock::new();
-    *META.get_or_init(|| BUILTIN.type_by_definition("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").unwrap_or(0))
+    *META.get_or_init(|| meta_type("ObjectMeta"))
+}
+
+fn meta_type(name: &str) -> TypeId {
+    BUILTIN.type_by_definition(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}")).unwrap_or(0)
 }
 
 fn begin<'o>(api_version: &str, kind: &str, out: &'o mut Vec<u8>) -> Encoder<'static, 'o> {
@@ -135,4 +139,13 @@ fn enclose<'a>(
     write(&mut encoder);
     encoder.close(open);
     write_list_end(out);
+}
+
+/// A `metav1.Status` as JSON has it.
+pub fn write_status(status: &Value, out: &mut Vec<u8>) {
+    static STATUS: OnceLock<TypeId> = OnceLock::new();
+    let id = *STATUS.get_or_init(|| meta_type("Status"));
+    // A Status is far below every limit of a Doc.
+    let Ok(doc) = Doc::encode(status) else { return };
+    enclose("v1", "Status", doc.bytes().len(), out, &mut |encoder| encoder.object(id, doc.root(), Revision::None));
 }

@@ -10,7 +10,8 @@ mod encode;
 mod special;
 
 pub use answer::{
-    ListMeta, write_event, write_item, write_list_end, write_list_head, write_metadata, write_object, write_value,
+    ListMeta, write_event, write_item, write_list_end, write_list_head, write_metadata, write_object, write_status,
+    write_value,
 };
 pub use decode::{Envelope, decode, envelope};
 

@@ -1,0 +1,219 @@
+//! A list as bytes, made while they are sent: one root of the store read in pieces, so that a LIST costs no memory for its length.
+//! Tables and YAML are made whole.
+use super::media::{self, Encoding, Form, Shape};
+use crate::{
+    Object, feed,
+    http::{Body, Response, accept::Indent},
+    print,
+};
+use bytes::Bytes;
+use mote_schema::{
+    Kind, Status,
+    doc::write_string,
+    protobuf::{self, ListMeta},
+};
+use mote_store::Entry;
+use serde_json::{Value, json};
+use std::{io::Write as _, ops::Range, sync::Arc};
+
+/// Answers longer than this are sent in chunks of about this size.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Protobuf says how long a list is before its first item. Up to this many bytes are kept from counting them; what is beyond is
+/// made once more when it is sent.
+const KEPT_BYTES: usize = 2 * 1024 * 1024;
+
+pub(crate) struct List {
+    pub kind: Arc<Kind>,
+    pub items: Items,
+    pub meta: ListMeta,
+}
+
+pub(crate) enum Items {
+    Stored(Vec<Entry>),
+    Read(Vec<Object>),
+}
+
+impl List {
+    fn len(&self) -> usize {
+        match &self.items {
+            Items::Stored(entries) => entries.len(),
+            Items::Read(objects) => objects.len(),
+        }
+    }
+
+    fn object(&self, at: usize) -> Option<Object> {
+        match &self.items {
+            Items::Stored(entries) => entries.get(at).map(|entry| feed::object(&self.kind, entry)),
+            Items::Read(objects) => objects.get(at).cloned(),
+        }
+    }
+
+    /// apiVersion and kind of the list.
+    fn name(&self, form: Form) -> (String, String) {
+        if form.shape == Shape::MetadataList {
+            return (form.meta_version().into(), "PartialObjectMetadataList".into());
+        }
+        let kind = match &*self.kind.list_kind {
+            "" => format!("{}List", self.kind.kind),
+            name => name.into(),
+        };
+        (self.kind.api_version(), kind)
+    }
+
+    /// Appends items from `at` on until there is a chunk of them or none is left; where the next one is.
+    fn write_items(&self, mut at: usize, form: Form, out: &mut Vec<u8>) -> usize {
+        let end = out.len() + CHUNK_BYTES;
+        while let Some(object) = self.object(at).filter(|_| out.len() < end) {
+            match (form.encoding, form.shape) {
+                (Encoding::Protobuf, shape) => protobuf::write_item(&object, shape == Shape::MetadataList, out),
+                (_, shape) => {
+                    if at > 0 {
+                        out.push(b',');
+                    }
+                    match shape {
+                        Shape::MetadataList => print::write_metadata(&object, form.meta_version(), out),
+                        // Items of a custom kind's list say their kind, as upstream's unstructured ones do.
+                        _ => object.write_json(self.kind.own_table.is_some(), out),
+                    }
+                }
+            }
+            at += 1;
+        }
+        at
+    }
+
+    fn write_json_head(&self, form: Form, out: &mut Vec<u8>) {
+        let (version, kind) = self.name(form);
+        for (key, text) in [(r#"{"kind":"#, kind), (r#","apiVersion":"#, version)] {
+            out.extend_from_slice(key.as_bytes());
+            write_string(&text, out);
+        }
+        // Writing into a Vec does not fail.
+        let _ = write!(out, r#","metadata":{{"resourceVersion":"{}""#, self.meta.revision);
+        if !self.meta.next.is_empty() {
+            out.extend_from_slice(br#","continue":"#);
+            write_string(&self.meta.next, out);
+        }
+        if let Some(remaining) = self.meta.remaining {
+            let _ = write!(out, r#","remainingItemCount":{remaining}"#);
+        }
+        out.extend_from_slice(br#"},"items":["#);
+    }
+}
+
+/// The list in the form asked for.
+pub(crate) async fn respond(list: List, form: Form) -> Result<Response, Status> {
+    match (form.shape, form.encoding) {
+        (Shape::Metadata, _) => Err(media::no_such_shape(&list.kind, true)),
+        (Shape::Table, _) => media::written(200, table(&list, form), form),
+        (_, Encoding::Protobuf) => Ok(packed(list, form).await),
+        (_, Encoding::Yaml) => {
+            let mut out = Vec::new();
+            list.write_json_head(form, &mut out);
+            let mut at = 0;
+            while at < list.len() {
+                at = list.write_items(at, form, &mut out);
+            }
+            out.extend_from_slice(b"]}");
+            media::written(200, out, form)
+        }
+        (_, Encoding::Json) => {
+            let mut text = Text { list, form, at: Some(0), indent: form.pretty.then(Indent::default) };
+            let first = text.next().unwrap_or_default();
+            let is_whole = text.at.is_none();
+            let body =
+                if is_whole { Body::Full(first) } else { Body::Chunks(Box::new([first].into_iter().chain(text))) };
+            Ok(Response::new(200, form.encoding.media_type(), body))
+        }
+    }
+}
+
+fn table(list: &List, form: Form) -> Vec<u8> {
+    let objects: Vec<Object> = (0..list.len()).filter_map(|at| list.object(at)).collect();
+    let mut metadata = json!({"resourceVersion": list.meta.revision.to_string()});
+    if !list.meta.next.is_empty() {
+        metadata["continue"] = Value::from(list.meta.next.as_str());
+    }
+    if let Some(remaining) = list.meta.remaining {
+        metadata["remainingItemCount"] = Value::from(remaining);
+    }
+    let options = print::Options { include: form.include, metadata, beta: form.beta, ..Default::default() };
+    let mut out = Vec::new();
+    print::write_table(&list.kind, &objects, &options, &mut out);
+    out
+}
+
+/// The pieces of a list as JSON.
+struct Text {
+    list: List,
+    form: Form,
+    /// The next item; None when the end is written.
+    at: Option<usize>,
+    indent: Option<Indent>,
+}
+
+impl Iterator for Text {
+    type Item = Bytes;
+    fn next(&mut self) -> Option<Bytes> {
+        let at = self.at?;
+        let mut out = Vec::with_capacity(CHUNK_BYTES / 4);
+        if at == 0 {
+            self.list.write_json_head(self.form, &mut out);
+        }
+        let next = self.list.write_items(at, self.form, &mut out);
+        let is_end = next >= self.list.len();
+        self.at = (!is_end).then_some(next);
+        if is_end {
+            out.extend_from_slice(if self.indent.is_some() { b"]}" } else { b"]}\n" });
+        }
+        if let Some(indent) = &mut self.indent {
+            let text = std::mem::take(&mut out);
+            indent.write(&text, &mut out);
+        }
+        Some(out.into())
+    }
+}
+
+async fn packed(list: List, form: Form) -> Response {
+    let mut kept: Vec<Bytes> = Vec::new();
+    let (mut total, mut at) = (0, 0);
+    // Items that will have to be made once more.
+    let mut rest: Range<usize> = 0..0;
+    while at < list.len() {
+        let mut out = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8);
+        let next = list.write_items(at, form, &mut out);
+        if total + out.len() <= KEPT_BYTES {
+            total += out.len();
+            kept.push(out.into());
+            rest = next..next;
+        } else {
+            total += out.len();
+            rest.end = next;
+        }
+        at = next;
+        // Others wait for the thread.
+        futures_lite::future::yield_now().await;
+    }
+    let (version, kind) = list.name(form);
+    let mut head = Vec::with_capacity(256);
+    protobuf::write_list_head(&version, &kind, &list.meta, total, &mut head);
+    let mut end = Vec::new();
+    protobuf::write_list_end(&mut end);
+    let media = form.encoding.media_type();
+    if total <= CHUNK_BYTES {
+        kept.iter().for_each(|items| head.extend_from_slice(items));
+        head.extend_from_slice(&end);
+        return Response::new(200, media, Body::Full(head.into()));
+    }
+    let mut at = rest.start;
+    let again = std::iter::from_fn(move || {
+        if at >= rest.end {
+            return None;
+        }
+        let mut out = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8);
+        at = list.write_items(at, form, &mut out);
+        Some(Bytes::from(out))
+    });
+    let chunks = [Bytes::from(head)].into_iter().chain(kept).chain(again).chain([Bytes::from(end)]);
+    Response::new(200, media, Body::Chunks(Box::new(chunks)))
+}
