@@ -73,7 +73,7 @@ impl List {
                     match shape {
                         Shape::MetadataList => print::write_metadata(&object, form.meta_version(), out),
                         // Items of a custom kind's list say their kind, as upstream's unstructured ones do.
-                        _ => object.write_json(self.kind.own_table.is_some(), out),
+                        _ => object.write_json(self.kind.custom.is_some(), out),
                     }
                 }
             }

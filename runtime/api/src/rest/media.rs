@@ -96,7 +96,7 @@ pub(crate) fn negotiate(request: &Request, kind: &Kind) -> Result<Form, Status> 
         let is_there = |encoding: &Encoding| {
             clause.takes(encoding.media_type())
                 && match shape {
-                    Shape::Object => *encoding != Encoding::Protobuf || kind.own_table.is_none(),
+                    Shape::Object => *encoding != Encoding::Protobuf || kind.custom.is_none(),
                     Shape::Table => *encoding != Encoding::Protobuf,
                     Shape::Metadata | Shape::MetadataList => true,
                 }
@@ -231,7 +231,7 @@ fn find_kind(api: &Api, version: &str, name: &str) -> Result<Arc<Kind>, String> 
 mod tests {
     use super::*;
     use crate::http::{Query, User, request_info};
-    use mote_schema::Catalog;
+    use mote_schema::{Catalog, structural};
 
     fn request(accept: &str, query: &str) -> Request {
         let (method, path, query) = (http::Method::GET, "/api/v1/pods", Query::parse(query));
@@ -257,7 +257,9 @@ mod tests {
         use Encoding::{Json, Protobuf, Yaml};
         let catalog = Catalog::builtin();
         let pods = catalog.by_resource("", "v1", "pods").expect("pods").clone();
-        let custom = Kind { own_table: Some(Arc::new(empty_table())), ..(*pods).clone() };
+        let definition = json!({"spec": {"group": "example.com", "names": {"kind": "Color", "plural": "colors"},
+            "versions": [{"name": "v1", "served": true, "storage": true}]}});
+        let custom = structural::stored_kind(&Doc::encode(&definition).expect("a definition")).expect("a kind");
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         let metadata =
             "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
@@ -295,16 +297,5 @@ mod tests {
         assert_eq!(negotiate(&request(kubectl, "includeObject=All"), &pods).map_err(|s| s.code), Err(400));
         assert_eq!(negotiate(&request(client, "includeObject=All"), &pods).map(|f| f.pretty), Ok(false));
         assert_eq!(negotiate(&request("", "pretty=true"), &pods).map(|f| f.pretty), Ok(true));
-    }
-
-    fn empty_table() -> mote_schema::table::Table {
-        mote_schema::table::Table {
-            types: Vec::new().into(),
-            fields: Vec::new().into(),
-            extras: Vec::new().into(),
-            names: mote_schema::table::Names::Own(Vec::new()),
-            texts: "".into(),
-            text_ends: Vec::new().into(),
-        }
     }
 }
