@@ -37,6 +37,7 @@ pub mod tls;
 pub mod tokens;
 mod websocket;
 
+pub use behavior::addresses;
 pub use client::{Change, Client, DeleteOptions, Patch, Sub};
 pub use error::Error;
 pub use http::KUBERNETES_VERSION;

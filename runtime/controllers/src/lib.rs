@@ -31,6 +31,7 @@ mod protection;
 mod replicaset;
 mod resource_quota;
 mod root_ca;
+mod service_cidr;
 mod serviceaccount;
 mod statefulset;
 mod taint_eviction;
@@ -84,4 +85,5 @@ pub fn start_all(client: &Client, config: &Config) {
     disruption::start(client);
     ttl_after_finished::start(client);
     protection::start(client);
+    service_cidr::start(client);
 }

@@ -1,5 +1,6 @@
 //! What is behaviour and not data: the few things kinds do that the field table cannot say. One small file per
 //! kind, reached through the functions here; the registry knows only these.
+pub mod addresses;
 mod eviction;
 mod namespace;
 mod pod;
@@ -147,7 +148,11 @@ pub(crate) fn allocate(
 }
 
 /// Gives back with an object's last write what `allocate` took.
-pub(crate) fn release(_api: &Api, _target: &Target<'_>, _old: &Value, _beside: &mut Beside) {}
+pub(crate) fn release(api: &Api, target: &Target<'_>, old: &Value, beside: &mut Beside) {
+    if is(target.kind, "", "services") {
+        service::release(api, target, old, beside);
+    }
+}
 
 /// The grace period a delete gives this object; `None` when its kind has none.
 pub(crate) fn grace_period(kind: &Kind, object: &Value, asked: Option<i64>) -> Option<i64> {

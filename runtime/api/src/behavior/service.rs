@@ -1,11 +1,13 @@
-//! Services: cluster addresses and node ports. What is taken the Services say themselves, and `Reservations` for those
-//! that are being written.
+//! Services: cluster addresses and node ports (pkg/registry/core/service/storage). Which addresses are taken, IPAddress
+//! objects say (`addresses`), which ports, the Services themselves; for Services being written `Reservations` say both.
+use super::addresses::{self, Range};
 use crate::{
     feed,
     registry::{Beside, Target},
     server::Api,
 };
 use mote_schema::{Cause, Status};
+use mote_store::Precondition;
 use serde_json::{Map, Value, json};
 use std::{collections::HashSet, net::Ipv4Addr, ops::RangeInclusive};
 
@@ -31,12 +33,8 @@ fn wants_health_port(spec: &Value) -> bool {
     kind_of(spec) == "LoadBalancer" && spec["externalTrafficPolicy"] == "Local"
 }
 
-/// What all other Services hold.
-#[derive(Default)]
-struct Taken {
-    addresses: HashSet<Ipv4Addr>,
-    ports: HashSet<(String, u16)>,
-}
+/// Node ports that other Services hold. A number is one Service's for all protocols.
+type Ports = HashSet<u16>;
 
 pub(super) fn allocate(
     api: &Api,
@@ -46,65 +44,69 @@ pub(super) fn allocate(
     beside: &mut Beside,
 ) -> Result<(), Status> {
     let name = new["metadata"]["name"].as_str().unwrap_or("").to_owned();
-    let mut causes = Vec::new();
+    let namespace = target.namespace;
     // Until what is chosen here is reserved, nobody else chooses.
     let mut held = api.reservations.lock();
-    let taken = taken(api, target, &name, &held);
     if let Some(spec) = new.get_mut("spec").filter(|spec| spec.is_object()) {
-        carry_over(old.map(|old| &old["spec"]), spec);
-        cluster_address(api.settings.service_cidr, &taken, spec, &mut causes);
-        node_ports(&api.settings.node_port_range, taken, spec, &mut causes);
-    }
-    if !causes.is_empty() {
-        return Err(Status::invalid("", "Service", &name, causes));
+        let old = old.map(|old| &old["spec"]);
+        carry_over(old, spec);
+        let before = old.map(cluster_ips).unwrap_or_default();
+        let ranges = addresses::ranges(api);
+        let is_taken = |address: Ipv4Addr| {
+            let text = address.to_string();
+            !before.contains(&text) && (held.contains(&text) || addresses::is_taken(api, address))
+        };
+        cluster_address(&name, &ranges, &is_taken, &before, spec)?;
+        node_ports(&name, &api.settings.node_port_range, other_ports(api, target, &name, &held), spec)?;
+        let after = cluster_ips(spec);
+        for address in after.iter().filter(|address| !before.contains(address)) {
+            if let Some((key, write)) = addresses::take(api, address, namespace, &name)? {
+                beside.preconditions.push((key, Precondition::Absent));
+                beside.writes.push(write);
+            }
+        }
+        let gone = before.iter().filter(|address| !after.contains(address));
+        beside.writes.extend(gone.filter_map(|address| addresses::give_back(api, address, namespace, &name)));
     }
     let names = names(&new["spec"]);
     beside.holds.push(Box::new(api.reservations.take(&mut held, names)));
     Ok(())
 }
 
+/// A Service that goes gives its addresses back.
+pub(super) fn release(api: &Api, target: &Target<'_>, old: &Value, beside: &mut Beside) {
+    let name = old["metadata"]["name"].as_str().unwrap_or("");
+    let held = cluster_ips(&old["spec"]);
+    let writes = held.iter().filter_map(|address| addresses::give_back(api, address, target.namespace, name));
+    beside.writes.extend(writes);
+}
+
+fn invalid(name: &str, cause: Cause) -> Status {
+    Status::invalid("", "Service", name, vec![cause])
+}
+
+/// The addresses a Service holds; "None" is none.
+fn cluster_ips(spec: &Value) -> Vec<String> {
+    let list = spec["clusterIPs"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    list.filter(|ip| !matches!(*ip, "" | "None")).map(str::to_owned).collect()
+}
+
 /// What a Service holds, as the reservations name it.
 fn names(spec: &Value) -> Vec<String> {
-    let list = |field: &str| spec[field].as_array().into_iter().flatten();
-    let mut names: Vec<String> =
-        list("clusterIPs").filter_map(Value::as_str).filter(|ip| *ip != "None").map(str::to_owned).collect();
-    for port in list("ports").filter(|port| port["nodePort"].as_i64().unwrap_or(0) != 0) {
-        names.push(port_name(port["protocol"].as_str().unwrap_or("TCP"), &port["nodePort"]));
-    }
-    if spec["healthCheckNodePort"].as_i64().unwrap_or(0) != 0 {
-        names.push(port_name("TCP", &spec["healthCheckNodePort"]));
-    }
-    names
+    let ports = spec["ports"].as_array().into_iter().flatten().map(|port| &port["nodePort"]);
+    let ports = ports.chain([&spec["healthCheckNodePort"]]).filter_map(Value::as_u64).filter(|port| *port != 0);
+    ports.map(|port| port.to_string()).chain(cluster_ips(spec)).collect()
 }
 
-fn port_name(protocol: &str, number: impl std::fmt::Display) -> String {
-    format!("{protocol}/{number}")
-}
-
-fn taken(api: &Api, target: &Target<'_>, name: &str, held: &HashSet<String>) -> Taken {
-    let mut taken = Taken::default();
-    for reserved in held {
-        match reserved.split_once('/') {
-            Some((protocol, port)) => taken.ports.extend(port.parse().map(|port| (protocol.to_owned(), port))),
-            None => taken.addresses.extend(reserved.parse::<Ipv4Addr>()),
-        }
-    }
+fn other_ports(api: &Api, target: &Target<'_>, name: &str, held: &HashSet<String>) -> Ports {
+    let mut taken: Ports = held.iter().filter_map(|reserved| reserved.parse().ok()).collect();
     let own = target.kind.key(target.namespace, name);
-    for entry in api.store.snapshot().range(&target.kind.prefix, None) {
-        if *entry.key == *own {
-            continue;
-        }
+    for entry in api.store.snapshot().range(&target.kind.prefix, None).filter(|entry| *entry.key != *own) {
         let object = feed::object(target.kind, &entry);
         let spec = object.root().get("spec");
-        taken.addresses.extend(spec.get("clusterIPs").items().filter_map(|ip| ip.str().parse::<Ipv4Addr>().ok()));
-        for port in spec.get("ports").items() {
-            if let Some(number) = port.get("nodePort").as_i64().and_then(|n| u16::try_from(n).ok()) {
-                taken.ports.insert((port.get("protocol").str().to_owned(), number));
-            }
-        }
-        if let Some(number) = spec.get("healthCheckNodePort").as_i64().and_then(|n| u16::try_from(n).ok()) {
-            taken.ports.insert(("TCP".into(), number));
-        }
+        let ports = spec.get("ports").items().map(|port| port.get("nodePort"));
+        let numbers = ports.chain([spec.get("healthCheckNodePort")]).filter_map(|port| port.as_i64());
+        taken.extend(numbers.filter(|port| *port != 0).filter_map(|port| u16::try_from(port).ok()));
     }
     taken
 }
@@ -172,9 +174,15 @@ fn remove(from: &mut Value, field: &str) {
     from.as_object_mut().map(|object: &mut Map<String, Value>| object.remove(field));
 }
 
-fn cluster_address(cidr: (Ipv4Addr, u8), taken: &Taken, spec: &mut Value, causes: &mut Vec<Cause>) {
+fn cluster_address(
+    name: &str,
+    ranges: &[Range],
+    is_taken: &dyn Fn(Ipv4Addr) -> bool,
+    before: &[String],
+    spec: &mut Value,
+) -> Result<(), Status> {
     if !has_cluster_ip(spec) {
-        return;
+        return Ok(());
     }
     if spec["clusterIP"].as_str().unwrap_or("").is_empty()
         && let Some(first) = spec["clusterIPs"][0].as_str()
@@ -182,30 +190,30 @@ fn cluster_address(cidr: (Ipv4Addr, u8), taken: &Taken, spec: &mut Value, causes
         spec["clusterIP"] = Value::from(first);
     }
     let wanted = spec["clusterIP"].as_str().unwrap_or("").to_owned();
-    let (base, size) = (u32::from(cidr.0), 1u32.checked_shl(u32::from(32 - cidr.1.min(32))).unwrap_or(u32::MAX));
-    let range = format!("{}/{}", cidr.0, cidr.1);
     let address = match wanted.as_str() {
         "None" => "None".to_owned(),
-        "" => match free_address(base, size, &taken.addresses) {
+        "" => match ranges.iter().find_map(|range| range.free(is_taken)) {
             Some(address) => address.to_string(),
             None => {
-                let detail = "failed to allocate a serviceIP: range is full";
-                return causes.push(Cause::invalid("spec.clusterIPs", &json!([]), detail));
+                let detail = format!("failed to allocate a serviceIP for Service {name:?}: range is full");
+                return Err(Status::internal(detail));
             }
         },
         given => {
-            let shown = json!([given]);
-            let mut refuse = |detail: String| causes.push(Cause::invalid("spec.clusterIPs", &shown, &detail));
-            // What is no address at all is validation's to refuse.
-            if let Ok(address) = given.parse::<Ipv4Addr>() {
-                let offset = u32::from(address).wrapping_sub(base);
-                if offset == 0 || offset >= size.saturating_sub(1) {
-                    return refuse(format!(
-                        "failed to allocate IP {given}: the provided IP ({given}) is not in the valid range. The range of valid IPs is {range}"
-                    ));
-                }
-                if taken.addresses.contains(&address) {
-                    return refuse(format!("failed to allocate IP {given}: provided IP is already allocated"));
+            // What is no address at all is validation's to refuse; what the Service has already it keeps.
+            if let Ok(address) = given.parse::<Ipv4Addr>()
+                && !before.contains(&wanted)
+            {
+                let why = if !ranges.iter().any(|range| range.contains(address)) {
+                    "the provided network does not match the current range"
+                } else if is_taken(address) {
+                    "provided IP is already allocated"
+                } else {
+                    ""
+                };
+                if !why.is_empty() {
+                    let detail = format!("failed to allocate IP {given}: {why}");
+                    return Err(invalid(name, Cause::invalid("spec.clusterIPs", &json!([given]), &detail)));
                 }
             }
             given.to_owned()
@@ -223,150 +231,146 @@ fn cluster_address(cidr: (Ipv4Addr, u8), taken: &Taken, spec: &mut Value, causes
     // One address family is all there is: what prefers two gets one.
     if spec["ipFamilyPolicy"] == "RequireDualStack" {
         let detail = "this cluster is not configured for dual-stack services";
-        causes.push(Cause::invalid("spec.ipFamilyPolicy", &spec["ipFamilyPolicy"], detail));
+        return Err(invalid(name, Cause::invalid("spec.ipFamilyPolicy", &spec["ipFamilyPolicy"], detail)));
     }
+    Ok(())
 }
 
-/// The lower band (at most 256 addresses, 1/16 of the range) is left for addresses people choose (KEP-3070).
-fn free_address(base: u32, size: u32, taken: &HashSet<Ipv4Addr>) -> Option<Ipv4Addr> {
-    let band = (size / 16).clamp(16, 256).min(size);
-    let (upper, lower) = (band..size.saturating_sub(1), 1..band);
-    let start = pick(upper.len() as u32);
-    let upper = upper.clone().skip(start as usize).chain(upper.take(start as usize));
-    upper.chain(lower).map(|offset| Ipv4Addr::from(base.wrapping_add(offset))).find(|address| !taken.contains(address))
-}
-
-fn pick(bound: u32) -> u32 {
-    u32::from_le_bytes(crate::registry::random()).checked_rem(bound).unwrap_or(0)
-}
-
-fn node_ports(range: &RangeInclusive<u16>, mut taken: Taken, spec: &mut Value, causes: &mut Vec<Cause>) {
-    let wanted = wants_node_ports(spec);
-    let health = wants_health_port(spec);
-    let mut own: Vec<(String, i64, u16)> = Vec::new();
-    for (at, port) in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().enumerate() {
-        let protocol = port["protocol"].as_str().unwrap_or("TCP").to_owned();
-        let number = port["port"].as_i64().unwrap_or(0);
+fn node_ports(name: &str, range: &RangeInclusive<u16>, mut taken: Ports, spec: &mut Value) -> Result<(), Status> {
+    let (wanted, health) = (wants_node_ports(spec), wants_health_port(spec));
+    // The Service's own, by port: the same port under another protocol shares the number.
+    let mut own: Vec<(i64, u16)> = Vec::new();
+    let health_given = spec["healthCheckNodePort"].as_i64().unwrap_or(0);
+    let ports = || spec["ports"].as_array().into_iter().flatten().enumerate();
+    for (at, port) in ports().filter(|(_, port)| port["nodePort"].as_i64().unwrap_or(0) != 0) {
         let given = port["nodePort"].as_i64().unwrap_or(0);
-        if given == 0 {
-            continue;
+        let free = match u16::try_from(given).ok().filter(|number| range.contains(number)) {
+            None if wanted => Err(out_of_range(range)),
+            None => continue,
+            Some(number) if taken.contains(&number) => Err(ALLOCATED.to_owned()),
+            Some(number) => Ok(number),
+        };
+        match free {
+            Ok(number) => own.push((port["port"].as_i64().unwrap_or(0), number)),
+            Err(detail) => {
+                let field = format!("spec.ports[{at}].nodePort");
+                return Err(invalid(name, Cause::invalid(field, &json!(given), &detail)));
+            }
         }
-        let field = format!("spec.ports[{at}].nodePort");
-        match u16::try_from(given).ok().filter(|port| range.contains(port)) {
-            None if wanted => {
-                let detail = format!(
-                    "provided port is not in the valid range. The range of valid ports is {}-{}",
-                    range.start(),
-                    range.end()
-                );
-                causes.push(Cause::invalid(field, &json!(given), &detail));
+    }
+    taken.extend(own.iter().map(|(_, number)| *number));
+    if health && health_given != 0 {
+        let number = u16::try_from(health_given).ok().filter(|number| range.contains(number));
+        let problem = match number {
+            None => out_of_range(range),
+            Some(number) if taken.contains(&number) => ALLOCATED.to_owned(),
+            Some(number) => {
+                taken.insert(number);
+                String::new()
             }
-            Some(port) if taken.ports.contains(&(protocol.clone(), port)) => {
-                causes.push(Cause::invalid(field, &json!(given), "provided port is already allocated"));
-            }
-            Some(port) => {
-                taken.ports.insert((protocol.clone(), port));
-                own.push((protocol, number, port));
-            }
-            None => {}
+        };
+        if !problem.is_empty() {
+            let text = format!("failed to allocate requested HealthCheck NodePort {health_given}: {problem}");
+            return Err(Status::internal(text));
         }
     }
     if !wanted {
-        return;
+        return Ok(());
     }
-    for (at, port) in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().enumerate() {
+    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
         if port["nodePort"].as_i64().unwrap_or(0) != 0 {
             continue;
         }
-        let protocol = port["protocol"].as_str().unwrap_or("TCP").to_owned();
         let number = port["port"].as_i64().unwrap_or(0);
-        // The same port under another protocol shares the node port.
-        let shared = own.iter().find(|(p, n, _)| *n == number && *p != protocol).map(|(_, _, port)| *port);
-        let shared = shared.filter(|port| !taken.ports.contains(&(protocol.clone(), *port)));
-        match shared.or_else(|| free_port(range, &protocol, &taken)) {
-            Some(free) => {
-                taken.ports.insert((protocol.clone(), free));
-                own.push((protocol, number, free));
-                port["nodePort"] = Value::from(free);
-            }
-            None => {
-                let detail = "failed to allocate a nodePort: range is full";
-                causes.push(Cause::invalid(format!("spec.ports[{at}].nodePort"), &json!(0), detail));
-            }
-        }
+        let shared = own.iter().find(|(other, _)| *other == number).map(|(_, shared)| *shared);
+        let Some(free) = shared.or_else(|| free_port(range, &taken)) else {
+            return Err(Status::internal("failed to allocate a nodePort: range is full"));
+        };
+        taken.insert(free);
+        own.push((number, free));
+        port["nodePort"] = Value::from(free);
     }
-    if health
-        && spec["healthCheckNodePort"].as_i64().unwrap_or(0) == 0
-        && let Some(free) = free_port(range, "TCP", &taken)
-    {
+    if health && health_given == 0 {
+        let Some(free) = free_port(range, &taken) else {
+            return Err(Status::internal("failed to allocate a HealthCheck NodePort 0: range is full"));
+        };
         spec["healthCheckNodePort"] = Value::from(free);
     }
+    Ok(())
 }
 
-fn free_port(range: &RangeInclusive<u16>, protocol: &str, taken: &Taken) -> Option<u16> {
-    let start = pick(range.len() as u32) as usize;
-    let protocol = protocol.to_owned();
-    let candidates = range.clone().skip(start).chain(range.clone().take(start));
-    candidates.into_iter().find(|port| !taken.ports.contains(&(protocol.clone(), *port)))
+const ALLOCATED: &str = "provided port is already allocated";
+
+fn out_of_range(range: &RangeInclusive<u16>) -> String {
+    let (first, last) = (range.start(), range.end());
+    format!("provided port is not in the valid range. The range of valid ports is {first}-{last}")
+}
+
+fn free_port(range: &RangeInclusive<u16>, taken: &Ports) -> Option<u16> {
+    let start = addresses::pick(range.len() as u32) as usize;
+    let mut candidates = range.clone().skip(start).chain(range.clone().take(start));
+    candidates.find(|port| !taken.contains(port))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const CIDR: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 43, 0, 0), 16);
-
-    fn addresses(spec: &mut Value, taken: &[&str]) -> Vec<String> {
-        let addresses = taken.iter().filter_map(|ip| ip.parse().ok()).collect();
-        let mut causes = Vec::new();
-        cluster_address(CIDR, &Taken { addresses, ..Taken::default() }, spec, &mut causes);
-        causes.into_iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
+    fn addresses(spec: &mut Value, taken: &[&str]) -> Result<(), String> {
+        let ranges = [Range::parse("10.43.0.0/16").unwrap()];
+        let is_taken = |address: Ipv4Addr| taken.contains(&address.to_string().as_str());
+        cluster_address("web", &ranges, &is_taken, &[], spec).map_err(|status| status.message)
     }
 
     #[test]
     fn cluster_addresses() {
         let mut free = json!({});
-        assert!(addresses(&mut free, &[]).is_empty());
+        addresses(&mut free, &[]).unwrap();
         let got: Ipv4Addr = free["clusterIP"].as_str().unwrap().parse().unwrap();
         assert!(got.octets()[..2] == [10, 43] && u32::from(got) & 0xffff >= 256, "{got} is above the static band");
         assert_eq!(free["clusterIPs"], json!([got.to_string()]));
 
         let mut headless = json!({"clusterIP": "None"});
-        assert!(addresses(&mut headless, &[]).is_empty());
+        addresses(&mut headless, &[]).unwrap();
         assert_eq!(headless["clusterIPs"], json!(["None"]));
 
-        for (given, taken, expected) in [
-            (
-                "10.43.0.9",
-                vec!["10.43.0.9"],
-                "spec.clusterIPs: Invalid value: [\"10.43.0.9\"]: failed to allocate IP 10.43.0.9: provided IP is already allocated",
-            ),
-            (
-                "192.168.0.1",
-                vec![],
-                "spec.clusterIPs: Invalid value: [\"192.168.0.1\"]: failed to allocate IP 192.168.0.1: the provided IP (192.168.0.1) is not in the valid range. The range of valid IPs is 10.43.0.0/16",
-            ),
+        let refusal = "Service \"web\" is invalid: spec.clusterIPs: Invalid value:";
+        for (given, detail) in [
+            ("10.43.0.9", "provided IP is already allocated"),
+            ("192.168.0.1", "the provided network does not match the current range"),
+            ("10.43.0.0", "the provided network does not match the current range"),
         ] {
-            assert_eq!(addresses(&mut json!({"clusterIP": given}), &taken), [expected]);
+            let refused = addresses(&mut json!({"clusterIP": given}), &["10.43.0.9"]).unwrap_err();
+            assert_eq!(refused, format!("{refusal} [\"{given}\"]: failed to allocate IP {given}: {detail}"));
         }
     }
 
     #[test]
     fn node_ports_are_given_shared_and_refused() {
         let range = 30000..=30002;
+        let ports = |spec: &mut Value, taken: &[u16]| {
+            node_ports("web", &range, taken.iter().copied().collect(), spec).map_err(|status| status.message)
+        };
         let mut spec = json!({"type": "NodePort", "ports": [
             {"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}, {"port": 80, "protocol": "TCP"}]});
-        let mut causes = Vec::new();
-        node_ports(&range, Taken::default(), &mut spec, &mut causes);
-        assert!(causes.is_empty());
+        ports(&mut spec, &[]).unwrap();
         assert_eq!(spec["ports"][0]["nodePort"], spec["ports"][1]["nodePort"]);
         assert_ne!(spec["ports"][0]["nodePort"], spec["ports"][2]["nodePort"]);
+        let mut both = json!({"type": "NodePort", "ports": [
+            {"port": 53, "protocol": "UDP", "nodePort": 30000}, {"port": 53, "protocol": "TCP"}]});
+        ports(&mut both, &[]).unwrap();
+        assert_eq!(both["ports"][1]["nodePort"], 30000);
 
-        let mut spec = json!({"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP", "nodePort": 80}]});
-        node_ports(&range, Taken::default(), &mut spec, &mut causes);
-        assert_eq!(
-            causes[0].message,
-            "Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-30002"
-        );
+        let refusal = "Service \"web\" is invalid: spec.ports[0].nodePort: Invalid value:";
+        for (given, detail) in [
+            (80, "80: provided port is not in the valid range. The range of valid ports is 30000-30002"),
+            (30001, "30001: provided port is already allocated"),
+        ] {
+            let mut spec = json!({"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP", "nodePort": given}]});
+            assert_eq!(ports(&mut spec, &[30001]).unwrap_err(), format!("{refusal} {detail}"));
+        }
+        let mut spec = json!({"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]});
+        let full = ports(&mut spec, &[30000, 30001, 30002]).unwrap_err();
+        assert_eq!(full, "Internal error occurred: failed to allocate a nodePort: range is full");
     }
 }

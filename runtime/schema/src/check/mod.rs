@@ -13,6 +13,7 @@ mod env;
 mod meta;
 mod network;
 mod pod;
+mod ranges;
 mod rbac;
 mod resources;
 mod scheduling;
@@ -93,6 +94,8 @@ fn spec(kind: &Kind, new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
         ("networking.k8s.io", "Ingress") => network::ingress(new, errors),
         ("networking.k8s.io", "NetworkPolicy") => network::network_policy(new, errors),
         ("networking.k8s.io", "IngressClass") => network::ingress_class(new, old, errors),
+        ("networking.k8s.io", "ServiceCIDR") => ranges::service_cidr(new, old, errors),
+        ("networking.k8s.io", "IPAddress") => ranges::ip_address(new, old, errors),
         ("discovery.k8s.io", "EndpointSlice") => network::endpoint_slice(new, old, errors),
         ("coordination.k8s.io", "Lease") => cluster::lease(new, errors),
         ("scheduling.k8s.io", "PriorityClass") => cluster::priority_class(new, old, errors),
