@@ -80,7 +80,7 @@ struct Node {
 }
 
 /// What all walks over the nodes, which recurse, are bounded by.
-const MAX_TREE_DEPTH: u32 = 300;
+const MAX_TREE_DEPTH: u32 = 250;
 
 const NOTHING: Expr = Expr::Literal(Literal::Null);
 
@@ -121,6 +121,11 @@ impl Ast {
         }
     }
 
+    /// The nodes right below one.
+    pub fn children(&self, id: Id) -> Vec<Id> {
+        children(self.get(id))
+    }
+
     /// A copy of a sub-tree, for macros that evaluate a part twice.
     pub fn copy(&mut self, id: Id) -> Id {
         let (mut expr, at) = (self.get(id).clone(), self.at(id));
@@ -147,7 +152,6 @@ impl Ast {
     }
 }
 
-/// The nodes right below one.
 fn children(expr: &Expr) -> Vec<Id> {
     match expr {
         Expr::Literal(_) | Expr::Ident(_) => Vec::new(),

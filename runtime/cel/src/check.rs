@@ -61,7 +61,7 @@ pub fn check(source: &str, ast: &mut Ast, environment: &Environment) -> Result<C
     let types = types.iter().map(|ty| bindings.resolve(ty, true)).collect();
     let checked = Checked { types, calls };
     if issues.is_empty() {
-        literals(source, ast, &checked, &mut issues);
+        literals(&Literals { source, ast, checked: &checked }, ast.root, false, &mut issues);
     }
     if issues.is_empty() {
         return Ok(checked);
@@ -178,8 +178,7 @@ impl Checker<'_> {
         if self.bindings.assignable(&before, &now) {
             return most_general(&before, &now).clone();
         }
-        self.mismatch(id, &before, &now);
-        Type::Error
+        Type::Dyn
     }
 
     fn check_select(&mut self, id: Id, operand: Id, field: &str, test: bool) {
@@ -240,7 +239,7 @@ impl Checker<'_> {
         }
         if let Some(target) = target {
             if let Some(prefix) = self.ast.qualified_name(target)
-                && let Some(found) = ops::find(&format!("{}.{function}", prefix.trim_start_matches('.')))
+                && let Some(found) = self.find(&format!("{}.{function}", prefix.trim_start_matches('.')))
             {
                 let name = ops::all().get(found).map_or("", |function| function.name);
                 self.ast.set(id, Expr::Call { function: name.into(), target: None, args: args.into() });
@@ -249,10 +248,15 @@ impl Checker<'_> {
             }
             self.check(target);
         }
-        match ops::find(function.trim_start_matches('.')) {
+        match self.find(function.trim_start_matches('.')) {
             Some(found) => self.resolve(id, found, target, args),
             None => self.undeclared(id, function),
         }
+    }
+
+    /// Functions that only some environments have are left out of the others.
+    fn find(&self, name: &str) -> Option<usize> {
+        ops::find(name).filter(|_| name != "jsonpatch.escapeKey" || self.environment.has_mutations())
     }
 
     fn record(&mut self, id: Id, callee: Option<Callee>) {
@@ -405,34 +409,53 @@ fn instantiate(ty: &Type, fresh: &[Type]) -> Type {
     substitute(ty, &param, &|inner| instantiate(inner, fresh))
 }
 
-/// What is known to be wrong with literals before anything is evaluated: cel-go's cel/validator.go.
-fn literals(source: &str, ast: &Ast, checked: &Checked, issues: &mut Vec<Issue>) {
-    for id in 0..ast.len() as Id {
-        match ast.get(id) {
-            Expr::Call { function, args, .. } => {
-                let Some(arg) = args.first() else { continue };
-                let Expr::Literal(Literal::String(text)) = ast.get(*arg) else { continue };
-                let valid = match &**function {
-                    "duration" => time::parse_duration(text).is_some(),
-                    "timestamp" => time::parse_time(text).is_some(),
-                    "matches" => Regex::new(text).is_ok(),
-                    _ => true,
-                };
-                if !valid {
-                    issues.push(Issue::new(source, ast.at(*arg), format!("invalid {function} argument")));
+struct Literals<'c> {
+    source: &'c str,
+    ast: &'c Ast,
+    checked: &'c Checked,
+}
+
+/// What is known to be wrong with literals before anything is evaluated: cel-go's cel/validator.go. Lists inside the
+/// arguments of `format` may mix types.
+fn literals(context: &Literals<'_>, id: Id, in_format: bool, issues: &mut Vec<Issue>) {
+    let Literals { source, ast, checked } = context;
+    match ast.get(id) {
+        Expr::Call { function, target, args } => {
+            let valid = match (&**function, args.first().map(|arg| ast.get(*arg))) {
+                ("duration", Some(Expr::Literal(Literal::String(text)))) => time::parse_duration(text).is_some(),
+                ("duration", Some(Expr::Literal(Literal::Int(_)))) => false,
+                ("timestamp", Some(Expr::Literal(Literal::String(text)))) => time::parse_time(text).is_some(),
+                ("matches", Some(Expr::Literal(Literal::String(text)))) => Regex::new(text).is_ok(),
+                _ => true,
+            };
+            if let (false, Some(arg)) = (valid, args.first()) {
+                issues.push(Issue::new(source, ast.at(*arg), format!("invalid {function} argument")));
+            }
+            if let ("format", Some(target), [list]) = (&**function, target, &**args)
+                && let Expr::Literal(Literal::String(text)) = ast.get(*target)
+                && let Expr::List(items) = ast.get(*list)
+            {
+                let types: Vec<&Type> = items.iter().map(|(item, _)| checked.ty(*item)).collect();
+                if let Err((place, message)) = ops::check_format(text, &types) {
+                    let at = place.and_then(|place| items.get(place)).map_or(id, |(item, _)| *item);
+                    issues.push(Issue::new(source, ast.at(at), message));
                 }
             }
-            Expr::List(items) => {
-                let plain = |(item, optional): &(Id, bool)| (*item, inner(checked.ty(*item), *optional));
-                homogeneous(source, ast, items.iter().map(plain), issues);
-            }
-            Expr::Map(entries) => {
-                homogeneous(source, ast, entries.iter().map(|(key, _, _)| (*key, checked.ty(*key))), issues);
-                let value = |(_, value, optional): &(Id, Id, bool)| (*value, inner(checked.ty(*value), *optional));
-                homogeneous(source, ast, entries.iter().map(value), issues);
-            }
-            _ => {}
         }
+        Expr::List(items) if !in_format => {
+            let plain = |(item, optional): &(Id, bool)| (*item, inner(checked.ty(*item), *optional));
+            homogeneous(context, items.iter().map(plain), issues);
+        }
+        Expr::Map(entries) if !in_format => {
+            homogeneous(context, entries.iter().map(|(key, _, _)| (*key, checked.ty(*key))), issues);
+            let value = |(_, value, optional): &(Id, Id, bool)| (*value, inner(checked.ty(*value), *optional));
+            homogeneous(context, entries.iter().map(value), issues);
+        }
+        _ => {}
+    }
+    let in_format = in_format || matches!(ast.get(id), Expr::Call { function, .. } if &**function == "format");
+    for child in ast.children(id) {
+        literals(context, child, in_format, issues);
     }
 }
 
@@ -440,13 +463,14 @@ fn inner(ty: &Type, optional: bool) -> &Type {
     if optional { ty.unwrap_optional().0 } else { ty }
 }
 
-fn homogeneous<'t>(source: &str, ast: &Ast, types: impl Iterator<Item = (Id, &'t Type)>, issues: &mut Vec<Issue>) {
+fn homogeneous<'t>(context: &Literals<'_>, types: impl Iterator<Item = (Id, &'t Type)>, issues: &mut Vec<Issue>) {
     let mut first: Option<&Type> = None;
     for (id, ty) in types {
         match first {
             None => first = Some(ty),
             Some(first) if !first.same(ty) => {
-                issues.push(Issue::new(source, ast.at(id), format!("expected type '{first}' but found '{ty}'")));
+                let message = format!("expected type '{first}' but found '{ty}'");
+                issues.push(Issue::new(context.source, context.ast.at(id), message));
                 return;
             }
             Some(_) => {}

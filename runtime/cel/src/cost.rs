@@ -684,7 +684,7 @@ pub fn actual(function: &str, callee: &Callee, args: &[Value<'_>], result: Optio
     let mut overloads = callee.overloads();
     let overload = overloads.next().filter(|_| callee.overloads.len() == 1);
     let param = |at: usize| overload.and_then(|overload| overload.args.get(at));
-    let allocating = |factor: f64, size: u64| ((size as f64 * factor) as u64).saturating_add(11);
+    let allocating = |factor: f64, size: u64| ((size as f64 * factor) as i64).saturating_add(11).max(0) as u64;
     match function {
         "check" => AUTHORIZATION,
         "fieldSelector" | "labelSelector" => {
@@ -741,6 +741,7 @@ pub fn actual(function: &str, callee: &Callee, args: &[Value<'_>], result: Optio
             };
             allocating(depth, size(first))
         }
+        "sort" | "@sortByAssociatedKeys" if overload.is_none() => 1,
         "distinct" | "sort" | "@sortByAssociatedKeys" => {
             let list = if function == "@sortByAssociatedKeys" { second } else { first };
             let length = size(list);

@@ -56,6 +56,10 @@ impl Environment {
         Some(Type::Type(Some(Arc::new(ops::named_type(name)?))))
     }
 
+    pub(crate) fn has_mutations(&self) -> bool {
+        self.mutation_objects
+    }
+
     pub(crate) fn constructible(&self, name: &str) -> Option<Arc<dyn ObjectType>> {
         if let Some(found) = self.objects.iter().find(|object| object.name() == name) {
             return Some(found.clone());

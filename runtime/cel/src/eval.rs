@@ -159,8 +159,21 @@ impl<'a> Evaluator<'_, 'a> {
     /// An attribute for its own sake: one more than its steps, also when it fails.
     fn attribute(&mut self, id: Id) -> Outcome<'a> {
         let value = self.resolve(id);
-        self.budget.charge(1)?;
+        self.budget.charge(u64::from(!self.starts_with_condition(id)))?;
         value
+    }
+
+    /// `(c ? a : b).d` is paid for as the branch that is taken, and an optional that was none as far as it went.
+    fn starts_with_condition(&self, id: Id) -> bool {
+        match self.expr(id) {
+            Expr::Select { operand, test: false, .. } => self.starts_with_condition(*operand),
+            Expr::Call { function, args, .. } => match (&**function, args.first()) {
+                ("_?_:_", _) => true,
+                ("_[_]" | "_[?_]" | "_?._", Some(operand)) => self.starts_with_condition(*operand),
+                _ => false,
+            },
+            _ => false,
+        }
     }
 
     fn operand(&mut self, id: Id) -> Outcome<'a> {
@@ -173,6 +186,9 @@ impl<'a> Evaluator<'_, 'a> {
             Expr::Ident(name) => self.lookup(name),
             Expr::Select { operand, field, .. } => {
                 let operand = self.operand(*operand)?;
+                if matches!(operand, Value::Optional(None)) {
+                    return Ok(operand);
+                }
                 self.budget.charge(1)?;
                 self.select(&operand, field)
             }
@@ -254,7 +270,10 @@ impl<'a> Evaluator<'_, 'a> {
                 Value::Int(at) => usize::try_from(*at).ok(),
                 Value::Uint(at) => usize::try_from(*at).ok(),
                 Value::Double(at) if at.fract() == 0.0 && *at >= 0.0 => Some(*at as usize),
-                _ => return Err(Error::no_overload()),
+                other => {
+                    let message = format!("unsupported index type '{}' in list", other.type_of());
+                    return Err(Error::new(message));
+                }
             };
             return at.and_then(|at| operand.list_get(at)).transpose();
         }
@@ -264,7 +283,7 @@ impl<'a> Evaluator<'_, 'a> {
                 (Value::Json(..) | Value::Object(_) | Value::Lazy(_), Value::String(name)) => {
                     operand.field(name, self.budget)
                 }
-                _ => Err(Error::no_overload()),
+                _ => Ok(None),
             },
         }
     }
@@ -321,9 +340,23 @@ impl<'a> Evaluator<'_, 'a> {
     fn call(&mut self, id: Id, target: Option<Id>, args: &'a [Id]) -> Outcome<'a> {
         let Some(callee) = self.program.checked.call(id) else { return Err(Error::no_overload()) };
         let Some(function) = ops::all().get(usize::from(callee.function)) else { return Err(Error::no_overload()) };
-        let mut values = Vec::with_capacity(args.len() + 1);
+        let count = args.len() + usize::from(target.is_some());
+        let mut values = Vec::with_capacity(count);
+        let mut failed = None;
         for arg in target.iter().chain(args) {
-            values.push(self.eval(*arg)?);
+            match self.eval(*arg) {
+                Ok(value) => values.push(value),
+                // One or two arguments are all looked at, and paid for, before the error counts.
+                Err(Error::Failed(message)) if count <= 2 => {
+                    failed.get_or_insert(Error::Failed(message));
+                    values.push(Value::Null);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(error) = failed {
+            self.budget.charge(cost::actual(function.name, callee, &values, None))?;
+            return Err(error);
         }
         let mut context = ops::Context { budget: self.budget, regexes: &mut self.regexes };
         let result = (function.run)(&mut context, &values);
@@ -348,10 +381,11 @@ impl<'a> Evaluator<'_, 'a> {
         let Expr::List(items) = self.expr(list) else { return false };
         items.iter().all(|(item, _)| {
             self.program.is_constant(*item)
-                && matches!(
-                    self.program.checked.ty(*item),
-                    Type::Bool | Type::Int | Type::Uint | Type::Double | Type::String
-                )
+                && match self.program.checked.ty(*item) {
+                    Type::Bool | Type::Int | Type::Uint | Type::Double | Type::String => true,
+                    // `dyn(1)`
+                    _ => matches!(self.expr(*item), Expr::Call { .. }),
+                }
         })
     }
 
@@ -466,6 +500,10 @@ impl<'a> Evaluator<'_, 'a> {
                         keys.as_deref(),
                         Error::Failed(message),
                     );
+                }
+                Err(Error::Failed(message)) => {
+                    self.budget.charge(1)?;
+                    return Err(Error::Failed(message));
                 }
                 Err(error) => return Err(error),
             }
@@ -585,11 +623,17 @@ impl<'a> Evaluator<'_, 'a> {
             let found = self.eval(*test);
             self.locals.truncate(depth + 1);
             match found {
-                Ok(Value::Bool(value)) if value == decides => return Ok(Value::Bool(decides)),
+                Ok(Value::Bool(value)) if value == decides => {
+                    // The result, and the condition that ends the loop.
+                    let condition = if decides { 3 } else { 2 };
+                    self.budget.charge(if at + 1 < length { 1 + condition } else { 1 })?;
+                    return Ok(Value::Bool(decides));
+                }
                 Err(Error::Budget) => return Err(Error::Budget),
                 _ => {}
             }
         }
+        self.budget.charge(1)?;
         Err(error)
     }
 }

@@ -118,10 +118,27 @@ fn string_end(text: &str, raw: bool) -> Result<usize, usize> {
         }
         at += c.len_utf8();
         if c == '\\' && !raw {
-            at += text[at..].chars().next().map_or(0, char::len_utf8);
+            at += escape_length(&text[at..]).map_err(|wrong| at + wrong)?;
         }
     }
     Err(at)
+}
+
+/// How long an escape is behind its backslash; or how far it was read in vain.
+fn escape_length(text: &str) -> Result<usize, usize> {
+    let Some(kind) = text.chars().next() else { return Err(0) };
+    let digits = |count: usize, radix: u32| match text[1..].chars().take(count).filter(|c| c.is_digit(radix)).count() {
+        found if found == count => Ok(1 + count),
+        _ => Err(1),
+    };
+    match kind {
+        'a' | 'b' | 'f' | 'n' | 'r' | 't' | 'v' | '"' | '\'' | '\\' | '?' | '`' => Ok(1),
+        'x' | 'X' => digits(2, 16),
+        'u' => digits(4, 16),
+        'U' => digits(8, 16),
+        '0'..='3' => digits(2, 8),
+        other => Err(other.len_utf8()),
+    }
 }
 
 fn number(rest: &str) -> (Token, usize) {

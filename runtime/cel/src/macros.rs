@@ -17,7 +17,7 @@ pub fn expand(ast: &mut Ast, function: &str, target: Option<Id>, args: &[Id], at
     Some(match (function, args) {
         ("all", [var, test]) => make.quantify(Quantifier::All, target, *var, None, *test),
         ("exists", [var, test]) => make.quantify(Quantifier::Exists, target, *var, None, *test),
-        ("exists_one" | "existsOne", [var, test]) => make.quantify(Quantifier::One, target, *var, None, *test),
+        ("exists_one", [var, test]) => make.quantify(Quantifier::One, target, *var, None, *test),
         ("all", [var, var2, test]) => make.quantify(Quantifier::All, target, *var, Some(*var2), *test),
         ("exists", [var, var2, test]) => make.quantify(Quantifier::Exists, target, *var, Some(*var2), *test),
         ("exists_one" | "existsOne", [var, var2, test]) => {

@@ -38,6 +38,25 @@ const STARTS: &str =
     "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 const STARTS_OR_END: &str = "{'[', '{', '(', ')', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 
+const OPERATORS: [(&str, &str); 14] = [
+    ("||", "_||_"),
+    ("&&", "_&&_"),
+    ("<", "_<_"),
+    ("<=", "_<=_"),
+    (">=", "_>=_"),
+    (">", "_>_"),
+    ("==", "_==_"),
+    ("!=", "_!=_"),
+    ("in", "@in"),
+    ("+", "_+_"),
+    ("-", "_-_"),
+    ("*", "_*_"),
+    ("/", "_/_"),
+    ("%", "_%_"),
+];
+/// Those that are put together from the left, the ones that bind most closely first.
+const LEVELS: [&[&str]; 3] = [&["*", "/", "%"], &["+", "-"], &["<", "<=", ">=", ">", "==", "!=", "in"]];
+
 pub fn parse(source: &str) -> Result<Ast, Vec<Issue>> {
     let size = source.chars().count();
     if size > MAX_SIZE {
@@ -58,7 +77,7 @@ pub fn parse(source: &str) -> Result<Ast, Vec<Issue>> {
         Err(issue) => parser.issues.push(issue),
     }
     if parser.ast.is_too_deep && parser.issues.is_empty() {
-        parser.issues.push(parser.too_deep());
+        parser.issues.push(Issue::nowhere("max recursion depth exceeded".into()));
     }
     issues.append(&mut parser.issues);
     if issues.is_empty() { Ok(parser.ast) } else { Err(issues) }
@@ -132,10 +151,10 @@ impl<'s> Parser<'s> {
         if self.depth > MAX_DEPTH {
             return Err(self.too_deep());
         }
-        let condition = self.logical("||")?;
+        let condition = self.operators()?;
         let mut result = condition;
         if let Some(op) = self.accept("?") {
-            let yes = self.logical("||")?;
+            let yes = self.operators()?;
             self.expect(":", "':'")?;
             let no = self.expr()?;
             result = self.call("_?_:_", None, vec![condition, yes, no], op.at);
@@ -144,19 +163,57 @@ impl<'s> Parser<'s> {
         Ok(result)
     }
 
-    /// `||` over `&&` over the rest; chains become balanced trees.
-    fn logical(&mut self, operator: &'static str) -> Parsed<Id> {
-        let one = |parser: &mut Self| match operator {
-            "||" => parser.logical("&&"),
-            _ => parser.binary(0),
-        };
-        let mut terms = vec![one(self)?];
-        let mut places = Vec::new();
-        while let Some(op) = self.accept(operator) {
-            terms.push(one(self)?);
-            places.push(op.at);
+    /// All binary operators in one loop (a function for each level would take stack for each at every parenthesis):
+    /// operands and operators are gathered, then put together level by level.
+    fn operators(&mut self) -> Parsed<Id> {
+        let mut terms = vec![self.unary()?];
+        let mut operators: Vec<(&str, &str, usize)> = Vec::new();
+        while let Some((symbol, function)) = self.operator() {
+            operators.push((symbol, function, self.take().at));
+            terms.push(self.unary()?);
         }
-        Ok(self.balance(if operator == "||" { "_||_" } else { "_&&_" }, &terms, &places))
+        for level in LEVELS {
+            if !operators.iter().any(|(symbol, _, _)| level.contains(symbol)) {
+                continue;
+            }
+            let mut operands = std::mem::take(&mut terms).into_iter();
+            terms.extend(operands.next());
+            let mut kept = Vec::new();
+            for ((symbol, function, at), right) in operators.into_iter().zip(operands) {
+                match terms.last_mut() {
+                    Some(left) if level.contains(&symbol) => {
+                        let args = vec![*left, right];
+                        *left = self
+                            .ast
+                            .add(Expr::Call { function: function.into(), target: None, args: args.into() }, at as u32);
+                    }
+                    _ => {
+                        kept.push((symbol, function, at));
+                        terms.push(right);
+                    }
+                }
+            }
+            operators = kept;
+        }
+        // What is left are chains of && between ||; each becomes a balanced tree.
+        let mut alternatives = Vec::new();
+        let mut places = Vec::new();
+        let mut start = 0;
+        for end in 0..=operators.len() {
+            if operators.get(end).is_none_or(|(symbol, _, _)| *symbol == "||") {
+                let inner: Vec<usize> = operators[start..end].iter().map(|(_, _, at)| *at).collect();
+                alternatives.push(self.balance("_&&_", &terms[start..=end], &inner));
+                places.extend(operators.get(end).map(|(_, _, at)| *at));
+                start = end + 1;
+            }
+        }
+        Ok(self.balance("_||_", &alternatives, &places))
+    }
+
+    fn operator(&self) -> Option<(&'static str, &'static str)> {
+        let found = self.peek();
+        let known = OPERATORS.iter().find(|(symbol, _)| *symbol == found.text);
+        known.copied().filter(|_| found.token == Token::Symbol)
     }
 
     fn balance(&mut self, function: &str, terms: &[Id], places: &[usize]) -> Id {
@@ -167,38 +224,6 @@ impl<'s> Parser<'s> {
         let left = self.balance(function, &terms[..=middle], &places[..middle]);
         let right = self.balance(function, &terms[middle + 1..], &places[middle + 1..]);
         self.call(function, None, vec![left, right], places[middle])
-    }
-
-    /// Relations (level 0), sums (1) and products (2), each from the left.
-    fn binary(&mut self, level: usize) -> Parsed<Id> {
-        const LEVELS: [&[(&str, &str)]; 3] = [
-            &[
-                ("<", "_<_"),
-                ("<=", "_<=_"),
-                (">=", "_>=_"),
-                (">", "_>_"),
-                ("==", "_==_"),
-                ("!=", "_!=_"),
-                ("in", "@in"),
-            ],
-            &[("+", "_+_"), ("-", "_-_")],
-            &[("*", "_*_"), ("/", "_/_"), ("%", "_%_")],
-        ];
-        let Some(operators) = LEVELS.get(level) else { return self.unary() };
-        let mut left = self.binary(level + 1)?;
-        let mut length = 0;
-        while self.peek().token == Token::Symbol
-            && let Some((_, function)) = operators.iter().find(|(symbol, _)| *symbol == self.peek().text)
-        {
-            let op = self.take();
-            length += 1;
-            if length >= MAX_DEPTH {
-                return Err(self.too_deep());
-            }
-            let right = self.binary(level + 1)?;
-            left = self.call(function, None, vec![left, right], op.at);
-        }
-        Ok(left)
     }
 
     fn unary(&mut self) -> Parsed<Id> {

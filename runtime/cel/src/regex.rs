@@ -64,6 +64,7 @@ fn translate(pattern: &str) -> Result<String, String> {
     let mut out = String::with_capacity(pattern.len());
     let mut chars = pattern.char_indices().peekable();
     let mut in_class = false;
+    let mut repeated = false;
     while let Some((at, c)) = chars.next() {
         match c {
             '\\' => {
@@ -162,8 +163,11 @@ fn translate(pattern: &str) -> Result<String, String> {
             }
             '{' if !in_class && !repeats(&pattern[at..]) => out.push_str("\\{"),
             '}' if !in_class && !out_has_open_repeat(&out) => out.push_str("\\}"),
+            // Go takes no repetition of a repetition.
+            '*' | '+' if !in_class && repeated => return Err(format!("invalid nested repetition operator: `{c}`")),
             other => out.push(other),
         }
+        repeated = !in_class && matches!(c, '*' | '+');
     }
     if in_class {
         let start = pattern.rfind('[').unwrap_or(0);

@@ -1,5 +1,6 @@
 //! CEL's types, as the checker sees them and as JSON is read by them. A type says what a value may be; a `Slot` adds how
 //! large it may grow, which only cost estimation asks for.
+use crate::escape::escape;
 use std::{fmt, sync::Arc};
 
 /// The largest number of elements when nothing bounds a value.
@@ -93,7 +94,7 @@ impl Fields {
     /// `fields` are JSON properties; those whose names cannot be escaped are left out.
     pub fn new(name: &str, fields: impl IntoIterator<Item = (String, Slot)>) -> Fields {
         let named = fields.into_iter().filter_map(|(property, slot)| {
-            Some((crate::escape::escape(&property)?.into(), Field { property: property.into(), slot }))
+            Some((escape(&property)?.into(), Field { property: property.into(), slot }))
         });
         let mut fields: Vec<(Box<str>, Field)> = named.collect();
         fields.sort_by(|a, b| a.0.cmp(&b.0));
@@ -112,7 +113,9 @@ impl ObjectType for Fields {
         &self.name
     }
     fn field(&self, name: &str) -> Option<Field> {
-        let at = self.fields.binary_search_by(|(n, _)| (**n).cmp(name)).ok()?;
+        let find = |name: &str| self.fields.binary_search_by(|(known, _)| (**known).cmp(name)).ok();
+        // Reserved words are understood as they are, too.
+        let at = find(name).or_else(|| find(&escape(name).filter(|escaped| escaped.len() == name.len() + 4)?))?;
         self.fields.get(at).map(|(_, field)| field.clone())
     }
     fn property(&self, name: &str) -> Option<Field> {

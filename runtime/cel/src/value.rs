@@ -275,12 +275,14 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// `self.name`: None when there is no such field. `Err` when it has no fields at all.
+    /// `self.name`: None when there is no such field. Lists refuse names; what else has no fields has none of this name.
     pub fn field(&self, name: &str, budget: &mut Budget) -> Result<Option<Value<'a>>, Error> {
         match self {
             Value::Json(Json::Object(fields), Type::Object(object)) => {
                 let Some(field) = object.field(name) else { return Ok(None) };
-                fields.get(&*field.property).map(|value| Value::from_json(value, &field.slot.ty)).transpose()
+                // A null is no value of a field.
+                let found = fields.get(&*field.property).filter(|value| !value.is_null());
+                found.map(|value| Value::from_json(value, &field.slot.ty)).transpose()
             }
             Value::Json(Json::Object(fields), ty) => {
                 fields.get(name).map(|value| Value::from_json(value, value_type(ty))).transpose()
@@ -296,7 +298,8 @@ impl<'a> Value<'a> {
                 Ok(found.map(|(_, value)| value.clone()))
             }
             Value::Lazy(lazy) => lazy.field(name, budget).transpose(),
-            _ => Err(Error::new(format!("no such key: {name}"))),
+            other if other.list_len().is_some() => Err(Error::new("unsupported index type 'string' in list")),
+            _ => Ok(None),
         }
     }
 

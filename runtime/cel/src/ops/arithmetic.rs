@@ -22,7 +22,7 @@ fn uint<'a>(value: Option<u64>) -> Outcome<'a> {
     value.map(Value::Uint).ok_or_else(|| Error::new("unsigned integer overflow"))
 }
 fn duration<'a>(value: Option<i64>) -> Outcome<'a> {
-    value.map(Value::Duration).ok_or_else(|| Error::new("duration overflow"))
+    value.map(Value::Duration).ok_or_else(|| Error::new("integer overflow"))
 }
 
 fn add<'a>(context: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {

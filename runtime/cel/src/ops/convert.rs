@@ -72,7 +72,6 @@ fn to_double<'a>(_: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
 fn to_duration<'a>(_: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
     match args {
         [Value::Duration(d)] => Ok(Value::Duration(*d)),
-        [Value::Int(nanos)] => Ok(Value::Duration(*nanos)),
         [Value::String(text)] => time::parse_duration(text)
             .map_or_else(|| not_a("google.protobuf.Duration"), |nanos| Ok(Value::Duration(nanos))),
         _ => wrong(),

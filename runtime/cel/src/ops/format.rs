@@ -2,12 +2,14 @@
 use super::{Context, Function, Outcome, wrong};
 use crate::{
     Error, time,
+    types::Type,
     value::{Key, Value},
 };
 use std::fmt::Write;
 
 pub const FUNCTIONS: &[Function] = &[Function { name: "format", signatures: ".sLD:s", run: format }];
 
+const SUPERSCRIPTS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
 /// The most digits after the point.
 const MAX_PRECISION: usize = 1000;
 
@@ -59,6 +61,7 @@ fn write_value(out: &mut String, value: &Value<'_>, depth: usize) -> Result<(), 
         Value::Int(int) => drop(write!(out, "{int}")),
         Value::Uint(uint) => drop(write!(out, "{uint}")),
         Value::Double(value) => out.push_str(&double(*value)),
+        Value::String(text) if depth > 0 => drop(write!(out, "\"{}\"", &**text)),
         Value::String(text) => out.push_str(text),
         Value::Bytes(bytes) => out.push_str(&String::from_utf8_lossy(bytes)),
         Value::Duration(nanos) => out.push_str(&time::format_duration_seconds(*nanos)),
@@ -86,7 +89,7 @@ fn write_value(out: &mut String, value: &Value<'_>, depth: usize) -> Result<(), 
                 for (at, key) in keys.iter().enumerate() {
                     out.push_str(if at > 0 { ", " } else { "" });
                     write_value(out, key, depth + 1)?;
-                    out.push_str(": ");
+                    out.push(':');
                     if let Some(Some(value)) = other.map_get(key) {
                         write_value(out, &value?, depth + 1)?;
                     }
@@ -180,7 +183,11 @@ fn clause(out: &mut String, verb: char, precision: Option<usize>, value: &Value<
             } else {
                 let text = format!("{number:.precision$e}");
                 let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-                out.push_str(&with_exponent(digits, exponent.parse().unwrap_or(0)));
+                let exponent: i32 = exponent.parse().unwrap_or(0);
+                let _ = write!(out, "{digits}×10{}", if exponent < 0 { "⁻" } else { "" });
+                for digit in format!("{:02}", exponent.unsigned_abs()).bytes() {
+                    out.push(SUPERSCRIPTS[usize::from(digit - b'0') % 10]);
+                }
             }
         }
         'b' => match value {
@@ -224,4 +231,49 @@ fn infinite(value: f64) -> String {
 /// A key as messages show it.
 pub fn show_key(key: &Key<'_>) -> String {
     show(&key.to_value())
+}
+
+/// What is known to be wrong with a literal format and its arguments' types; with the argument it is about.
+pub fn check_format(text: &str, types: &[&Type]) -> Result<(), (Option<usize>, String)> {
+    let mut index = 0;
+    let mut rest = text;
+    while let Some(at) = rest.find('%') {
+        rest = &rest[at + 1..];
+        if let Some(tail) = rest.strip_prefix('%') {
+            rest = tail;
+            continue;
+        }
+        rest = rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+        let Some(verb) = rest.chars().next() else { break };
+        rest = &rest[verb.len_utf8()..];
+        let Some(ty) = types.get(index) else { return Err((None, format!("index {index} out of range"))) };
+        let (name, allowed, fits) = match verb {
+            's' => ("", "", true),
+            'd' => ("decimal", "integers", matches!(ty, Type::Int | Type::Uint)),
+            'f' => ("fixed-point", "doubles", matches!(ty, Type::Double)),
+            'e' => ("scientific", "doubles", matches!(ty, Type::Double)),
+            'b' => ("binary", "integers and bools", matches!(ty, Type::Int | Type::Uint | Type::Bool)),
+            'o' => ("octal", "integers", matches!(ty, Type::Int | Type::Uint)),
+            'x' | 'X' => (
+                "hex",
+                "integers, byte buffers, and strings",
+                matches!(ty, Type::Int | Type::Uint | Type::Bytes | Type::String),
+            ),
+            other => {
+                let message = format!("could not parse formatting clause: unrecognized formatting clause \"{other}\"");
+                return Err((None, message));
+            }
+        };
+        if !fits && !matches!(ty, Type::Dyn | Type::Error | Type::Param(_)) {
+            let message =
+                format!("error during formatting: {name} clause can only be used on {allowed}, was given {ty}");
+            return Err((Some(index), message));
+        }
+        index += 1;
+    }
+    if index < types.len() {
+        let message = format!("too many arguments supplied to string.format (expected {index}, got {})", types.len());
+        return Err((None, message));
+    }
+    Ok(())
 }

@@ -179,6 +179,9 @@ fn parse_semver(text: &str) -> Result<Semver, &'static str> {
     }
     let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
     let (numbers, pre) = rest.split_once('-').map_or((rest, None), |(numbers, pre)| (numbers, Some(pre)));
+    if numbers.split('.').count() != 3 && text.splitn(3, '.').count() < 3 {
+        return Err("No Major.Minor.Patch elements found");
+    }
     let mut found = [0; 3];
     let mut parts = numbers.splitn(3, '.');
     for number in &mut found {
@@ -254,10 +257,10 @@ pub fn format_pattern_size(name: &str) -> u64 {
     match name {
         "dns1123Label" | "dns1035Label" | "dns1123LabelPrefix" | "dns1035LabelPrefix" => 30,
         "labelValue" => 40,
-        "uri" => 4000,
-        "uuid" => 75,
-        "byte" => 92,
-        "date" | "datetime" => 90,
+        "uri" => 1104,
+        "uuid" => 72,
+        "byte" => 84,
+        "date" | "datetime" => 72,
         _ => 60,
     }
 }

@@ -163,7 +163,7 @@ pub fn named_type(name: &str) -> Option<Type> {
 }
 
 pub use compare::size_of;
-pub use format::show;
+pub use format::{check_format, show};
 pub use kube::format_pattern_size;
 pub use lists::insert;
 

@@ -152,7 +152,8 @@ fn parse_cidr(text: &str) -> Result<(IpAddr, u8), Error> {
 
 fn cidr<'a>(_: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
     let [Value::String(text)] = args else { return wrong() };
-    let (ip, length) = parse_cidr(text)?;
+    let (ip, length) = parse_cidr(text)
+        .map_err(|error| Error::new(format!("network address parse error during conversion from string: {error}")))?;
     Ok(Value::opaque(Opaque::Cidr(ip, length)))
 }
 
@@ -173,7 +174,7 @@ fn mask(ip: IpAddr, length: u8) -> IpAddr {
 fn contains_ip<'a>(_: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
     let Some(Opaque::Cidr(net, length)) = opaque(args.first()) else { return wrong() };
     let ip = match args.get(1) {
-        Some(Value::String(text)) => parse_ip(text)?,
+        Some(Value::String(text)) => parse_ip(text).map_err(|_| Error::no_overload())?,
         other => match opaque(other) {
             Some(Opaque::Ip(ip)) => *ip,
             _ => return wrong(),
@@ -185,7 +186,7 @@ fn contains_ip<'a>(_: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
 fn contains_cidr<'a>(_: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
     let Some(Opaque::Cidr(net, length)) = opaque(args.first()) else { return wrong() };
     let (other, other_length) = match args.get(1) {
-        Some(Value::String(text)) => parse_cidr(text)?,
+        Some(Value::String(text)) => parse_cidr(text).map_err(|_| Error::no_overload())?,
         other => match opaque(other) {
             Some(Opaque::Cidr(ip, length)) => (*ip, *length),
             _ => return wrong(),
@@ -211,8 +212,9 @@ fn masked<'a>(_: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
 
 fn url<'a>(_: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
     let [Value::String(text)] = args else { return wrong() };
-    let url = parse_url(text)
-        .map_err(|why| Error::new(format!("URL parse error during conversion from string: parse {text:?}: {why}")))?;
+    let url = parse_url(text).map_err(|why| {
+        Error::new(format!("URL parse error during conversion from string: parse {:?}: {why}", &**text))
+    })?;
     Ok(Value::opaque(Opaque::Url(url)))
 }
 
