@@ -5,12 +5,14 @@ mod conditions; // a definition's status
 mod controller; // names accepted, instances deleted
 pub(crate) mod convert; // one stored object in several versions
 mod review; // conversion webhooks
+mod rule_costs; // rules when a definition is made
+mod rules; // rules asked about objects
 
 pub(crate) use controller::{FINALIZER, begin_deletion, start};
 
-use crate::{registry::Target, server::Api};
+use crate::{Sub, registry::Target, server::Api};
 use event_listener::{Event, listener};
-use mote_schema::{Catalog, Doc, Kind, Order as _, Status, structural};
+use mote_schema::{Catalog, Cause, Doc, Kind, Order as _, Status, structural};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -106,6 +108,20 @@ fn publish(api: &Api, known: &BTreeMap<Box<str>, Definition>) {
     api.definitions.changed.notify(usize::MAX);
 }
 
+/// What else is wrong with an object besides what its schema says: its rules; a definition's rules.
+pub(crate) fn check(target: &mut Target<'_>, new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+    let kind = target.kind;
+    if kind.is_custom() {
+        rules::check(kind, new, old, causes, &mut target.warnings);
+    } else if causes.is_empty() && target.sub == Sub::Main && is_definition(kind) {
+        causes.extend(rule_costs::check(new, old));
+    }
+}
+
+fn is_definition(kind: &Kind) -> bool {
+    kind.group == GROUP && kind.plural == PLURAL
+}
+
 /// Nothing new comes to what is being emptied (forbidCreateAdmission).
 pub(crate) fn before_create(target: &Target<'_>, object: &Value) -> Result<(), Status> {
     let kind = target.kind;
@@ -121,7 +137,7 @@ pub(crate) fn before_create(target: &Target<'_>, object: &Value) -> Result<(), S
 pub(crate) fn warnings(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<String> {
     if kind.is_custom() {
         structural::finalizer_warnings(new, old)
-    } else if kind.group == GROUP && kind.plural == PLURAL {
+    } else if is_definition(kind) {
         structural::format_warnings(new, old)
     } else {
         Vec::new()

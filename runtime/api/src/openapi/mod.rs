@@ -2,6 +2,7 @@
 //! they are asked for. They carry facts (types, required fields, merge keys, list keys, enumerations, which paths take
 //! which verbs) and no prose. It is what `kubectl explain`, `apply`, `diff` and validation read: kubectl from 1.27 on
 //! takes version 3 as JSON, and turns to version 2, as protobuf, only when that fails.
+mod custom;
 pub(crate) mod json;
 mod paths;
 mod protobuf;
@@ -65,7 +66,9 @@ fn root(catalog: &Catalog) -> Vec<u8> {
             for version in versions {
                 let path = api_path(group, version);
                 let mut hasher = DefaultHasher::new();
-                hasher.write(&one(catalog, &path).unwrap_or_default());
+                if !hash_definitions(catalog, group, version, &mut hasher) {
+                    hasher.write(&one(catalog, &path).unwrap_or_default());
+                }
                 let url = format!("/openapi/v3/{path}?hash={:016X}", hasher.finish());
                 json.object(&path, |json| {
                     json.field("serverRelativeURL", &url);
@@ -75,6 +78,16 @@ fn root(catalog: &Catalog) -> Vec<u8> {
     });
     json.close(b'}');
     json.finish()
+}
+
+/// Definitions may be megabytes, and what is written of them changes when they do. False when not all kinds of the version
+/// are custom.
+fn hash_definitions(catalog: &Catalog, group: &str, version: &str, hasher: &mut DefaultHasher) -> bool {
+    let mut kinds = catalog.kinds.iter().filter(|kind| kind.group == group && kind.version == version);
+    kinds.all(|kind| {
+        let custom = kind.custom.as_ref().map(|custom| hasher.write(custom.definition().bytes()));
+        custom.is_some()
+    })
 }
 
 /// "apis/apps/v1"

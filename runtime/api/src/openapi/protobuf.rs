@@ -14,6 +14,8 @@ struct Message {
 enum Form {
     Text,
     Bool,
+    Int,
+    Double,
     /// A string as the only field of a message: TypeItem.
     TextItem,
     Texts,
@@ -35,13 +37,28 @@ static SCHEMA: Message = Message {
     fields: &[
         ("$ref", 1, Form::Text),
         ("format", 2, Form::Text),
+        ("title", 3, Form::Text),
+        ("description", 4, Form::Text),
         ("default", 5, Form::Yaml),
+        ("multipleOf", 6, Form::Double),
+        ("maximum", 7, Form::Double),
+        ("exclusiveMaximum", 8, Form::Bool),
+        ("minimum", 9, Form::Double),
+        ("exclusiveMinimum", 10, Form::Bool),
+        ("maxLength", 11, Form::Int),
+        ("minLength", 12, Form::Int),
+        ("pattern", 13, Form::Text),
+        ("maxItems", 14, Form::Int),
+        ("minItems", 15, Form::Int),
+        ("maxProperties", 17, Form::Int),
+        ("minProperties", 18, Form::Int),
         ("required", 19, Form::Texts),
         ("enum", 20, Form::Yamls),
         ("additionalProperties", 21, Form::Item(&SCHEMA)),
         ("type", 22, Form::TextItem),
         ("items", 23, Form::Item(&SCHEMA)),
         ("properties", 25, Form::Named(&SCHEMA)),
+        ("example", 30, Form::Yaml),
     ],
     extensions: 31,
 };
@@ -155,6 +172,14 @@ fn field(number: u32, form: &Form, value: &Value, out: &mut Vec<u8>) {
         Form::Bool => {
             varint(u64::from(number) << 3, out);
             out.push(u8::from(value.as_bool().unwrap_or(false)));
+        }
+        Form::Int => {
+            varint(u64::from(number) << 3, out);
+            varint(value.as_i64().unwrap_or(0) as u64, out);
+        }
+        Form::Double => {
+            varint(u64::from(number) << 3 | 1, out);
+            out.extend_from_slice(&value.as_f64().unwrap_or(0.0).to_le_bytes());
         }
         Form::TextItem => bytes(number, &item(1, text(value)), out),
         Form::Texts => list.iter().for_each(|value| bytes(number, &text(value), out)),

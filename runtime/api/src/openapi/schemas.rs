@@ -1,8 +1,8 @@
 //! The types behind the kinds as JSON schemas: the roots and everything they lead to.
-use super::{Dialect, Visit, json::Json};
+use super::{Dialect, Visit, custom, json::Json};
 use mote_schema::{
     Catalog, Kind,
-    table::{Container, Field, ListType, Shape, Table, TypeId},
+    table::{BUILTIN, Container, Field, ListType, Shape, Table, TypeId},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,11 +32,17 @@ const SCALARS: [(&str, &str, &str); 5] = [TIME, MICRO_TIME, DURATION, QUANTITY, 
 
 /// The name of a kind's definition.
 pub(super) fn definition(kind: &Kind) -> String {
+    if kind.is_custom() {
+        return custom::definition(kind, &kind.kind);
+    }
     kind.table().definition(kind.root)
 }
 
 /// The name of its list's definition; None when it has no list.
 pub(super) fn list_definition(kind: &Kind) -> Option<String> {
+    if kind.is_custom() {
+        return Some(custom::definition(kind, &kind.list_kind));
+    }
     let package = kind.table().package(kind.root);
     Some(format!("{package}.{}", kind.list_kind)).filter(|_| !kind.list_kind.is_empty())
 }
@@ -55,6 +61,7 @@ type Identity<'a> = (&'a str, &'a str, &'a str);
 pub(super) struct Schemas<'a> {
     dialect: Dialect,
     types: BTreeMap<String, (&'a Table, TypeId)>,
+    custom: BTreeMap<String, &'a Kind>,
     lists: BTreeMap<String, &'a Kind>,
     /// Definition to the kinds it is the root of.
     kinds: BTreeMap<String, BTreeSet<Identity<'a>>>,
@@ -62,7 +69,13 @@ pub(super) struct Schemas<'a> {
 
 impl<'a> Schemas<'a> {
     pub fn new(dialect: Dialect, catalog: &'a Catalog, kinds: &'a [Arc<Kind>]) -> Schemas<'a> {
-        let mut schemas = Schemas { dialect, types: BTreeMap::new(), lists: BTreeMap::new(), kinds: BTreeMap::new() };
+        let mut schemas = Schemas {
+            dialect,
+            types: BTreeMap::new(),
+            custom: BTreeMap::new(),
+            lists: BTreeMap::new(),
+            kinds: BTreeMap::new(),
+        };
         // Every document's paths speak of these two, and of what subresources carry.
         let carried = |part: &Kind| {
             let sub =
@@ -72,8 +85,15 @@ impl<'a> Schemas<'a> {
         let parts = catalog.parts.iter().filter(|part| carried(part));
         for kind in kinds.iter().chain(parts) {
             let name = definition(kind);
-            schemas.kinds.entry(name).or_default().insert((&kind.group, &kind.version, &kind.kind));
-            schemas.reach(kind.table(), kind.root);
+            if kind.is_custom() {
+                schemas.custom.insert(name, kind);
+                if let Some(metadata) = BUILTIN.type_by_definition(&format!("{META}.ObjectMeta")) {
+                    schemas.reach(BUILTIN, metadata);
+                }
+            } else {
+                schemas.kinds.entry(name).or_default().insert((&kind.group, &kind.version, &kind.kind));
+                schemas.reach(kind.table(), kind.root);
+            }
             if let Some(list) = list_definition(kind) {
                 schemas.lists.insert(list, kind);
             }
@@ -97,6 +117,13 @@ impl<'a> Schemas<'a> {
     pub fn each(&self, visit: Visit<'_>) {
         for (name, (table, id)) in &self.types {
             visit(name, &|json| self.write_type(table, *id, self.kinds.get(name), json));
+        }
+        for (name, kind) in &self.custom {
+            visit(name, &|json| {
+                custom::write(self.dialect, kind, json);
+                write_identities([(&*kind.group, &*kind.version, &*kind.kind)], json);
+                custom::write_selectable(kind, json);
+            });
         }
         for (name, kind) in &self.lists {
             visit(name, &|json| self.write_list(kind, json));
@@ -145,6 +172,7 @@ impl<'a> Schemas<'a> {
             json.object("metadata", |json| self.refer(&format!("{META}.ListMeta"), json));
         });
         write_identities([(&*kind.group, &*kind.version, &*kind.list_kind)], json);
+        custom::write_selectable(kind, json);
     }
 
     fn write_field(&self, table: &Table, field: &Field, json: &mut Json) {

@@ -4,6 +4,7 @@
 //!
 //! The Table is written as text, row by row, straight from the stored bytes.
 mod access;
+mod custom;
 mod duration;
 mod kinds;
 mod network;
@@ -18,7 +19,7 @@ mod tests;
 
 use jiff::Timestamp;
 use kinds::Printer;
-use mote_schema::{Kind, Object, Status, doc::write_string};
+use mote_schema::{Kind, Object, Status, doc::write_string, structural::columns::columns};
 use row::Row;
 use serde_json::Value;
 
@@ -73,17 +74,22 @@ fn write_table_at(now: Timestamp, kind: &Kind, objects: &[Object], options: &Opt
         metadata => out.extend_from_slice(metadata.to_string().as_bytes()),
     }
     out.extend_from_slice(br#","columnDefinitions":"#);
-    if options.omit_columns {
-        out.extend_from_slice(b"null");
-    } else {
-        write_columns(printer, out);
+    let columns = kind.custom.as_ref().map(|custom| columns(custom));
+    match &columns {
+        _ if options.omit_columns => out.extend_from_slice(b"null"),
+        Some(columns) => custom::write_columns(columns, out),
+        None => write_columns(printer, out),
     }
     out.extend_from_slice(br#","rows":["#);
     for (place, object) in objects.iter().enumerate() {
         if place > 0 {
             out.push(b',');
         }
-        write_row(now, printer, object, options.include, version, out);
+        let row = &mut |row: &mut Row<'_>| match &columns {
+            Some(columns) => custom::cells(columns, row),
+            None => (printer.cells)(row),
+        };
+        write_row(now, row, (printer.completed)(object), object, (options.include, version), out);
     }
     out.extend_from_slice(b"]}");
 }
@@ -106,11 +112,18 @@ fn write_columns(printer: &Printer, out: &mut Vec<u8>) {
     out.push(b']');
 }
 
-fn write_row(now: Timestamp, printer: &Printer, object: &Object, include: Include, version: &str, out: &mut Vec<u8>) {
+fn write_row(
+    now: Timestamp,
+    cells: &mut dyn FnMut(&mut Row<'_>),
+    completed: Option<(&str, &str)>,
+    object: &Object,
+    (include, version): (Include, &str),
+    out: &mut Vec<u8>,
+) {
     out.extend_from_slice(br#"{"cells":["#);
-    (printer.cells)(&mut Row::new(object, now, out));
+    cells(&mut Row::new(object, now, out));
     out.push(b']');
-    if let Some((reason, message)) = (printer.completed)(object) {
+    if let Some((reason, message)) = completed {
         out.extend_from_slice(br#","conditions":[{"type":"Completed","status":"True","reason":"#);
         write_string(reason, out);
         out.extend_from_slice(br#","message":"#);

@@ -43,6 +43,11 @@ impl<'a> Row<'a> {
         self.separate();
         self.out.extend_from_slice(number.to_string().as_bytes());
     }
+    /// What is JSON already.
+    pub fn raw(&mut self, json: &str) {
+        self.separate();
+        self.out.extend_from_slice(json.as_bytes());
+    }
     pub fn bool(&mut self, value: bool) {
         self.separate();
         self.out.extend_from_slice(if value { b"true" } else { b"false" });

@@ -81,7 +81,8 @@ impl Api {
         let mut beside = Beside::default();
         behavior::allocate(self, target, None, &mut object, &mut beside)?;
         let name = meta::text(meta::metadata(&mut object)?, "name").to_owned();
-        let causes = check::validate(target.kind, &object, None, "");
+        let mut causes = check::validate(target.kind, &object, None, "");
+        crate::custom::check(target, &object, None, &mut causes);
         if !causes.is_empty() {
             return Err(Status::invalid(&target.kind.group, &target.kind.kind, &name, causes));
         }

@@ -130,7 +130,8 @@ impl Api {
         prepare::update(target.kind, target.sub.name(), old, &mut new);
         let mut beside = Beside::default();
         behavior::allocate(self, target, Some(old), &mut new, &mut beside)?;
-        let causes = check::validate(target.kind, &new, Some(old), target.sub.name());
+        let mut causes = check::validate(target.kind, &new, Some(old), target.sub.name());
+        crate::custom::check(target, &new, Some(old), &mut causes);
         if !causes.is_empty() {
             return Err(Status::invalid(&target.kind.group, &target.kind.kind, target.name, causes));
         }

@@ -23,6 +23,7 @@ mod values; // values against schemas
 
 pub use correlate::old_element;
 pub use definition::{approval, bundle_error, format_warnings, is_protected, is_true, schemas};
+pub use path::follow;
 pub use served::{kinds, storage_version, stored_kind, version_order};
 pub use structure::violations;
 
