@@ -7,6 +7,7 @@ pub mod kubectl;
 pub mod machine;
 pub mod server;
 pub mod usage;
+pub mod webhook;
 
 pub use kubectl::Kubectl;
 pub use machine::{Machine, Node};

@@ -4,6 +4,7 @@
 //! `registry` (decode, `admission`, validate, commit) -> the store. In-process callers enter at `client`.
 
 mod admission;
+mod aggregation;
 pub mod audit;
 pub mod auth;
 mod behavior;

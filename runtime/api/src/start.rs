@@ -1,6 +1,6 @@
 //! From nothing to an API server that answers: certificates, identities, the listener, what a cluster starts with.
 use crate::{
-    Api, Client, Error, Rest, Settings, Status,
+    Api, Client, Error, Rest, Settings, Status, aggregation,
     audit::{self, Auditor},
     auth::{Authenticator, trust},
     bootstrap,
@@ -115,7 +115,12 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
     });
     let server = http::serve(config.http, tls::server_config(&certificates)?, front, executor)?;
     let failed = |status: Status| Error::Bootstrap { message: status.to_string() };
+    api.aggregation.identify({
+        let certificates = certificates.clone();
+        Box::new(move || certificates.front_proxy_client())
+    });
     bootstrap::ensure(&client).await.map_err(failed)?;
+    aggregation::start(&client).await.map_err(failed)?;
     trust::publish(&client, &certificates).await.map_err(failed)?;
     let aggregator = "system:serviceaccount:kube-system:clusterrole-aggregation-controller";
     let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];

@@ -37,6 +37,9 @@ const AUTHORITY_RENEW_DAYS: i64 = 2 * 365;
 /// After a renewal that failed (a full disk).
 const RETRY_SECONDS: i64 = 3600;
 
+/// As whom the API server calls aggregated ones; `requestheader-allowed-names` names it.
+const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
+
 /// What the certificates are for.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -71,6 +74,8 @@ pub struct Certificates {
     cluster: Mutex<Authority>,
     /// Signs the client certificate with which the API server calls aggregated API servers.
     front_proxy: Mutex<Authority>,
+    /// That client certificate, and when it is made anew.
+    front_proxy_client: Mutex<Option<(i64, Arc<Issued>)>>,
     tokens: Arc<jwt::Keys>,
     serving: Arc<Serving>,
 }
@@ -90,6 +95,7 @@ impl Certificates {
             options,
             cluster: Mutex::new(cluster),
             front_proxy: Mutex::new(front_proxy),
+            front_proxy_client: Mutex::default(),
             tokens,
             serving: Arc::new(serving),
         })
@@ -108,6 +114,23 @@ impl Certificates {
     }
     pub fn serving(&self) -> &Arc<Serving> {
         &self.serving
+    }
+
+    /// What this server shows to aggregated API servers: made when the first is called, kept in memory, and made anew
+    /// when a third of its life is left.
+    pub fn front_proxy_client(&self) -> Option<Arc<Issued>> {
+        let mut kept = self.front_proxy_client.lock().unwrap_or_else(|e| e.into_inner());
+        let now = clock::now_seconds();
+        if let Some((renew_at, issued)) = &*kept
+            && now < *renew_at
+        {
+            return Some(issued.clone());
+        }
+        let params = client_params(FRONT_PROXY_CLIENT, &[]);
+        let issued = with(&self.front_proxy, |authority| authority.issue(params));
+        let issued = Arc::new(issued.inspect_err(|error| tracing::warn!(%error, "no front-proxy certificate")).ok()?);
+        *kept = Some((due(LEAF_DAYS), issued.clone()));
+        Some(issued)
     }
 
     /// A client certificate for user `name` in `groups`.

@@ -8,8 +8,8 @@ mod tls;
 mod trust;
 
 pub(crate) use connect::{Endpoint, Place, Tls, Trust};
-pub(crate) use pool::Outbound;
-pub(crate) use resolve::resolve;
+pub(crate) use pool::{Kept, Outbound};
+pub(crate) use resolve::{resolve, slices_of};
 
 use crate::server::Api;
 use async_io::Timer;

@@ -1,7 +1,7 @@
 //! Discovery and OpenAPI: documents made from the catalog when they are asked for. They carry an ETag, so a client
 //! that has one already (kubectl keeps them for hours) gets 304 and no bytes.
 use crate::{
-    discovery,
+    aggregation, discovery,
     http::{Body, Request, Response},
     openapi,
     server::Api,
@@ -16,6 +16,7 @@ impl Api {
         let path = request.path.as_str();
         let found = discovery::document(&catalog, path, accept)
             .or_else(|| openapi::document(&catalog, path, &request.query, accept));
+        let found = if self.aggregation.is_empty() { found } else { aggregation::merge(self, path, found) };
         let Some((media, bytes)) = found else {
             return Response::text(404, "404 page not found\n");
         };

@@ -2,6 +2,7 @@
 //! answers a request that the front has authenticated and authorized; the rest is the registry's.
 mod connect;
 mod documents;
+pub(crate) mod forward;
 mod items;
 mod links;
 mod list;
@@ -30,7 +31,10 @@ impl Rest {
         Rest { api }
     }
 
-    async fn answer(&self, request: Request) -> Result<Response, Status> {
+    async fn answer(&self, mut request: Request) -> Result<Response, Status> {
+        if let Some(response) = crate::aggregation::answer(&self.api, &mut request).await {
+            return Ok(response);
+        }
         if !request.info.is_resource {
             return Ok(self.api.document(&request));
         }

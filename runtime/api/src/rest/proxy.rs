@@ -2,107 +2,52 @@
 //! comes back as it is, but for links of HTML pages and redirects, which are led through the proxy again
 //! (apimachinery/pkg/util/proxy, registry/core/{pod/strategy,service/storage}). Nodes have no proxy: this kubelet
 //! listens on no port.
-use super::links;
-use crate::{
-    dial,
-    http::{Body, Request, Response},
-    server::Api,
-    stream,
+use super::{
+    forward::{Forward, Forwarded, body, encode_path, encode_query, forward, headers_back},
+    links,
 };
-use async_io::{Async, Timer};
-use bytes::Bytes;
-use futures_lite::{AsyncRead, AsyncWrite, FutureExt, StreamExt};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use http_body_util::{BodyExt, BodyStream, Full};
-use hyper::{body::Incoming, client::conn::http1};
+use crate::{
+    http::{Body, Request, Response},
+    outbound::{Endpoint, Kept, Place, Tls, Trust},
+    registry::random,
+    server::Api,
+};
+use http::{HeaderValue, Method, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use mote_schema::{Kind, Object, Status};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use smol_hyper::rt::FuturesIo;
 use std::{
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
-/// Until a connection stands, as upstream's transport.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Larger pages pass with their links as they are.
 const MAX_PAGE_BYTES: usize = 4 << 20;
-/// What a path segment cannot hold as it is (RFC 3986).
-const PATH: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'`').add(b'{').add(b'}');
-/// Not for the next hop (RFC 9110, 7.6.1), or the API server's own business.
-const DROPPED: &[&str] = &[
-    "authorization",
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "content-length",
-    "host",
-    // A page that arrives compressed could not be rewritten.
-    "accept-encoding",
-];
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-struct Place {
-    address: SocketAddr,
-    tls: bool,
-}
 
 pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, mut request: Request) -> Result<Response, Status> {
     super::connect::admit(api, kind, &request).await?;
     let info = &request.info;
-    let place = if kind.plural == "pods" { pod(api, kind, &request)? } else { service(api, kind, &request)? };
-    let upgrade = request.upgrade.take();
-    if upgrade.is_none() && info.rest.is_empty() && !request.path.ends_with('/') && is_read(&request.method) {
+    let (address, tls) = if kind.plural == "pods" { pod(api, kind, &request)? } else { service(api, kind, &request)? };
+    let reads = matches!(request.method, Method::GET | Method::HEAD);
+    if request.upgrade.is_none() && info.rest.is_empty() && !request.path.ends_with('/') && reads {
         // Relative links of the page would lead nowhere otherwise.
-        let query = encode(&request);
-        let location = format!("{}/{query}", utf8_percent_encode(&request.path, PATH));
+        let location = format!("{}/{}", encode_path(&request.path), encode_query(&request));
         let response = Response { status: 301, headers: Vec::new(), body: Body::Empty };
         return Ok(response.with(header::LOCATION, &location));
     }
-    let prefix = request.path.strip_suffix(&info.rest).unwrap_or(&request.path).trim_end_matches('/').to_owned();
-    let unavailable =
-        |error: String| Status::new(503, "ServiceUnavailable", format!("error trying to reach service: {error}"));
-    let connection = connect(&place).await.map_err(unavailable)?;
-    let (mut sender, driver) =
-        http1::handshake(FuturesIo::new(connection)).await.map_err(|error| unavailable(error.to_string()))?;
-    api.executor
-        .spawn(async move {
-            if let Err(error) = driver.with_upgrades().await {
-                tracing::debug!(%error, "a proxied connection");
-            }
-        })
-        .detach();
-    let outgoing = outgoing(&request, &place, upgrade.is_some())?;
-    let response = sender.send_request(outgoing).await.map_err(|error| unavailable(error.to_string()))?;
-    if let (101, Some(client)) = (response.status().as_u16(), upgrade) {
-        let headers = headers_back(response.headers(), true);
-        let pod = hyper::upgrade::on(response);
-        api.executor.spawn(stream::join_upgraded(client, pod)).detach();
-        return Ok(Response { status: 101, headers, body: Body::Empty });
+    let rest = info.rest.clone();
+    let prefix = request.path.strip_suffix(&rest).unwrap_or(&request.path).trim_end_matches('/').to_owned();
+    let authority = address.to_string();
+    let tls = tls.then(|| Tls { server_name: address.ip().to_string(), trust: Trust::Anyone, identity: None });
+    let endpoint = Endpoint { place: Place::Address(address), tls };
+    let to = Forward { endpoint: &endpoint, host: &authority, path: &rest, headers: Vec::new(), drops: |_| false };
+    match forward(api, &mut request, to).await {
+        Ok(Forwarded::Upgraded(response)) => Ok(response),
+        Ok(Forwarded::Answered(response, kept)) => {
+            back(response, kept, &links::Through { prefix: &prefix, authority: &authority }).await
+        }
+        Err(error) => Err(Status::new(503, "ServiceUnavailable", format!("error trying to reach service: {error}"))),
     }
-    let authority = place.address.to_string();
-    back(response, &links::Through { prefix: &prefix, authority: &authority }).await
-}
-
-fn is_read(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD)
-}
-
-fn encode(request: &Request) -> String {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    query.extend_pairs(request.query.iter());
-    let query = query.finish();
-    if query.is_empty() { query } else { format!("?{query}") }
 }
 
 /// `name`, `name:port` or `scheme:name:port` (apimachinery/pkg/util/net/port_split.go).
@@ -117,7 +62,7 @@ fn split(id: &str) -> Option<(bool, &str, &str)> {
     (!name.is_empty() && matches!(scheme, "" | "http" | "https")).then_some((scheme == "https", name, port))
 }
 
-fn pod(api: &Api, kind: &Arc<Kind>, request: &Request) -> Result<Place, Status> {
+fn pod(api: &Api, kind: &Arc<Kind>, request: &Request) -> Result<(SocketAddr, bool), Status> {
     let id = &request.info.name;
     let (tls, name, port) = split(id).ok_or_else(|| Status::bad_request(format!("invalid pod request {id:?}")))?;
     let pod = api.get(kind, &request.info.namespace, name)?;
@@ -137,7 +82,7 @@ fn pod(api: &Api, kind: &Arc<Kind>, request: &Request) -> Result<Place, Status> 
     };
     let ip: Option<IpAddr> = pod.root().at("status.podIP").as_str().and_then(|ip| ip.parse().ok());
     let ip = ip.filter(is_global_unicast).ok_or_else(|| Status::bad_request("address not allowed"))?;
-    Ok(Place { address: SocketAddr::new(ip, port), tls })
+    Ok((SocketAddr::new(ip, port), tls))
 }
 
 /// The API server must not be led to its own neighbours on the loopback or the link.
@@ -150,7 +95,7 @@ fn is_global_unicast(ip: &IpAddr) -> bool {
 }
 
 /// A ready endpoint that is a pod's, any of them.
-fn service(api: &Api, kind: &Arc<Kind>, request: &Request) -> Result<Place, Status> {
+fn service(api: &Api, kind: &Arc<Kind>, request: &Request) -> Result<(SocketAddr, bool), Status> {
     let (id, namespace) = (&request.info.name, request.info.namespace.as_str());
     let (tls, name, port) = split(id).ok_or_else(|| Status::bad_request(format!("invalid service request {id:?}")))?;
     let unavailable = |text: String| Status::new(503, "ServiceUnavailable", text);
@@ -181,74 +126,15 @@ fn service(api: &Api, kind: &Arc<Kind>, request: &Request) -> Result<Place, Stat
             }
         }
     }
-    let mut seed = [0; 8];
-    // Without randomness the first address serves all: slower, not wrong.
-    let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::NONBLOCK);
-    let at = (u64::from_ne_bytes(seed) % (places.len().max(1) as u64)) as usize;
-    places.get(at).map(|&address| Place { address, tls }).ok_or_else(|| none(id))
+    let at = u64::from_ne_bytes(random()) % (places.len().max(1) as u64);
+    places.get(at as usize).map(|&address| (address, tls)).ok_or_else(|| none(id))
 }
 
-async fn connect(place: &Place) -> Result<Box<dyn Stream>, String> {
-    let address = place.address;
-    let dial = async {
-        let stream = Async::<TcpStream>::connect(address).await.map_err(|error| {
-            let why = match error.kind() {
-                std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
-                std::io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
-                std::io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
-                _ => error.to_string(),
-            };
-            format!("dial tcp {address}: {why}")
-        })?;
-        let boxed: Box<dyn Stream> = Box::new(stream);
-        if !place.tls {
-            return Ok(boxed);
-        }
-        let secured: Box<dyn Stream> = Box::new(dial::insecure_tls(boxed, &address.ip().to_string()).await?);
-        Ok(secured)
-    };
-    let late = async {
-        Timer::after(DIAL_TIMEOUT).await;
-        Err(format!("dial tcp {address}: i/o timeout"))
-    };
-    dial.or(late).await
-}
-
-fn outgoing(request: &Request, place: &Place, upgrades: bool) -> Result<http::Request<Full<Bytes>>, Status> {
-    let slash = if request.info.rest.starts_with('/') { "" } else { "/" };
-    let target = format!("{slash}{}{}", utf8_percent_encode(&request.info.rest, PATH), encode(request));
-    let mut outgoing = http::Request::builder().method(request.method.clone()).uri(target);
-    if let Some(headers) = outgoing.headers_mut() {
-        for (name, value) in &request.headers {
-            let keeps = upgrades && (*name == header::UPGRADE || *name == header::CONNECTION);
-            if keeps || !DROPPED.contains(&name.as_str()) {
-                headers.append(name, value.clone());
-            }
-        }
-        let mut set = |name: HeaderName, text: &str| {
-            if let Ok(value) = HeaderValue::from_str(text) {
-                headers.insert(name, value);
-            }
-        };
-        set(header::HOST, &place.address.to_string());
-        set(HeaderName::from_static("x-forwarded-uri"), &utf8_percent_encode(&request.path, PATH).to_string());
-        if let Some(peer) = request.peer {
-            let before = request.header("x-forwarded-for");
-            let comma = if before.is_empty() { "" } else { ", " };
-            set(HeaderName::from_static("x-forwarded-for"), &format!("{before}{comma}{}", peer.ip()));
-        }
-    }
-    outgoing.body(Full::new(request.body.clone())).map_err(|error| Status::bad_request(error.to_string()))
-}
-
-fn headers_back(headers: &HeaderMap, upgraded: bool) -> Vec<(HeaderName, HeaderValue)> {
-    let keeps = |name: &HeaderName| {
-        upgraded && (*name == header::UPGRADE || *name == header::CONNECTION) || !DROPPED.contains(&name.as_str())
-    };
-    headers.iter().filter(|(name, _)| keeps(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
-}
-
-async fn back(response: http::Response<Incoming>, through: &links::Through<'_>) -> Result<Response, Status> {
+async fn back(
+    response: http::Response<Incoming>,
+    kept: Kept,
+    through: &links::Through<'_>,
+) -> Result<Response, Status> {
     let status = response.status().as_u16();
     let mut headers = headers_back(response.headers(), false);
     let is_redirect = response.headers().contains_key(header::LOCATION);
@@ -260,11 +146,11 @@ async fn back(response: http::Response<Incoming>, through: &links::Through<'_>) 
     let is_page = media.split(';').next().is_some_and(|media| media.trim() == "text/html");
     let is_plain = !response.headers().contains_key(header::CONTENT_ENCODING);
     let length = response.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    let mut body = response.into_body();
+    let mut page = response.into_body();
     let mut read = Vec::new();
     if is_page && is_plain && !is_redirect && length.is_none_or(|length| length <= MAX_PAGE_BYTES) {
         while read.len() <= MAX_PAGE_BYTES {
-            let Some(frame) = body.frame().await else {
+            let Some(frame) = page.frame().await else {
                 return Ok(Response { status, headers, body: Body::Full(links::rewrite(&read, through).into()) });
             };
             let frame = frame.map_err(|error| Status::internal(error.to_string()))?;
@@ -273,10 +159,5 @@ async fn back(response: http::Response<Incoming>, through: &links::Through<'_>) 
             }
         }
     }
-    let rest = BodyStream::new(body).filter_map(|frame| match frame {
-        Ok(frame) => frame.into_data().ok().map(Ok),
-        Err(error) => Some(Err(std::io::Error::other(error))),
-    });
-    let early = (!read.is_empty()).then(|| Ok(Bytes::from(read)));
-    Ok(Response { status, headers, body: Body::Stream(Box::pin(futures_lite::stream::iter(early).chain(rest))) })
+    Ok(Response { status, headers, body: body(read, page, Arc::new(kept)) })
 }

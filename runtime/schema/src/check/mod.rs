@@ -21,6 +21,7 @@ mod service;
 mod storage;
 mod values;
 mod volume;
+mod webhooks;
 mod workloads;
 
 use crate::{Cause, Kind, prune::is_definition, structural};
@@ -100,6 +101,10 @@ fn spec(kind: &Kind, new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
         ("coordination.k8s.io", "Lease") => cluster::lease(new, errors),
         ("scheduling.k8s.io", "PriorityClass") => cluster::priority_class(new, old, errors),
         ("node.k8s.io", "RuntimeClass") => cluster::runtime_class(new, old, errors),
+        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration") => {
+            webhooks::configuration(new, old, errors)
+        }
+        ("apiregistration.k8s.io", "APIService") => webhooks::api_service(new, errors),
         ("storage.k8s.io", "StorageClass") => storage::storage_class(new, old, errors),
         _ => {}
     }

@@ -6,7 +6,9 @@ use crate::{
 };
 
 /// Fields that upstream words in its own way; their checks are in the files of their kinds.
-const WORDED_ELSEWHERE: [(&str, &str); 16] = [
+const WORDED_ELSEWHERE: [(&str, &str); 18] = [
+    ("MutatingWebhook", "sideEffects"),
+    ("ValidatingWebhook", "sideEffects"),
     ("LabelSelectorRequirement", "operator"),
     ("NodeSelectorRequirement", "operator"),
     ("ScopedResourceSelectorRequirement", "operator"),
