@@ -78,6 +78,9 @@ pub(crate) async fn mutate(
     old: Option<&Value>,
     new: &mut Value,
 ) -> Result<(), Status> {
+    if target.is_admitted {
+        return Ok(());
+    }
     let (operation, subresource, kind) = (operation(old), target.sub.name(), target.kind);
     let mut attributes = Attributes {
         api,
@@ -100,6 +103,9 @@ pub(crate) async fn validate(
     new: &Value,
     beside: &mut Beside,
 ) -> Result<(), Status> {
+    if target.is_admitted {
+        return Ok(());
+    }
     let (operation, subresource, kind) = (operation(old), target.sub.name(), target.kind);
     let mut attributes = Attributes {
         api,
@@ -121,6 +127,9 @@ pub(crate) async fn delete(
     old: &Value,
     options: &DeleteOptions,
 ) -> Result<(), Status> {
+    if target.is_admitted {
+        return Ok(());
+    }
     let (subresource, kind) = (target.sub.name(), target.kind);
     let mut attributes = Attributes {
         api,
@@ -136,26 +145,19 @@ pub(crate) async fn delete(
     decide(&mut attributes, &Value::Null).await
 }
 
-/// What is posted to a subresource (binding, eviction, token) or sent with a CONNECT (PodExecOptions and the like):
-/// `new` is of `object`'s kind, the target is what it is about.
+/// What is posted to a subresource (binding, eviction, token), sent with a CONNECT (PodExecOptions and the like) or put in
+/// a part's place (Scale, the only one with an `old`): both are of `object`'s kind, the target is what it is about.
 pub(crate) async fn part(
     api: &Api,
     target: &mut Target<'_>,
     operation: Operation,
     subresource: &str,
     object: ObjectKind<'_>,
+    old: &Value,
     new: &mut Value,
 ) -> Result<(), Status> {
-    let mut attributes = Attributes {
-        api,
-        operation,
-        subresource,
-        object,
-        old: &Value::Null,
-        delete: None,
-        beside: &mut Beside::default(),
-        target,
-    };
+    let mut attributes =
+        Attributes { api, operation, subresource, object, old, delete: None, beside: &mut Beside::default(), target };
     change(&mut attributes, new).await?;
     decide(&mut attributes, new).await
 }

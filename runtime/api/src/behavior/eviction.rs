@@ -26,6 +26,8 @@ pub(super) async fn evict(api: &Api, target: &mut Target<'_>, body: Value) -> Re
     if !target.options.dry_run {
         mark(api, target, &pod).await?;
     }
+    // Who would be asked about the DELETE was asked about the Eviction.
+    target.is_admitted = true;
     api.delete(target, &options).await?;
     Ok(super::success())
 }

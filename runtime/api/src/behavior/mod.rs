@@ -208,7 +208,7 @@ pub(crate) async fn create_sub(
     let posted = POSTED.iter().find(|(plural, name, _)| is(target.kind, "", plural) && *name == sub);
     if let Some((_, _, [group, version, kind])) = posted {
         let object = ObjectKind { group: (*group).into(), version: (*version).into(), kind: (*kind).into() };
-        admission::part(api, target, Operation::Create, sub, object, &mut body).await?;
+        admission::part(api, target, Operation::Create, sub, object, &Value::Null, &mut body).await?;
     }
     match (target.kind.group.as_ref(), target.kind.plural.as_ref(), sub) {
         ("", "pods", "binding") => pod::bind(api, target, body).await,

@@ -1,5 +1,9 @@
 //! The scale subresource of every kind that has one, through the paths its table row names.
-use crate::{registry::Target, server::Api};
+use crate::{
+    admission::{self, ObjectKind, Operation},
+    registry::Target,
+    server::Api,
+};
 use mote_schema::Order as _;
 use mote_schema::{Cause, Object, Ref, Status, selector::LabelSelector};
 use serde_json::{Value, json};
@@ -63,7 +67,11 @@ fn set(object: &mut Value, path: &str, value: Value) -> Result<(), String> {
 }
 
 /// Writes a Scale's replicas to its object; the answer is the new Scale.
-pub(crate) async fn write(api: &Api, target: &mut Target<'_>, wanted: Value) -> Result<Value, Status> {
+pub(crate) async fn write(api: &Api, target: &mut Target<'_>, mut wanted: Value) -> Result<Value, Status> {
+    let old = read(&api.current(target.kind, target.namespace, target.name).await?)?;
+    let kind = ObjectKind { group: "autoscaling".into(), version: "v1".into(), kind: "Scale".into() };
+    admission::part(api, target, Operation::Update, "scale", kind, &old, &mut wanted).await?;
+    target.is_admitted = true;
     let path = match &target.kind.scale {
         Some(scale) => scale.spec_replicas.clone(),
         None => return Err(Status::new(404, "NotFound", "the server could not find the requested resource")),

@@ -127,6 +127,17 @@ async fn convert(api: &Api, kind: &Arc<Kind>, objects: Vec<&Object>) -> Result<V
     Ok(converted)
 }
 
+/// An object, which says itself what version it is of, in another version of its kind: what `matchPolicy: Equivalent` asks for.
+pub(crate) async fn between(api: &Api, kind: &Arc<Kind>, value: Value) -> Result<Value, Status> {
+    let mut value = match kind.custom.as_ref().is_some_and(|custom| custom.has_webhook) {
+        true => review::ask(api, kind, &kind.api_version(), vec![value]).await?.pop().unwrap_or_default(),
+        false => value,
+    };
+    structural::fit(kind, &mut value);
+    value["apiVersion"] = kind.api_version().into();
+    Ok(value)
+}
+
 /// Entries of a list, in this kind's version. Those of kinds without a webhook stay as they are.
 pub(crate) async fn entries(api: &Api, kind: &Arc<Kind>, mut entries: Vec<Entry>) -> Result<Vec<Entry>, Status> {
     if kind.custom.as_ref().is_none_or(|custom| !custom.has_webhook) {

@@ -147,7 +147,10 @@ fn explain(error: &std::io::Error, name: &str) -> String {
         other => return format!("tls: {other}"),
     };
     let why = match why {
-        CertificateError::UnknownIssuer => "certificate signed by unknown authority".to_owned(),
+        // The other one: it is an authority's itself, and not one that is trusted.
+        CertificateError::UnknownIssuer | CertificateError::Other(_) => {
+            "certificate signed by unknown authority".to_owned()
+        }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             let now = clock::timestamp();
             format!("certificate has expired or is not yet valid: current time {now} is after its end")

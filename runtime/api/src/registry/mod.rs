@@ -46,6 +46,8 @@ pub struct Target<'a> {
     pub options: Options,
     /// Asked by a part of this process, which holds no more than it was built to do.
     pub internal: bool,
+    /// Admission was asked already, about the part that brings this write about (a Scale, an Eviction).
+    pub is_admitted: bool,
     /// Shown to the client as Warning headers.
     pub warnings: Vec<String>,
 }
@@ -53,13 +55,15 @@ pub struct Target<'a> {
 impl<'a> Target<'a> {
     pub(crate) fn new(user: &'a User, kind: &'a Arc<Kind>, namespace: &'a str, name: &'a str, sub: Sub) -> Target<'a> {
         let options = Options::default();
-        Target { user, kind, asked: kind, namespace, name, sub, options, internal: false, warnings: Vec::new() }
+        let (internal, is_admitted, warnings) = (false, false, Vec::new());
+        Target { user, kind, asked: kind, namespace, name, sub, options, internal, is_admitted, warnings }
     }
 
     /// The same target at another kind or part; its warnings are its own.
     pub(crate) fn at(&self, kind: &'a Arc<Kind>, sub: Sub) -> Target<'a> {
         let target = Target::new(self.user, kind, self.namespace, self.name, sub);
-        Target { options: self.options, asked: self.asked, internal: self.internal, ..target }
+        let Target { options, asked, internal, is_admitted, .. } = *self;
+        Target { options, asked, internal, is_admitted, ..target }
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) async fn admit(api: &Api, kind: &Arc<Kind>, request: &Request) -> Res
     }
     let mut target = Target::new(&request.user, kind, &info.namespace, &info.name, Sub::Main);
     let object = ObjectKind { group: "".into(), version: "v1".into(), kind: (*options).into() };
-    admission::part(api, &mut target, Operation::Connect, &info.subresource, object, &mut new).await
+    admission::part(api, &mut target, Operation::Connect, &info.subresource, object, &Value::Null, &mut new).await
 }
 
 fn spell(request: &Request, fields: &mut Map<String, Value>) {

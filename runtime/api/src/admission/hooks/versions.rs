@@ -1,5 +1,6 @@
 //! An object of a request in the version that a webhook or policy asked for (`matchPolicy: Equivalent`), and back.
 use super::{super::Attributes, matching::Matched};
+use crate::custom;
 use mote_schema::{Kind, Status, convert, defaults};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -14,6 +15,10 @@ pub(crate) async fn view<'v>(
         return Ok(Cow::Borrowed(value));
     }
     let mut value = value.clone();
+    if attributes.target.kind.is_custom() {
+        name(attributes.target.kind, &mut value);
+        return custom::convert::between(attributes.api, &matched.kind, value).await.map(Cow::Owned);
+    }
     convert::from_stored(&matched.kind, &mut value);
     name(&matched.kind, &mut value);
     Ok(Cow::Owned(value))
@@ -25,6 +30,9 @@ pub(super) async fn back(
     matched: &Matched,
     mut value: Value,
 ) -> Result<Value, Status> {
+    if needs(attributes, matched) && attributes.target.kind.is_custom() {
+        return custom::convert::between(attributes.api, attributes.target.kind, value).await;
+    }
     if needs(attributes, matched) {
         defaults::apply(&matched.kind, &mut value);
         convert::to_stored(&matched.kind, &mut value);
