@@ -1,4 +1,5 @@
-//! What the API server asks of a pod's node: logs and the streaming URLs of exec, attach and port-forward.
+//! What the API server asks of a pod's node: logs, the streaming URLs of exec, attach and port-forward, and what a
+//! kubelet's own port would answer.
 use crate::driver::BoxFuture;
 use bytes::Bytes;
 use mote_schema::{Object, Status};
@@ -35,4 +36,10 @@ pub trait PodBackend: Send + Sync + 'static {
     fn logs(&self, pod: Object, options: LogOptions) -> BoxFuture<'_, Result<LogStream, Status>>;
     /// The runtime's streaming URL (http://127.0.0.1:port/...), to which the API server tunnels the upgraded connection.
     fn stream_url(&self, pod: Object, request: StreamRequest) -> BoxFuture<'_, Result<String, Status>>;
+    /// The node that this kubelet is.
+    fn node_name(&self) -> &str;
+    /// What node and pods use, as a kubelet's /stats/summary shows it.
+    fn summary(&self) -> BoxFuture<'_, Result<serde_json::Value, Status>>;
+    /// What a kubelet's /configz shows as `kubeletconfig`.
+    fn configuration(&self) -> serde_json::Value;
 }

@@ -19,6 +19,30 @@ const FOLLOW_RECHECK: Duration = Duration::from_secs(5);
 pub struct Backend(pub Arc<Kubelet>);
 
 impl PodBackend for Backend {
+    fn node_name(&self) -> &str {
+        &self.0.config.node_name
+    }
+
+    fn summary(&self) -> BoxFuture<'_, Result<serde_json::Value, Status>> {
+        Box::pin(self.0.summary())
+    }
+
+    fn configuration(&self) -> serde_json::Value {
+        let config = &self.0.config;
+        serde_json::json!({
+            "kind": "KubeletConfiguration",
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "clusterDNS": [config.cluster_dns],
+            "clusterDomain": config.cluster_domain,
+            "maxPods": config.max_pods,
+            "podCIDR": config.pod_cidr,
+            "podLogsDir": config.pod_log_dir.display().to_string(),
+            "containerRuntimeEndpoint":
+                config.runtime_endpoint.as_ref().map_or(String::new(), |path| format!("unix://{}", path.display())),
+            "enableServer": false,
+        })
+    }
+
     fn logs(&self, pod: Object, options: LogOptions) -> BoxFuture<'_, Result<LogStream, Status>> {
         Box::pin(async move {
             let pod = Pod::decode(&pod);

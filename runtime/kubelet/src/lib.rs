@@ -33,6 +33,7 @@ mod sandbox;
 mod security;
 mod spec;
 mod state;
+mod stats;
 mod status;
 mod volumes;
 mod watch;

@@ -50,7 +50,7 @@ impl Machine {
     }
 }
 
-fn meminfo(name: &str) -> Option<i64> {
+pub fn meminfo(name: &str) -> Option<i64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?;
     line.split_whitespace().next()?.parse::<i64>().ok().map(|kb| kb * 1024)
@@ -83,7 +83,7 @@ fn architecture() -> &'static str {
 }
 
 /// Total and free bytes of the file system with the pods' data.
-fn disk(kubelet: &Kubelet) -> (u64, u64) {
+pub fn disk(kubelet: &Kubelet) -> (u64, u64) {
     rustix::fs::statvfs(&kubelet.config.data_dir)
         .or_else(|_| rustix::fs::statvfs("/"))
         .map_or((0, 0), |s| (s.f_blocks * s.f_frsize, s.f_bavail * s.f_frsize))

@@ -7,6 +7,7 @@ mod items;
 mod links;
 mod list;
 mod media;
+mod nodes;
 mod options;
 mod pods;
 mod proxy;
@@ -77,6 +78,9 @@ impl Rest {
                 pods::answer(&self.api, &kind, request).await
             }
             "proxy" if is_pods(&kind) || is_services(&kind) => proxy::answer(&self.api, &kind, request).await,
+            "proxy" if kind.group.is_empty() && kind.plural == "nodes" => {
+                nodes::answer(&self.api, &kind, request).await
+            }
             "binding" | "eviction" | "token" if info.verb == "create" => {
                 write::create_sub(&self.api, &kind, request).await
             }

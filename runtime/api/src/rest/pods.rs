@@ -33,8 +33,7 @@ pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
     let stream = match sub {
         "log" => {
             let options = log_options(&pod, query)?;
-            let stream = backend.logs(pod, options).await?;
-            return Ok(Response::stream(200, "text/plain", stream));
+            return logs(api, pod, options).await;
         }
         "exec" => {
             let command: Vec<String> = query.get_all("command").map(str::to_owned).collect();
@@ -63,6 +62,12 @@ pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
     }
     let url = backend.stream_url(pod, stream).await?;
     Ok(crate::stream::tunnel(&api.executor, request, &url).await)
+}
+
+/// The log of one container, as it comes.
+pub(super) async fn logs(api: &Api, pod: Object, options: LogOptions) -> Result<Response, Status> {
+    let backend = api.pods().ok_or_else(|| Status::internal("no kubelet of this process answers"))?;
+    Ok(Response::stream(200, "text/plain", backend.logs(pod, options).await?))
 }
 
 fn streams(query: &Query) -> Result<(bool, bool, bool, bool), Status> {
@@ -105,7 +110,7 @@ fn container(pod: &Object, query: &Query) -> Result<String, Status> {
 }
 
 /// PodLogOptions (pkg/apis/core/validation ValidatePodLogOptions).
-fn log_options(pod: &Object, query: &Query) -> Result<LogOptions, Status> {
+pub(super) fn log_options(pod: &Object, query: &Query) -> Result<LogOptions, Status> {
     let mut causes = Vec::new();
     let mut number = |field: &str, least: i64| -> Result<Option<i64>, Status> {
         let Some(text) = query.get(field).filter(|text| !text.is_empty()) else { return Ok(None) };

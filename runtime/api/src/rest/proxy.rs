@@ -1,7 +1,6 @@
 //! pods/proxy and services/proxy: the request goes on to a pod's port over plain HTTP or unverified TLS, the answer
 //! comes back as it is, but for links of HTML pages and redirects, which are led through the proxy again
-//! (apimachinery/pkg/util/proxy, registry/core/{pod/strategy,service/storage}). Nodes have no proxy: this kubelet
-//! listens on no port.
+//! (apimachinery/pkg/util/proxy, registry/core/{pod/strategy,service/storage}). What a kubelet answers is in `nodes`.
 use super::{
     forward::{Forward, Forwarded, body, encode_path, encode_query, forward, headers_back},
     links,
@@ -24,18 +23,37 @@ use std::{
 /// Larger pages pass with their links as they are.
 const MAX_PAGE_BYTES: usize = 4 << 20;
 
-pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, mut request: Request) -> Result<Response, Status> {
+pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     super::connect::admit(api, kind, &request).await?;
-    let info = &request.info;
     let (address, tls) = if kind.plural == "pods" { pod(api, kind, &request)? } else { service(api, kind, &request)? };
+    pass(api, request, address, tls).await
+}
+
+/// `nodes/scheme:name:port/proxy`, where the node is at `ip`.
+pub(super) async fn to_port(api: &Api, request: Request, ip: &str) -> Result<Response, Status> {
+    let id = &request.info.name;
+    let address = split(id).and_then(|(tls, _, port)| Some((tls, port.parse::<u16>().ok()?)));
+    let (tls, port) = address.ok_or_else(|| Status::bad_request(format!("invalid node request {id:?}")))?;
+    let ip = ip.parse().ok().filter(is_global_unicast).ok_or_else(|| Status::bad_request("address not allowed"))?;
+    pass(api, request, SocketAddr::new(ip, port), tls).await
+}
+
+/// Relative links of a page would lead nowhere without a slash at the end of the proxy's own path.
+pub(super) fn slash(request: &Request) -> Option<Response> {
     let reads = matches!(request.method, Method::GET | Method::HEAD);
-    if request.upgrade.is_none() && info.rest.is_empty() && !request.path.ends_with('/') && reads {
-        // Relative links of the page would lead nowhere otherwise.
-        let location = format!("{}/{}", encode_path(&request.path), encode_query(&request));
-        let response = Response { status: 301, headers: Vec::new(), body: Body::Empty };
-        return Ok(response.with(header::LOCATION, &location));
+    if request.upgrade.is_some() || !request.info.rest.is_empty() || request.path.ends_with('/') || !reads {
+        return None;
     }
-    let rest = info.rest.clone();
+    let location = format!("{}/{}", encode_path(&request.path), encode_query(request));
+    let response = Response { status: 301, headers: Vec::new(), body: Body::Empty };
+    Some(response.with(header::LOCATION, &location))
+}
+
+async fn pass(api: &Api, mut request: Request, address: SocketAddr, tls: bool) -> Result<Response, Status> {
+    if let Some(response) = slash(&request) {
+        return Ok(response);
+    }
+    let rest = request.info.rest.clone();
     let prefix = request.path.strip_suffix(&rest).unwrap_or(&request.path).trim_end_matches('/').to_owned();
     let authority = address.to_string();
     let tls = tls.then(|| Tls { server_name: address.ip().to_string(), trust: Trust::Anyone, identity: None });
@@ -46,12 +64,12 @@ pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, mut request: Reques
         Ok(Forwarded::Answered(response, kept)) => {
             back(response, kept, &links::Through { prefix: &prefix, authority: &authority }).await
         }
-        Err(error) => Err(Status::new(503, "ServiceUnavailable", format!("error trying to reach service: {error}"))),
+        Err(error) => Err(Status::unavailable(format!("error trying to reach service: {error}"))),
     }
 }
 
 /// `name`, `name:port` or `scheme:name:port` (apimachinery/pkg/util/net/port_split.go).
-fn split(id: &str) -> Option<(bool, &str, &str)> {
+pub(super) fn split(id: &str) -> Option<(bool, &str, &str)> {
     let parts: Vec<&str> = id.split(':').collect();
     let (scheme, name, port) = match parts[..] {
         [name] => ("", name, ""),
