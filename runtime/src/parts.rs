@@ -62,9 +62,9 @@ impl Parts {
 pub async fn start(running: &Running, place: &Place, _board: &Profile) -> Parts {
     let client = running.client();
     if place.runs(Component::Controllers) {
-        let root_ca_pem = running.certificates.authority();
         let local_node = if place.runs(Component::Kubelet) { place.node_name.clone() } else { String::new() };
-        let config = mote_controllers::Config { root_ca_pem, local_node, ..Default::default() };
+        let certificates = Some(running.certificates.clone());
+        let config = mote_controllers::Config { certificates, local_node, ..Default::default() };
         mote_controllers::start_all(&client, &config);
     }
     if place.runs(Component::Scheduler) {

@@ -162,6 +162,11 @@ impl Client {
         self.api.store.snapshot()
     }
 
+    /// May somebody do something? For parts that decide in others' names.
+    pub fn may(&self, user: &User, asked: &Attributes<'_>) -> bool {
+        self.api.security().is_ok_and(|security| security.authorizer.allows(user, asked))
+    }
+
     fn allow(&self, verb: &str, kind: &Kind, namespace: &str, name: &str, sub: &str) -> Result<()> {
         self.api.authorize(&self.user, &Attributes::of(verb, kind, sub, namespace, name))
     }

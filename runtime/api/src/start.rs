@@ -97,6 +97,10 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
     });
     let handler = Arc::new(Rest::new(api.clone()));
     let mut front = Front::new(authenticator, authorizer.clone(), health.clone(), metrics.clone(), handler);
+    front.front_proxy_authority = Box::new({
+        let certificates = certificates.clone();
+        move || certificates.front_proxy_authority()
+    });
     front.auditor = config.audit.and_then(|config| Auditor::new(config, executor.clone()));
     if let Some(auditor) = front.auditor.clone() {
         metrics.source(move |text| auditor.write_metrics(text));
@@ -113,7 +117,7 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
         let flow = flow.clone();
         move |text| flow.write_metrics(text)
     });
-    let server = http::serve(config.http, tls::server_config(&certificates)?, front, executor)?;
+    let server = http::serve(config.http, tls::server_config(&certificates)?, front, executor.clone())?;
     let failed = |status: Status| Error::Bootstrap { message: status.to_string() };
     api.aggregation.identify({
         let certificates = certificates.clone();
@@ -122,6 +126,7 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
     bootstrap::ensure(&client).await.map_err(failed)?;
     aggregation::start(&client).await.map_err(failed)?;
     trust::publish(&client, &certificates).await.map_err(failed)?;
+    executor.spawn(trust::follow(client.clone(), certificates.clone())).detach();
     let aggregator = "system:serviceaccount:kube-system:clusterrole-aggregation-controller";
     let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
     driver::start(&client, Arc::new(Aggregation::new(client.as_user(aggregator, &groups), authorizer)));

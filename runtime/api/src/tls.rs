@@ -103,15 +103,18 @@ impl TimeProvider for Clock {
     }
 }
 
-/// For the API server's listener: `certificates` serves, and its cluster authority's client certificates are believed.
+/// For the API server's listener: `certificates` serves, and the client certificates of its two authorities are believed
+/// (`auth::front_proxy` tells them apart).
 /// A client whose certificate is not is refused in the handshake.
 pub fn server_config(certificates: &Certificates) -> Result<Arc<ServerConfig>, Error> {
     const DOING: &str = "setting up TLS";
     let provider = Arc::new(ring::default_provider());
-    let authority = pem_der(&certificates.authority())
-        .ok_or_else(|| Error::Certificate { doing: DOING, message: "the authority is not PEM".into() })?;
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from(authority)).map_err(Error::certificate(DOING))?;
+    for authority in [certificates.authority(), certificates.front_proxy_authority()] {
+        let authority = pem_der(&authority)
+            .ok_or_else(|| Error::Certificate { doing: DOING, message: "the authority is not PEM".into() })?;
+        roots.add(CertificateDer::from(authority)).map_err(Error::certificate(DOING))?;
+    }
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()
         .build()

@@ -3,7 +3,7 @@
 //! Every controller reads the store's current root through its client, so it sees its own writes as soon as they
 //! are acknowledged: the expectations and consistency stores that upstream needs over its caches have no place here.
 //! What they share is in `session`, `owner`, `pod`, `pod_control`, `status`, `history`, `hash`, `amounts` and `service_pods`;
-//! the rest is one behaviour a file. Absent: cloud, certificate signing, volume binding, legacy token Secrets.
+//! the rest is one behaviour a file. Absent: cloud, volume binding, legacy token Secrets.
 
 mod amounts;
 mod hash;
@@ -15,6 +15,7 @@ mod service_pods;
 mod session;
 mod status;
 
+mod certificates;
 mod cronjob;
 mod daemonset;
 mod deployment;
@@ -35,15 +36,18 @@ mod service_cidr;
 mod serviceaccount;
 mod statefulset;
 mod taint_eviction;
+mod token_cleaner;
 mod ttl_after_finished;
 
-use mote_api::Client;
-use std::time::Duration;
+use mote_api::{Client, certs::Certificates};
+use std::{sync::Arc, time::Duration};
 
 #[derive(Clone, Debug)]
 pub struct Config {
     /// What the kube-root-ca.crt ConfigMap of every namespace holds: PEM, the CA that signed the API server's certificate.
     pub root_ca_pem: String,
+    /// Follows the authority's renewals in place of `root_ca_pem`, and signs requests; None: nothing is signed here.
+    pub certificates: Option<Arc<Certificates>>,
     /// The Node of the kubelet in this process; "" when it has none.
     pub local_node: String,
     /// Finished pods kept before the oldest go (kube-controller-manager's --terminated-pod-gc-threshold).
@@ -56,6 +60,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             root_ca_pem: String::new(),
+            certificates: None,
             local_node: String::new(),
             terminated_pod_threshold: 12_500,
             node_monitor_grace_period: Duration::from_secs(50),
@@ -68,6 +73,9 @@ pub fn start_all(client: &Client, config: &Config) {
     namespace::start(client);
     serviceaccount::start(client);
     root_ca::start(client, config);
+    if let Some(certificates) = &config.certificates {
+        certificates::start(client, certificates.clone());
+    }
     garbage_collector::start(client);
     deployment::start(client);
     replicaset::start(client);
@@ -86,4 +94,5 @@ pub fn start_all(client: &Client, config: &Config) {
     ttl_after_finished::start(client);
     protection::start(client);
     service_cidr::start(client);
+    token_cleaner::start(client);
 }

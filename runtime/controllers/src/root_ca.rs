@@ -3,6 +3,7 @@
 use crate::{Config, pod_control, session::Session};
 use mote_api::{
     Change, Client, Kind, Sub,
+    certs::Certificates,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use serde_json::json;
@@ -16,6 +17,7 @@ const DESCRIPTION_TEXT: &str = "CA bundle that verifies the API server at its in
 struct Controller {
     session: Session,
     pem: String,
+    certificates: Option<Arc<Certificates>>,
     namespaces: Arc<Kind>,
     config_maps: Arc<Kind>,
 }
@@ -25,7 +27,25 @@ pub fn start(client: &Client, config: &Config) {
     let namespaces = session.kind("", "v1", "namespaces");
     let config_maps = session.kind("", "v1", "configmaps");
     let pem = config.root_ca_pem.clone();
-    session.clone().start(Controller { session, pem, namespaces, config_maps });
+    let certificates = config.certificates.clone();
+    let controller = Controller {
+        session: session.clone(),
+        pem,
+        certificates: certificates.clone(),
+        namespaces: namespaces.clone(),
+        config_maps,
+    };
+    let queue = session.start(controller);
+    let Some(certificates) = certificates else { return };
+    client.spawn(async move {
+        loop {
+            let renewed = certificates.renewed();
+            for namespace in session.list(&namespaces, None).unwrap_or_default() {
+                queue.add(Key::new("", namespace.name()));
+            }
+            renewed.await;
+        }
+    });
 }
 
 impl Reconciler for Controller {
@@ -52,7 +72,8 @@ impl Reconciler for Controller {
             if !self.session.get(&self.namespaces, "", namespace).is_ok_and(|n| !n.is_deleting()) {
                 return Ok(Next::Done);
             }
-            let data = json!({"ca.crt": self.pem});
+            let pem = self.certificates.as_ref().map_or_else(|| self.pem.clone(), |own| own.authority());
+            let data = json!({"ca.crt": pem});
             let annotations = json!({DESCRIPTION: DESCRIPTION_TEXT});
             let result = match self.session.get(&self.config_maps, namespace, NAME) {
                 Ok(map) => {

@@ -1,6 +1,8 @@
-//! Who asks: client certificates, service-account tokens, or nobody in particular (anonymous); and in whose name
-//! (impersonation). What somebody may do is `rbac`'s. Invariant: a credential that is shown and wrong is refused,
+//! Who asks: client certificates, service-account and bootstrap tokens, a front proxy's headers, or nobody in particular
+//! (anonymous); and in whose name (impersonation). What somebody may do is `rbac`'s. Invariant: a credential that is shown and wrong is refused,
 //! never taken for anonymous.
+pub mod bootstrap_token;
+pub mod front_proxy;
 pub mod impersonate;
 pub mod jwt;
 pub(crate) mod reviews;
@@ -10,6 +12,7 @@ pub mod x509;
 
 use crate::{Object, clock, http::User};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use front_proxy::Peer;
 use http::{HeaderMap, HeaderValue, header};
 use ring::digest;
 use serde_json::{Value, json};
@@ -71,12 +74,32 @@ impl Authenticator {
         &self.lookup
     }
 
-    /// `certificate` is the connection's user. Takes the Authorization header out.
-    pub fn authenticate(&self, certificate: Option<&Arc<User>>, headers: &mut HeaderMap) -> Result<Arc<User>, String> {
+    /// `peer` is what the connection's certificate says. Takes all headers that authenticate out.
+    pub fn authenticate(&self, peer: &Peer, headers: &mut HeaderMap) -> Result<Arc<User>, String> {
+        let proxied = (*peer == Peer::FrontProxy).then(|| front_proxy::user(headers)).flatten();
+        front_proxy::clear(headers);
+        let found = self.by_credentials(peer, headers)?;
+        match (proxied, found, peer) {
+            (Some(mut user), ..) => {
+                if !user.in_group(AUTHENTICATED) && !user.in_group(UNAUTHENTICATED) {
+                    user.groups.push(AUTHENTICATED.into());
+                }
+                Ok(Arc::new(user))
+            }
+            (None, Some(user), _) => Ok(user),
+            (None, None, Peer::FrontProxy | Peer::Stranger) => {
+                Err("a certificate of the front proxy's authority names no user of its own".into())
+            }
+            (None, None, _) => Ok(Arc::new(User::new(ANONYMOUS, &[UNAUTHENTICATED]))),
+        }
+    }
+
+    /// Certificate before token. None when none is shown.
+    fn by_credentials(&self, peer: &Peer, headers: &mut HeaderMap) -> Result<Option<Arc<User>>, String> {
         let authorization = headers.remove(header::AUTHORIZATION);
         let from_websocket = websocket_token(headers)?;
-        if let Some(user) = certificate {
-            return Ok(user.clone());
+        if let Peer::User(user) = peer {
+            return Ok(Some(user.clone()));
         }
         let from_header = match &authorization {
             None => None,
@@ -87,12 +110,10 @@ impl Authenticator {
                 scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
             }
         };
-        let Some(token) = from_header.or(from_websocket) else {
-            return Ok(Arc::new(User::new(ANONYMOUS, &[UNAUTHENTICATED])));
-        };
+        let Some(token) = from_header.or(from_websocket) else { return Ok(None) };
         let mut user = self.token(&token, &self.audiences)?.user;
         user.groups.push(AUTHENTICATED.into());
-        Ok(Arc::new(user))
+        Ok(Some(Arc::new(user)))
     }
 
     /// Checks a bearer token against the audiences wanted: signature, times, and the live objects it is bound to.
@@ -100,6 +121,16 @@ impl Authenticator {
     pub fn token(&self, token: &str, wanted: &[String]) -> Result<Verified, String> {
         if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
             return Err("invalid bearer token".into());
+        }
+        if bootstrap_token::parts(token).is_some() {
+            let user = bootstrap_token::user(token, &self.lookup).ok_or("invalid bearer token")?;
+            // Such a token names no audience: it is good for this server's own.
+            let audiences: Vec<String> = self.audiences.iter().filter(|own| wanted.contains(own)).cloned().collect();
+            return if audiences.is_empty() {
+                Err("invalid bearer token".into())
+            } else {
+                Ok(Verified { user, audiences })
+            };
         }
         let claims = self.signed_claims(token)?;
         if claims.iss != self.issuer {
@@ -207,7 +238,7 @@ mod tests {
             if !authorization.is_empty() {
                 headers.insert(header::AUTHORIZATION, authorization.parse().unwrap());
             }
-            let got = authenticator.authenticate(None, &mut headers);
+            let got = authenticator.authenticate(&Peer::Nobody, &mut headers);
             assert_eq!(got.as_ref().map(|user| user.name.as_str()).map_err(drop), want, "{authorization}");
             assert!(headers.is_empty());
         };
@@ -221,6 +252,16 @@ mod tests {
         check(&format!("Bearer {foreign}"), Err(()));
         let mut headers = HeaderMap::new();
         let user = Arc::new(User::new("ann", &[]));
-        assert_eq!(authenticator.authenticate(Some(&user), &mut headers), Ok(user));
+        assert_eq!(authenticator.authenticate(&Peer::User(user.clone()), &mut headers), Ok(user));
+        // Only a front proxy's word counts, and it must name somebody.
+        headers.insert("x-remote-user", "bob".parse().unwrap());
+        let name = |peer: Peer, headers: &HeaderMap| {
+            let got = authenticator.authenticate(&peer, &mut headers.clone());
+            got.map(|user| format!("{} {:?}", user.name, user.groups)).map_err(drop)
+        };
+        assert_eq!(name(Peer::FrontProxy, &headers).unwrap(), r#"bob ["system:authenticated"]"#);
+        assert_eq!(name(Peer::Nobody, &headers).unwrap(), r#"system:anonymous ["system:unauthenticated"]"#);
+        assert!(name(Peer::Stranger, &headers).is_err());
+        assert!(name(Peer::FrontProxy, &HeaderMap::new()).is_err());
     }
 }

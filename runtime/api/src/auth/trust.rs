@@ -1,5 +1,6 @@
 //! What extension API servers need to know of us: the ConfigMap kube-system/extension-apiserver-authentication
 //! (kubernetes/pkg/controlplane/controller/clusterauthenticationtrust). Written when it is missing or says other things.
+use super::front_proxy;
 use crate::{Client, Patch, Sub, certs::Certificates};
 use mote_schema::Status;
 use serde_json::{Value, json};
@@ -29,10 +30,20 @@ pub async fn publish(client: &Client, certificates: &Certificates) -> Result<(),
     }
 }
 
+/// Publishes anew what a renewal changes.
+pub async fn follow(client: Client, certificates: std::sync::Arc<Certificates>) {
+    loop {
+        certificates.renewed().await;
+        if let Err(status) = publish(&client, &certificates).await {
+            tracing::warn!(%status, "publishing the renewed authorities");
+        }
+    }
+}
+
 fn data(authority: &str, front_proxy: &str) -> Value {
     json!({
         "client-ca-file": authority,
-        "requestheader-allowed-names": "[\"front-proxy-client\"]",
+        "requestheader-allowed-names": format!("[{:?}]", front_proxy::ALLOWED_NAME),
         "requestheader-client-ca-file": front_proxy,
         "requestheader-extra-headers-prefix": "[\"X-Remote-Extra-\"]",
         "requestheader-group-headers": "[\"X-Remote-Group\"]",

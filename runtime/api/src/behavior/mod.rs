@@ -7,6 +7,7 @@ mod pod;
 mod reservations;
 mod scale;
 mod service;
+mod signing_request;
 
 pub(crate) use reservations::Reservations;
 pub(crate) use scale::{read as read_scale, write as write_scale};
@@ -143,6 +144,12 @@ pub(crate) fn allocate(
 ) -> Result<(), Status> {
     if is(target.kind, "", "services") && target.sub == crate::Sub::Main {
         service::allocate(api, target, old, new, beside)?;
+    }
+    if is(target.kind, "certificates.k8s.io", "certificatesigningrequests") {
+        match old {
+            None => signing_request::create(target.user, new),
+            Some(old) => signing_request::update(target.sub.name(), old, new),
+        }
     }
     Ok(())
 }

@@ -5,16 +5,19 @@
 //! at a handshake too, not only by a timer, so that a clock that jumps is no trouble. A renewed authority keeps its
 //! key and name: what it signed before stays valid.
 mod files;
+pub mod request;
 #[cfg(test)]
 mod tests;
 
 use crate::{auth::jwt, clock, error::Error, tls::Serving};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use event_listener::{Event, EventListener};
 use files::{Files, write_new};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, date_time_ymd,
 };
+pub use request::Request;
 use std::{
     collections::BTreeSet,
     fs,
@@ -78,6 +81,13 @@ pub struct Certificates {
     front_proxy_client: Mutex<Option<(i64, Arc<Issued>)>>,
     tokens: Arc<jwt::Keys>,
     serving: Arc<Serving>,
+    renewed: Event,
+}
+
+impl std::fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Certificates")
+    }
 }
 
 impl Certificates {
@@ -98,6 +108,7 @@ impl Certificates {
             front_proxy_client: Mutex::default(),
             tokens,
             serving: Arc::new(serving),
+            renewed: Event::new(),
         })
     }
 
@@ -108,6 +119,16 @@ impl Certificates {
     pub fn front_proxy_authority(&self) -> String {
         with(&self.front_proxy, |authority| authority.certificate.clone())
     }
+    /// Resolves when the certificates were renewed; to be made before they are looked at.
+    pub fn renewed(&self) -> EventListener {
+        self.renewed.listen()
+    }
+
+    /// The certificate that a request asks for, as PEM, signed by the cluster's authority.
+    pub fn sign(&self, request: &Request, usages: &[&str], expiration_seconds: Option<i64>) -> Result<String, String> {
+        with(&self.cluster, |authority| request::sign(authority, request, usages, expiration_seconds))
+    }
+
     /// Of service-account tokens.
     pub fn token_keys(&self) -> Arc<jwt::Keys> {
         self.tokens.clone()
@@ -157,6 +178,7 @@ impl Certificates {
                         *mine.lock().unwrap_or_else(|e| e.into_inner()) = new;
                     }
                     self.serving.replace(&renewed.serving);
+                    self.renewed.notify(usize::MAX);
                     tracing::info!("certificates renewed");
                 }
                 Err(error) => {
@@ -290,6 +312,13 @@ impl Known {
         }
         Some(Known { days_left: seconds_left / DAY_SECONDS, names, addresses })
     }
+}
+
+/// When a certificate ends, in seconds since 1970.
+pub fn certificate_end_seconds(pem: &str) -> Option<i64> {
+    let der = pem_der(pem)?;
+    let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }
 
 fn ip(bytes: &[u8]) -> Option<IpAddr> {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     audit::{self, Auditor, Completes, Facts, Record},
-    auth::{self, Authenticator},
+    auth::{self, Authenticator, front_proxy::Peer},
     health::Health,
     metrics::{self, Metrics},
     rbac::{Attributes, Authorizer, forbidden},
@@ -63,6 +63,8 @@ pub struct Front {
     pub handler: Arc<dyn Handler>,
     /// With the mandatory levels alone, until it is told of others.
     pub flow: Arc<Flow>,
+    /// PEM of the authority whose clients may name users by headers; none is believed without it.
+    pub(crate) front_proxy_authority: Box<dyn Fn() -> String + Send + Sync>,
     /// None: nothing is written.
     pub(crate) auditor: Option<Arc<Auditor>>,
     reading: Arc<AtomicUsize>,
@@ -85,6 +87,7 @@ impl Front {
             metrics,
             handler,
             flow: Arc::new(Flow::new(Default::default)),
+            front_proxy_authority: Box::new(String::new),
             auditor: None,
             reading: Arc::default(),
             mutating: Arc::default(),
@@ -259,7 +262,7 @@ async fn take(
         headers.entry(header::HOST).or_insert(host);
     }
     let tried = tried(&headers, connection);
-    let user = shared.front.authenticator.authenticate(connection.user.as_ref(), &mut headers);
+    let user = shared.front.authenticator.authenticate(&connection.identity, &mut headers);
     if let Some(auditor) = &shared.front.auditor {
         let facts = Facts {
             id: seen.audit_id.to_str().unwrap_or(""),
@@ -387,7 +390,7 @@ fn allow(authorizer: &Authorizer, user: &User, info: &RequestInfo, record: Optio
 fn tried(headers: &HeaderMap, connection: &Connection) -> Vec<&'static str> {
     let scheme = text(headers, header::AUTHORIZATION).split(' ').next().unwrap_or("").to_ascii_lowercase();
     let from_header = ["basic", "bearer"].into_iter().find(|known| *known == scheme);
-    from_header.into_iter().chain(connection.user.is_some().then_some("x509")).collect()
+    from_header.into_iter().chain((connection.identity != Peer::Nobody).then_some("x509")).collect()
 }
 
 /// `?timeout=` shortens the server's own limit; long-running requests have none.

@@ -2,7 +2,7 @@
 //! What happens to one request is in `front`. Invariant: a connection holds a slot as long as its socket is open,
 //! also when it was upgraded to a tunnel.
 use super::{front::Front, listen};
-use crate::{auth, error::Error, http::User};
+use crate::{auth::front_proxy::Peer, error::Error};
 use async_executor::Executor;
 use async_io::{Async, Timer};
 use event_listener::{Event, EventListener};
@@ -234,8 +234,8 @@ impl Drop for Slot {
 /// What is known about a connection while its requests are answered.
 pub(super) struct Connection {
     pub peer: SocketAddr,
-    /// From the client certificate.
-    pub user: Option<Arc<User>>,
+    /// What the client certificate says.
+    pub identity: Peer,
     pub is_http2: bool,
     busy: AtomicUsize,
     idle_since: Mutex<Instant>,
@@ -322,11 +322,14 @@ async fn connection(shared: Arc<Shared>, stream: Async<TcpStream>, peer: SocketA
         }
     };
     let (_, session) = tls.get_ref();
-    let user = session.peer_certificates().and_then(|chain| chain.first()).and_then(|c| auth::x509::user(c));
+    let identity = match session.peer_certificates() {
+        Some(chain) => Peer::of(chain, &(shared.front.front_proxy_authority)()),
+        None => Peer::Nobody,
+    };
     let is_http2 = session.alpn_protocol() == Some(b"h2");
     let state = Arc::new(Connection {
         peer,
-        user: user.map(Arc::new),
+        identity,
         is_http2,
         busy: AtomicUsize::new(0),
         idle_since: Mutex::new(Instant::now()),
