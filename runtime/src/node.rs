@@ -188,6 +188,8 @@ fn api_config(place: &Place, board: &Profile) -> mote_api::Config {
             max_connections: limits.connections as usize,
             max_requests_inflight: limits.requests_in_flight as usize,
             max_mutating_requests_inflight: limits.requests_in_flight.div_ceil(2) as usize,
+            // A client-go program holds some ten watches on one connection.
+            max_watches: limits.connections as usize * 8,
             ..http::Config::default()
         },
         settings: mote_api::Settings {

@@ -68,6 +68,7 @@ pub struct Front {
     /// None: nothing is written.
     pub(crate) auditor: Option<Arc<Auditor>>,
     reading: Arc<AtomicUsize>,
+    watching: Arc<AtomicUsize>,
     mutating: Arc<AtomicUsize>,
     large_bodies: Semaphore,
 }
@@ -90,6 +91,7 @@ impl Front {
             front_proxy_authority: Box::new(String::new),
             auditor: None,
             reading: Arc::default(),
+            watching: Arc::default(),
             mutating: Arc::default(),
             large_bodies: Semaphore::new(LARGE_BODIES),
         }
@@ -336,6 +338,12 @@ async fn admit(shared: &Arc<Shared>, taken: Taken, body: &mut Option<Incoming>, 
                     .with(header::RETRY_AFTER, "1");
             }
         }
+    }
+    if info.verb == "watch" {
+        if shared.front.watching.load(Ordering::Acquire) >= shared.config.max_watches {
+            return Response::text(429, "Too many requests, please try again later.\n").with(header::RETRY_AFTER, "1");
+        }
+        seen.place = Some(InFlight::count(&shared.front.watching));
     }
     if !long_running {
         let running = if info.is_mutating() { &shared.front.mutating } else { &shared.front.reading };

@@ -46,12 +46,16 @@ fn open(address: SocketAddr) -> Result<TcpListener, Errno> {
     Ok(TcpListener::from(socket))
 }
 
+/// A peer that takes none of what was sent to it for this long is cut off: a watcher that stopped reading, a dead link.
+const UNREAD_TIMEOUT_MS: u32 = 60_000;
+
 /// Options of an accepted connection. A socket that refuses one still serves.
 pub fn tune(stream: &TcpStream) {
     let tuned = sockopt::set_tcp_nodelay(stream, true)
         .and_then(|()| sockopt::set_socket_keepalive(stream, true))
         .and_then(|()| sockopt::set_tcp_keepidle(stream, KEEPALIVE))
-        .and_then(|()| sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL));
+        .and_then(|()| sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL))
+        .and_then(|()| sockopt::set_tcp_user_timeout(stream, UNREAD_TIMEOUT_MS));
     if let Err(error) = tuned {
         tracing::debug!(%error, "socket options");
     }

@@ -2,7 +2,7 @@
 //! What happens to one request is in `front`. Invariant: a connection holds a slot as long as its socket is open,
 //! also when it was upgraded to a tunnel.
 use super::{front::Front, listen};
-use crate::{auth::front_proxy::Peer, error::Error};
+use crate::{auth::front_proxy::Peer, error::Error, health::Scope};
 use async_executor::Executor;
 use async_io::{Async, Timer};
 use event_listener::{Event, EventListener};
@@ -37,6 +37,8 @@ pub struct Config {
     /// Short requests at a time: with the next, the seats that priority levels share.
     pub max_requests_inflight: usize,
     pub max_mutating_requests_inflight: usize,
+    /// Watches at a time; more are told to retry (429).
+    pub max_watches: usize,
     pub handshake_timeout: Duration,
     /// HTTP/1.1: from a connection's last answer, or its start, to the end of the next request's headers.
     pub header_timeout: Duration,
@@ -56,6 +58,7 @@ impl Default for Config {
             max_streams: 100,
             max_requests_inflight: 100,
             max_mutating_requests_inflight: 50,
+            max_watches: 2000,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(90),
@@ -136,6 +139,11 @@ pub fn serve(
         tls: TlsAcceptor::from(tls),
         open: AtomicUsize::new(0),
         closed: Event::new(),
+    });
+    let weak = Arc::downgrade(&shared);
+    shared.front.health.register("shutdown", Scope::Ready, move || {
+        let stops = weak.upgrade().is_none_or(|shared| shared.stop.is_stopped());
+        if stops { Err("process is shutting down".into()) } else { Ok(()) }
     });
     for listener in listeners {
         let listener = Async::new(listener)

@@ -8,6 +8,7 @@ mod index;
 mod node;
 mod review;
 mod rule;
+mod selector;
 
 pub use bootstrap::{Aggregation, ensure_policy};
 pub use escalation::check_write;

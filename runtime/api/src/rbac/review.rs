@@ -1,6 +1,6 @@
 //! The review kinds of authorization.k8s.io and SelfSubjectReview: a question in, its answer out
 //! (kubernetes/pkg/registry/authorization). Nothing is stored.
-use super::{Attributes, Authorizer, Decision, Rule};
+use super::{Attributes, Authorizer, Decision, Rule, selector};
 use crate::http::User;
 use mote_schema::{Cause, Status};
 use serde::Deserialize;
@@ -60,12 +60,12 @@ pub fn review(
     let status = match kind {
         "SubjectAccessReview" => validate(&object, &spec, true).map(|()| {
             let subject = subject(&spec);
-            access(authorizer, &subject, &spec)
+            access(authorizer, &subject, &spec, &object)
         }),
-        "SelfSubjectAccessReview" => validate(&object, &spec, false).map(|()| access(authorizer, user, &spec)),
+        "SelfSubjectAccessReview" => validate(&object, &spec, false).map(|()| access(authorizer, user, &spec, &object)),
         "LocalSubjectAccessReview" => local(&object, &spec, namespace).map(|()| {
             let subject = subject(&spec);
-            access(authorizer, &subject, &spec)
+            access(authorizer, &subject, &spec, &object)
         }),
         "SelfSubjectRulesReview" => {
             object["spec"] = json!({});
@@ -84,15 +84,11 @@ pub fn review(
 }
 
 fn subject(spec: &Spec) -> User {
-    User {
-        name: spec.user.clone(),
-        uid: spec.uid.clone(),
-        groups: spec.groups.clone(),
-        extra: spec.extra.iter().map(|(key, values)| (key.to_lowercase(), values.clone())).collect(),
-    }
+    User { name: spec.user.clone(), uid: spec.uid.clone(), groups: spec.groups.clone(), extra: spec.extra.clone() }
 }
 
-fn access(authorizer: &Authorizer, user: &User, spec: &Spec) -> Value {
+fn access(authorizer: &Authorizer, user: &User, spec: &Spec, object: &Value) -> Value {
+    let (fields, error) = selector::read(&object["spec"]["resourceAttributes"]);
     let asked = match (&spec.resource_attributes, &spec.non_resource_attributes) {
         (Some(r), _) => Attributes {
             verb: &r.verb,
@@ -103,7 +99,7 @@ fn access(authorizer: &Authorizer, user: &User, spec: &Spec) -> Value {
             namespace: &r.namespace,
             name: &r.name,
             path: "",
-            fields: "",
+            fields: &fields,
             is_resource: true,
         },
         (None, Some(n)) => Attributes { verb: &n.verb, path: &n.path, ..Attributes::default() },
@@ -113,6 +109,9 @@ fn access(authorizer: &Authorizer, user: &User, spec: &Spec) -> Value {
     let mut status = json!({"allowed": allowed});
     if !reason.is_empty() {
         status["reason"] = reason.into();
+    }
+    if !error.is_empty() {
+        status["evaluationError"] = error.into();
     }
     status
 }
@@ -143,6 +142,7 @@ fn causes(object: &Value, spec: &Spec, names_subject: bool, metadata: &str) -> V
         let empty = Value::String(String::new());
         causes.push(Cause::invalid("spec.user", &empty, "at least one of user or group must be specified"));
     }
+    causes.extend(selector::causes(&object["spec"]["resourceAttributes"]));
     let is_local = metadata != "must be empty";
     let filled = object["metadata"].as_object().is_some_and(|fields| {
         fields
