@@ -97,34 +97,35 @@ pub(super) async fn register(client: &Client) -> Result<(), Status> {
     let api = client.api();
     let Some(kind) = kind(api) else { return Ok(()) };
     let catalog = api.catalog();
+    let mut services = Vec::new();
     for (group, versions) in catalog.groups() {
-        for version in versions {
-            if let Some(priorities) = priorities(group, version) {
-                put(api, &kind, service(group, version, priorities, "onstart")).await?;
-            }
-        }
+        let known = versions.iter().filter_map(|version| Some((version, priorities(group, version)?)));
+        services.extend(known.map(|(version, priorities)| service(group, version, priorities, "onstart")));
     }
-    Ok(())
+    put(api, &kind, services).await
 }
 
-/// What can be made again at the next start is not written to flash; what somebody has stored stays as it is.
-async fn put(api: &Api, kind: &Arc<Kind>, mut value: Value) -> Result<(), Status> {
-    let name = value["metadata"]["name"].as_str().unwrap_or("").to_owned();
-    let key = kind.key("", &name);
-    if api.store.snapshot().get(&key).is_some() {
+/// What can be made again at the next start is not written to flash; what is there already stays as it is.
+async fn put(api: &Api, kind: &Arc<Kind>, services: Vec<Value>) -> Result<(), Status> {
+    let (mut preconditions, mut writes) = (Vec::new(), Vec::new());
+    let snapshot = api.store.snapshot();
+    for mut value in services {
+        let key = kind.key("", value["metadata"]["name"].as_str().unwrap_or(""));
+        if snapshot.get(&key).is_some() {
+            continue;
+        }
+        value["metadata"]["uid"] = new_uid().into();
+        value["metadata"]["creationTimestamp"] = format_time(now()).into();
+        let doc = Doc::encode(&value).map_err(Status::internal)?;
+        preconditions.push((key.as_str().into(), Precondition::Absent));
+        writes.push(Write::Put(key.as_str().into(), doc.bytes().clone()));
+    }
+    if writes.is_empty() {
         return Ok(());
     }
-    value["metadata"]["uid"] = new_uid().into();
-    value["metadata"]["creationTimestamp"] = format_time(now()).into();
-    let doc = Doc::encode(&value).map_err(Status::internal)?;
-    let transaction = Transaction {
-        class: Class::Volatile,
-        preconditions: vec![(key.as_str().into(), Precondition::Absent)],
-        writes: vec![Write::Put(key.as_str().into(), doc.bytes().clone())],
-    };
-    match api.store.commit(transaction).await {
-        Ok(_) | Err(mote_store::Error::Precondition { .. }) => Ok(()),
-        Err(error) => Err(Status::internal(format!("{error:?}"))),
+    match api.store.commit(Transaction { class: Class::Volatile, preconditions, writes }).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Status::internal(format!("registering APIServices: {error:?}"))),
     }
 }
 
@@ -181,7 +182,7 @@ impl Reconciler for Registration {
             match (self.is_wanted(&key.name), current) {
                 (true, None) => {
                     let (version, group) = key.name.split_once('.').unwrap_or((&key.name, ""));
-                    put(api, &kind, service(group, version, CUSTOM_PRIORITIES, "true")).await?;
+                    put(api, &kind, vec![service(group, version, CUSTOM_PRIORITIES, "true")]).await?;
                 }
                 (false, Some(object)) if is_ours(&object) => {
                     let options = DeleteOptions { uid: Some(object.uid().to_owned()), ..DeleteOptions::default() };

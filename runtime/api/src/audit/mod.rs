@@ -125,6 +125,15 @@ pub fn annotate(key: &str, value: &str) {
     with(|record| record.annotate(key, value));
 }
 
+/// As `annotate`, of what belongs to a request's body: only where the policy writes bodies.
+pub(crate) fn annotate_body(key: &str, value: impl FnOnce() -> String) {
+    with(|record| {
+        if record.writes_bodies() {
+            record.annotate(key, &value());
+        }
+    });
+}
+
 /// The object a client sent, as it was decoded.
 pub(crate) fn request_object(object: &Value) {
     with(|record| record.request_object(object));

@@ -105,6 +105,10 @@ impl Record {
         self.state().annotations.entry(key.into()).or_insert_with(|| value.into());
     }
 
+    pub fn writes_bodies(&self) -> bool {
+        self.verdict.level >= Level::Request
+    }
+
     /// `constraint` is the verb that allowed it, when a constrained one did.
     pub fn impersonates(&self, user: &Arc<User>, constraint: &str) {
         self.state().impersonated = Some((user.clone(), constraint.into()));

@@ -134,7 +134,8 @@ pub(crate) fn explain(error: &hyper::Error) -> String {
     if let Some(io) = cause.downcast_ref::<std::io::Error>() {
         match io.kind() {
             std::io::ErrorKind::ConnectionReset => return "read: connection reset by peer".into(),
-            std::io::ErrorKind::UnexpectedEof => return "unexpected EOF".into(),
+            // Closed without TLS' farewell.
+            std::io::ErrorKind::UnexpectedEof => return "EOF".into(),
             std::io::ErrorKind::BrokenPipe => return "write: broken pipe".into(),
             _ => {}
         }

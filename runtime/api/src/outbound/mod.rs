@@ -164,7 +164,10 @@ fn clean(path: &str) -> String {
 pub(crate) async fn read(mut body: Incoming, limit: usize) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| connect::explain(&error))?;
+        let frame = frame.map_err(|error| match connect::explain(&error) {
+            why if why == "EOF" => "unexpected EOF".to_owned(),
+            why => why,
+        })?;
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len() + data.len() > limit {
             return Err(format!("the answer is larger than {limit} bytes"));

@@ -105,7 +105,7 @@ fn outgoing(request: &Request, to: &Forward<'_>, upgrades: bool) -> Result<http:
         if let Some(peer) = request.peer {
             let before = request.header("x-forwarded-for");
             let comma = if before.is_empty() { "" } else { ", " };
-            set(HeaderName::from_static("x-forwarded-for"), &format!("{before}{comma}{}", peer.ip()));
+            set(HeaderName::from_static("x-forwarded-for"), &format!("{before}{comma}{}", peer.ip().to_canonical()));
         }
         for (name, value) in &to.headers {
             headers.append(name, value.clone());

@@ -12,8 +12,6 @@ use std::sync::Arc;
 pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     let pod = api.get(kind, &request.info.namespace, &request.info.name)?;
     let node = pod.root().at("spec.nodeName").str();
-    let backend =
-        api.pods().ok_or_else(|| Status::internal(format!("no kubelet of this process answers for node {node:?}")))?;
     let sub = request.info.subresource.as_str();
     if !matches!(
         (sub, request.info.verb.as_str()),
@@ -29,6 +27,8 @@ pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
             Err(Status::bad_request(format!("pod {} does not have a host assigned", pod.name())))
         };
     }
+    let backend =
+        api.pods().ok_or_else(|| Status::internal(format!("no kubelet of this process answers for node {node:?}")))?;
     let query = &request.query;
     let stream = match sub {
         "log" => {

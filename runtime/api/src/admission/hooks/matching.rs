@@ -221,3 +221,6 @@ impl Rule {
             })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use super::{
     review::{Notes, Refused, ask},
     versions,
 };
+use crate::audit;
 use mote_schema::{Status, defaults, patch, prune, status::go_quote};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -63,10 +64,13 @@ pub(crate) async fn mutate(
         let outcome = match asked {
             Ok(Some(operations)) => {
                 let changed = apply(attributes, hook, &matched, &operations, new).await;
-                if changed.is_ok() {
-                    let told = json!({"configuration": configuration.object.name(), "webhook": hook.name,
-                        "patch": operations, "patchType": "JSONPatch"});
-                    attributes.annotate(format!("patch.webhook.admission.k8s.io/{place}"), told.to_string());
+                // A Secret's content has no place in any log.
+                if changed.is_ok() && !attributes.is("", "secrets") {
+                    audit::annotate_body(&format!("patch.webhook.admission.k8s.io/{place}"), || {
+                        let told = json!({"configuration": configuration.object.name(), "webhook": hook.name,
+                            "patch": operations, "patchType": "JSONPatch"});
+                        told.to_string()
+                    });
                 }
                 changed.map_err(Refused::Internal)
             }
