@@ -37,6 +37,7 @@ pub struct Api {
     pub(crate) aggregation: crate::aggregation::Aggregation,
     pub(crate) outbound: Arc<crate::outbound::Outbound>,
     pub(crate) webhooks: crate::admission::hooks::Configurations,
+    pub(crate) policies: crate::admission::policy::Policies,
     /// Cluster addresses and node ports of Services that are being written.
     pub(crate) reservations: crate::behavior::Reservations,
     pub(crate) quota_locks: crate::admission::QuotaLocks,
@@ -59,6 +60,7 @@ impl Api {
             aggregation: Default::default(),
             outbound: crate::outbound::Outbound::new(executor.clone()),
             webhooks: Default::default(),
+            policies: Default::default(),
             store,
             executor,
             settings,

@@ -133,7 +133,7 @@ impl Checker<'_> {
                 for (item, optional) in items.iter() {
                     self.check(*item);
                     let ty = self.element(*item, *optional);
-                    item_type = Some(self.join(*item, item_type, ty));
+                    item_type = Some(self.join(item_type, ty));
                 }
                 let item_type = item_type.unwrap_or_else(|| self.bindings.fresh());
                 self.set(id, Type::list(item_type));
@@ -143,10 +143,10 @@ impl Checker<'_> {
                 for (key, value, optional) in entries.iter() {
                     self.check(*key);
                     let ty = self.get(*key);
-                    keys = Some(self.join(*key, keys, ty));
+                    keys = Some(self.join(keys, ty));
                     self.check(*value);
                     let ty = self.element(*value, *optional);
-                    values = Some(self.join(*value, values, ty));
+                    values = Some(self.join(values, ty));
                 }
                 let key = keys.unwrap_or_else(|| self.bindings.fresh());
                 let value = values.unwrap_or_else(|| self.bindings.fresh());
@@ -173,7 +173,7 @@ impl Checker<'_> {
         }
     }
 
-    fn join(&mut self, id: Id, before: Option<Type>, now: Type) -> Type {
+    fn join(&mut self, before: Option<Type>, now: Type) -> Type {
         let Some(before) = before else { return now };
         if self.bindings.assignable(&before, &now) {
             return most_general(&before, &now).clone();

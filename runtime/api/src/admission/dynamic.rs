@@ -1,6 +1,6 @@
 //! What people add to admission: policies in CEL and webhooks. Each takes its line here, at the place that upstream's
 //! order gives it; a refusal of one ends the request.
-use super::{Attributes, hooks};
+use super::{Attributes, hooks, policy};
 use mote_schema::Status;
 use serde_json::Value;
 
@@ -13,11 +13,13 @@ pub(super) async fn mutate(
     new: &mut Value,
     round: &mut Round,
 ) -> Result<(), Status> {
+    policy::mutate(attributes, new, round).await?;
     hooks::mutate(attributes, new, round).await
 }
 
 /// After the in-tree validating plugins and before ResourceQuota: ValidatingAdmissionPolicy, then
 /// ValidatingAdmissionWebhook. `new` is null for a DELETE.
 pub(super) async fn validate(attributes: &mut Attributes<'_, '_>, new: &Value) -> Result<(), Status> {
+    policy::validate(attributes, new).await?;
     hooks::validate(attributes, new).await
 }

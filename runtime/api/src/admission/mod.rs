@@ -16,6 +16,7 @@ mod node_restriction;
 mod owners;
 mod pod_security;
 mod pods;
+pub(crate) mod policy;
 mod priority;
 mod quota;
 mod rbac;

@@ -83,6 +83,7 @@ impl Api {
         let name = meta::text(meta::metadata(&mut object)?, "name").to_owned();
         let mut causes = check::validate(target.kind, &object, None, "");
         crate::custom::check(target, &object, None, &mut causes);
+        causes.extend(admission::policy::check::causes(target.kind, &object, None));
         if !causes.is_empty() {
             return Err(Status::invalid(&target.kind.group, &target.kind.kind, &name, causes));
         }

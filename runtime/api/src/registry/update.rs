@@ -132,6 +132,7 @@ impl Api {
         behavior::allocate(self, target, Some(old), &mut new, &mut beside)?;
         let mut causes = check::validate(target.kind, &new, Some(old), target.sub.name());
         crate::custom::check(target, &new, Some(old), &mut causes);
+        causes.extend(admission::policy::check::causes(target.kind, &new, Some(old)));
         if !causes.is_empty() {
             return Err(Status::invalid(&target.kind.group, &target.kind.kind, target.name, causes));
         }

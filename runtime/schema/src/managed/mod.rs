@@ -10,6 +10,7 @@ mod entries; // metadata.managedFields to sets and back
 mod fields; // FieldsV1, the JSON of a set
 mod list; // which element of a list is which
 mod merge; // a configuration laid over an object
+mod mutation; // what a mutating policy lays over an object
 mod reconcile; // sets from before a type became atomic
 mod remove; // an object without the items of a set
 mod reset; // what an endpoint's strategy takes back
@@ -23,6 +24,7 @@ mod validate; // whether a configuration fits its type
 pub use element::Element;
 pub use entries::{Entries, Entry};
 pub use fields::{Ordered, parse as parse_fields, to_value as fields_to_value};
+pub use mutation::lay_over;
 pub use reset::Filter;
 pub use set::Set;
 pub use tracker::{Tracker, Versions};

@@ -1,6 +1,7 @@
 //! Webhook configurations, compiled once and kept while their revision stands. A request looks at the store's newest
 //! root; where nothing is configured that costs one look into the map.
 use super::{figures::Figures, matching::Matcher};
+use crate::admission::policy::Conditions;
 use crate::{feed, metrics::Text, server::Api};
 use mote_schema::{Object, Ref};
 use std::{
@@ -53,6 +54,7 @@ pub(super) struct Hook {
     /// Tells webhooks of all configurations apart, also when two have one name.
     pub uid: String,
     pub matcher: Matcher,
+    pub conditions: Conditions,
     pub ignores_failures: bool,
     pub reinvokes: bool,
     pub has_side_effects: bool,
@@ -86,6 +88,7 @@ impl Hook {
             uid: format!("{configuration}/{name}/{at}"),
             name,
             matcher: Matcher::new(hook),
+            conditions: Conditions::compile(hook.get("matchConditions")),
             ignores_failures: hook.get("failurePolicy").str() == "Ignore",
             reinvokes: hook.get("reinvocationPolicy").str() == "IfNeeded",
             has_side_effects: !matches!(hook.get("sideEffects").str(), "None" | "NoneOnDryRun"),

@@ -10,5 +10,7 @@ mod validating;
 pub(crate) mod versions;
 
 pub(crate) use configurations::Configurations;
+pub(super) use matching::{Matched, Matcher, is_exempt};
 pub(crate) use mutating::{Round, mutate};
+pub(super) use review::head as request_head;
 pub(crate) use validating::validate;

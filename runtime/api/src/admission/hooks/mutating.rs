@@ -18,6 +18,8 @@ pub(crate) struct Round {
     pub is_second: bool,
     /// A webhook changed the object: the whole chain runs once more.
     pub should_reinvoke: bool,
+    /// What MutatingAdmissionPolicies remember.
+    pub policies: crate::admission::policy::Reinvocation,
     /// As the webhooks left it.
     last: Option<Value>,
     /// Webhooks that wish to be asked again, until something changes after them.
@@ -53,7 +55,7 @@ pub(crate) async fn mutate(
         round.changed();
     }
     for (index, configuration, hook) in hooks(&configurations) {
-        let Some(matched) = hook.matches(attributes, new)? else { continue };
+        let Some(matched) = hook.matches(attributes, new).await? else { continue };
         if round.is_second && !round.again.contains(&hook.uid) {
             continue;
         }
@@ -174,7 +176,25 @@ impl Refused {
 
 impl Hook {
     /// Whether this webhook is to be asked, and about what.
-    pub(super) fn matches(&self, attributes: &Attributes<'_, '_>, new: &Value) -> Result<Option<Matched>, Status> {
-        self.matcher.matches(attributes, new)
+    pub(super) async fn matches(
+        &self,
+        attributes: &Attributes<'_, '_>,
+        new: &Value,
+    ) -> Result<Option<Matched>, Status> {
+        let Some(matched) = self.matcher.matches(attributes, new)? else { return Ok(None) };
+        if self.conditions.is_empty() {
+            return Ok(Some(matched));
+        }
+        let object = versions::view(attributes, &matched, new).await?;
+        let old = versions::view(attributes, &matched, attributes.old).await?;
+        match self.conditions.matches(attributes, &matched, &object, &old) {
+            Ok(true) => Ok(Some(matched)),
+            Ok(false) => Ok(None),
+            Err(_) if self.ignores_failures => Ok(None),
+            Err(why) => {
+                tracing::warn!(webhook = self.name, why, "failed evaluating match conditions, failing closed");
+                Err(attributes.forbidden(new, &why))
+            }
+        }
     }
 }

@@ -225,7 +225,13 @@ async fn request(
     Ok(out)
 }
 
-fn head(attributes: &Attributes<'_, '_>, matched: &Matched, object: &Value, uid: &str) -> Map<String, Value> {
+/// An AdmissionRequest but for its objects.
+pub(in crate::admission) fn head(
+    attributes: &Attributes<'_, '_>,
+    matched: &Matched,
+    object: &Value,
+    uid: &str,
+) -> Map<String, Value> {
     let target = &*attributes.target;
     let asked = target.asked;
     let kind = |of: &ObjectKind<'_>| json!({"group": of.group, "version": of.version, "kind": of.kind});

@@ -20,7 +20,7 @@ pub(crate) async fn validate(attributes: &mut Attributes<'_, '_>, new: &Value) -
     }
     let mut relevant = Vec::new();
     for (_, configuration, hook) in hooks(&configurations) {
-        if let Some(matched) = hook.matches(attributes, new)? {
+        if let Some(matched) = hook.matches(attributes, new).await? {
             relevant.push((configuration, hook, matched));
         }
     }

@@ -25,7 +25,7 @@ pub(crate) async fn view<'v>(
 }
 
 /// What a webhook made of a view, in the target's version again.
-pub(super) async fn back(
+pub(in crate::admission) async fn back(
     attributes: &Attributes<'_, '_>,
     matched: &Matched,
     mut value: Value,
