@@ -253,6 +253,20 @@ impl Controller {
         }
     }
 
+    /// An owner that lives, but in another namespace, is none: whoever wrote the reference is told.
+    fn report_elsewhere(&self, reference: &OwnerRef<'_>, object: &Object) {
+        let Some(kind) = self.owner_kind(reference).filter(|kind| kind.namespaced) else { return };
+        let all = self.session.list(&kind, None).unwrap_or_default();
+        if !all.iter().any(|owner| owner.uid() == reference.uid && owner.namespace() != object.namespace()) {
+            return;
+        }
+        let (namespace, OwnerRef { api_version, kind, name, uid, .. }) = (object.namespace(), reference);
+        let text = format!(
+            "ownerRef [{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}] does not exist in namespace {namespace:?}"
+        );
+        self.session.event(object, "Warning", "OwnerRefInvalidNamespace", &text);
+    }
+
     /// Everything with an ownerReference to `uid`; a namespaced owner's dependents share its namespace.
     fn dependents(&self, uid: &str, owner_kind: &Kind, namespace: &str) -> Vec<Object> {
         let mask = locked(&self.index).kinds(uid);
@@ -283,9 +297,15 @@ impl Controller {
         for reference in owners(&object) {
             match self.find(&reference, &object) {
                 Found::Solid => solid = true,
-                Found::Dangling => dangling.push(reference.uid),
+                Found::Dangling => {
+                    self.report_elsewhere(&reference, &object);
+                    dangling.push(reference.uid);
+                }
                 Found::WaitingForDependents => waiting.push(reference.uid),
-                Found::Invalid => return Ok(()),
+                Found::Invalid => {
+                    self.report_elsewhere(&reference, &object);
+                    return Ok(());
+                }
                 Found::UnknownKind => {
                     let mut unknown = locked(&self.unknown);
                     if unknown.len() < UNKNOWN_LIMIT {
