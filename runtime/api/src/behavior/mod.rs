@@ -169,6 +169,17 @@ pub(crate) fn grace_period(kind: &Kind, object: &Value, asked: Option<i64>) -> O
 /// Why a second delete of a namespace that is being emptied is refused.
 pub(crate) const HELD: &str = "The system is ensuring all content is removed from this namespace.  Upon completion, this namespace will automatically be purged by the system.";
 
+/// Kinds that leave their dependents when a delete does not say (`DefaultGarbageCollectionPolicy` upstream).
+pub(crate) fn orphans(kind: &Kind) -> bool {
+    is(kind, "", "replicationcontrollers") || is(kind, "batch", "jobs")
+}
+
+/// What a delete without a propagation policy is told (registry/batch/job/storage).
+pub(crate) fn delete_warning(kind: &Kind, propagation: Option<&str>) -> Option<&'static str> {
+    let text = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
+    (is(kind, "batch", "jobs") && propagation.is_none()).then_some(text)
+}
+
 /// Something besides metadata.finalizers keeps the object (a Namespace's spec.finalizers).
 pub(crate) fn is_held(kind: &Kind, object: &Value) -> bool {
     is(kind, "", "namespaces") && namespace::is_held(object)

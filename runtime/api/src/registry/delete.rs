@@ -28,8 +28,10 @@ enum Step {
 impl Api {
     pub(crate) async fn delete(&self, target: &mut Target<'_>, options: &DeleteOptions) -> Result<Deleted, Status> {
         let kind = self.stored_kind(target.kind);
-        let deleted = self.delete_stored(&mut target.at(&kind, target.sub), options).await?;
-        Ok(match deleted {
+        let mut stored = target.at(&kind, target.sub);
+        let deleted = self.delete_stored(&mut stored, options).await;
+        target.warnings.append(&mut stored.warnings);
+        Ok(match deleted? {
             Deleted::Gone(object) => Deleted::Gone(feed::view(target.kind, object)),
             Deleted::Pending(object) => Deleted::Pending(feed::view(target.kind, object)),
         })
@@ -41,6 +43,11 @@ impl Api {
             self.check_preconditions(target, &current, options)?;
             let old = current.to_value();
             admission::delete(self, target, &old, options).await?;
+            if let Some(warning) = behavior::delete_warning(target.kind, options.propagation.as_deref())
+                && !target.warnings.iter().any(|known| known == warning)
+            {
+                target.warnings.push(warning.into());
+            }
             let step = plan(target, &old, options)?;
             if target.options.dry_run {
                 return Ok(match step {
@@ -112,9 +119,13 @@ impl Api {
             let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
             let mut one = Target {
                 options: target.options,
+                internal: target.internal,
                 ..Target::new(target.user, target.kind, &namespace, &name, target.sub)
             };
-            match self.delete(&mut one, options).await {
+            let result = self.delete(&mut one, options).await;
+            one.warnings.retain(|warning| !target.warnings.contains(warning));
+            target.warnings.append(&mut one.warnings);
+            match result {
                 Ok(_) => deleted.push(object),
                 Err(status) if status.is_not_found() => {}
                 Err(status) => return Err(status),
@@ -158,7 +169,7 @@ fn plan(target: &Target<'_>, old: &Value, options: &DeleteOptions) -> Result<Ste
     }
     let finalizers = match behavior::cleanup_finalizer(target.kind).filter(|_| !deleting) {
         Some(finalizer) => finalizers_with(&new, finalizer),
-        None => finalizers_for(&new, options),
+        None => finalizers_for(&new, options, behavior::orphans(target.kind)),
     };
     let pending = !finalizers.is_empty() || behavior::is_held(target.kind, &new);
     let metadata = meta::metadata(&mut new)?;
@@ -192,24 +203,27 @@ fn mark(value: &mut Value, at: Timestamp, grace_seconds: i64) -> Result<(), Stat
 }
 
 fn finalizers_with(value: &Value, finalizer: &str) -> Vec<String> {
-    let mut finalizers = finalizers_for(value, &DeleteOptions::default());
+    let mut finalizers = finalizers_for(value, &DeleteOptions::default(), false);
     if !finalizers.iter().any(|known| known == finalizer) {
         finalizers.push(finalizer.into());
     }
     finalizers
 }
 
-/// deletionFinalizersForGarbageCollection
-fn finalizers_for(value: &Value, options: &DeleteOptions) -> Vec<String> {
+/// deletionFinalizersForGarbageCollection. What the options say counts most, then what is on the object, then what the
+/// kind does by itself.
+fn finalizers_for(value: &Value, options: &DeleteOptions, orphans: bool) -> Vec<String> {
     let existing = value["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let existing: Vec<String> = existing.map(str::to_owned).collect();
-    let Some(propagation) = options.propagation.as_deref() else { return existing };
-    let mut finalizers: Vec<String> =
-        existing.into_iter().filter(|finalizer| finalizer != ORPHAN && finalizer != FOREGROUND).collect();
-    match propagation {
-        "Orphan" => finalizers.push(ORPHAN.into()),
-        "Foreground" => finalizers.push(FOREGROUND.into()),
-        _ => {}
-    }
+    let mut finalizers: Vec<String> = existing.map(str::to_owned).collect();
+    let is_policy = |finalizer: &String| finalizer == ORPHAN || finalizer == FOREGROUND;
+    let policy = match options.propagation.as_deref() {
+        None if finalizers.iter().any(is_policy) => return finalizers,
+        None => Some(ORPHAN).filter(|_| orphans),
+        Some("Orphan") => Some(ORPHAN),
+        Some("Foreground") => Some(FOREGROUND),
+        Some(_) => None,
+    };
+    finalizers.retain(|finalizer| !is_policy(finalizer));
+    finalizers.extend(policy.map(str::to_owned));
     finalizers
 }

@@ -130,7 +130,8 @@ pub(crate) async fn delete(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
     let (options, dry_run) = delete_request(api, &request)?;
     let mut target = target(&request, kind, Sub::Main, "DeleteOptions")?;
     target.options.dry_run = dry_run;
-    match api.delete(&mut target, &options).await? {
+    let deleted = api.delete(&mut target, &options).await?;
+    let response = match deleted {
         Deleted::Pending(object) => media::respond(200, &object, form),
         Deleted::Gone(object) if behavior::returns_deleted(kind) => media::respond(200, &object, form),
         Deleted::Gone(object) => {
@@ -142,7 +143,8 @@ pub(crate) async fn delete(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
                 json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
             media::document(api, 200, &status, form)
         }
-    }
+    }?;
+    Ok(warn(response, &target.warnings))
 }
 
 pub(crate) async fn delete_collection(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
@@ -153,7 +155,8 @@ pub(crate) async fn delete_collection(api: &Api, kind: &Arc<Kind>, request: Requ
     target.options.dry_run = dry_run;
     let deleted = api.delete_collection(&mut target, &delete, |object| filter.matches(object)).await?;
     let meta = ListMeta { revision: api.store.revision(), ..ListMeta::default() };
-    items::respond(List { kind: kind.clone(), items: Items::Read(deleted), meta }, form).await
+    let response = items::respond(List { kind: kind.clone(), items: Items::Read(deleted), meta }, form).await?;
+    Ok(warn(response, &target.warnings))
 }
 
 /// scale: read, replaced or patched as the autoscaling/v1 Scale it is shown as.
