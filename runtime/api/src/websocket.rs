@@ -9,7 +9,7 @@ use crate::{
 use async_executor::Executor;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use futures_lite::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, StreamExt as _, io};
+use futures_lite::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, StreamExt as _, io, stream};
 use http::{HeaderName, HeaderValue, header};
 use mote_schema::Status;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ pub(crate) fn answer(
         ([only], []) => Some(*only),
         (asked, known) => match asked.iter().find(|name| known.contains(name)) {
             Some(name) => Some(*name),
-            None => return Err(Status::bad_request("no WebSocket subprotocol of the request is supported")),
+            None => return Err(Status::new(403, "Forbidden", "no WebSocket subprotocol of the request is supported")),
         },
     };
     let key = request.header("sec-websocket-key");
@@ -71,8 +71,29 @@ pub(crate) fn answer(
     Ok(response)
 }
 
+/// Of a stream of bytes, as wsstream.NewDefaultReaderProtocols has them; without a name it is the first.
+const READER_PROTOCOLS: [&str; 2] = ["binary.k8s.io", BASE64];
+const BASE64: &str = "base64.binary.k8s.io";
+
+/// Sends bytes as messages: binary, or base64 as text. The first is empty, so that the client sees that it is connected.
+pub(crate) fn answer_bytes(
+    executor: &Arc<Executor<'static>>,
+    request: &mut Request,
+    bytes: BoxStream<io::Result<Bytes>>,
+) -> Result<Response, Status> {
+    let chosen = asked_protocols(request).into_iter().find(|name| READER_PROTOCOLS.contains(name));
+    let as_text = chosen == Some(BASE64);
+    let frame = move |bytes: &[u8]| {
+        let mut out = if as_text { STANDARD.encode(bytes).into_bytes() } else { bytes.to_vec() };
+        enclose(if as_text { TEXT } else { BINARY }, 0, &mut out);
+        Bytes::from(out)
+    };
+    let frames = stream::once(Ok(frame(&[]))).chain(bytes.map(move |chunk| chunk.map(|bytes| frame(&bytes))));
+    answer(executor, request, &READER_PROTOCOLS, Box::pin(frames))
+}
+
 /// Names in Sec-WebSocket-Protocol.
-pub(crate) fn asked_protocols(request: &Request) -> Vec<&str> {
+fn asked_protocols(request: &Request) -> Vec<&str> {
     let names = request.header(header::SEC_WEBSOCKET_PROTOCOL).split(',').map(str::trim);
     names.filter(|name| !name.is_empty()).take(16).collect()
 }

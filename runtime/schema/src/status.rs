@@ -15,6 +15,8 @@ pub struct Status {
     pub retry_after_seconds: Option<u32>,
     /// `metadata.continue`: how an expired LIST may go on.
     pub continue_token: Option<String>,
+    /// `details` is there, empty or not: what upstream's router says before a handler is asked.
+    pub with_details: bool,
     /// The whole Status as a webhook wrote it, with words and details of its own: what the client gets.
     pub verbatim: Option<Box<Value>>,
 }
@@ -144,6 +146,7 @@ impl Status {
             causes: Vec::new(),
             retry_after_seconds: None,
             continue_token: None,
+            with_details: false,
             verbatim: None,
         }
     }
@@ -204,6 +207,11 @@ impl Status {
         Status::new(405, "MethodNotAllowed", format!("{verb} is not supported on resources of kind {}", go_quote(&q)))
             .of(group, resource, "")
     }
+    /// What upstream's router says of a path nobody serves (404), a method or a media type nobody takes there (405, 406, 415), before
+    /// any handler is asked (apimachinery's NewGenericServerResponse).
+    pub fn unrouted(code: u16, reason: &'static str, message: impl Into<String>) -> Status {
+        Status { with_details: true, ..Status::new(code, reason, message) }
+    }
     pub fn expired(message: impl Into<String>) -> Status {
         Status::new(410, "Expired", message)
     }
@@ -261,7 +269,7 @@ impl Status {
     }
     /// A path that nothing is served at.
     pub fn no_such_path() -> Status {
-        Status::new(404, "NotFound", "the server could not find the requested resource")
+        Status::unrouted(404, "NotFound", "the server could not find the requested resource")
     }
     fn retry_after(mut self, seconds: u32) -> Status {
         self.retry_after_seconds = Some(seconds).filter(|seconds| *seconds > 0);
@@ -303,11 +311,14 @@ impl Status {
             details.insert("retryAfterSeconds".into(), json!(seconds));
         }
         let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code});
+            "message": self.message, "code": self.code});
+        if !self.reason.is_empty() {
+            status["reason"] = json!(self.reason);
+        }
         if let Some(token) = &self.continue_token {
             status["metadata"] = json!({"continue": token});
         }
-        if !details.is_empty() {
+        if !details.is_empty() || self.with_details {
             status["details"] = Value::Object(details);
         }
         status

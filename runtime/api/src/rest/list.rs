@@ -30,20 +30,20 @@ pub(crate) async fn get(api: &Api, kind: &Arc<Kind>, request: &Request) -> Resul
 pub(crate) fn fresh_enough(api: &Api, asked: Option<u64>) -> Result<(), Status> {
     let current = api.store.revision();
     match asked {
-        Some(asked) if asked > current => Err(too_large(asked, current, 1)),
+        Some(asked) if asked > current => Err(too_large(asked, current)),
         _ => Ok(()),
     }
 }
 
 /// storage.NewTooLargeResourceVersionError
-pub(crate) fn too_large(asked: u64, current: u64, retry_after_seconds: u32) -> Status {
+pub(crate) fn too_large(asked: u64, current: u64) -> Status {
     let message = format!("Too large resource version: {asked}, current: {current}");
     let causes = vec![Cause {
         reason: "ResourceVersionTooLarge",
         message: "Too large resource version".into(),
         field: String::new(),
     }];
-    Status { causes, ..Status::timeout(message, retry_after_seconds) }
+    Status { causes, ..Status::timeout(message, 1) }
 }
 
 /// Where a continued list goes on: {"v", "rv", "start"} as upstream encodes it (apiserver/pkg/storage/continue.go).
@@ -152,7 +152,7 @@ fn state(api: &Api, prefix: &str, options: &ListOptions) -> Result<(Snapshot, Op
         let Ok(revision) = u64::try_from(revision) else { return Ok((api.store.snapshot(), after)) };
         return match api.store.snapshot_at(revision) {
             Ok(snapshot) => Ok((snapshot, after)),
-            Err(Error::Future { current, .. }) => Err(too_large(revision, current, 0)),
+            Err(Error::Future { current, .. }) => Err(too_large(revision, current)),
             Err(_) => {
                 let mut status = Status::new(410, "Expired", TOO_OLD);
                 status.continue_token = Some(continue_token(-1, &last));
@@ -166,7 +166,7 @@ fn state(api: &Api, prefix: &str, options: &ListOptions) -> Result<(Snapshot, Op
         {
             match api.store.snapshot_at(revision) {
                 Ok(snapshot) => Ok((snapshot, None)),
-                Err(Error::Future { current, .. }) => Err(too_large(revision, current, 0)),
+                Err(Error::Future { current, .. }) => Err(too_large(revision, current)),
                 Err(_) => Err(Status::expired("The resourceVersion for the provided list is too old.")),
             }
         }

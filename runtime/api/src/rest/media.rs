@@ -70,6 +70,9 @@ pub(crate) fn negotiate(request: &Request, kind: &Kind) -> Result<Form, Status> 
     if accept.is_empty() {
         return Ok(plain);
     }
+    if kind.custom.is_none() && !is_produced(accept) {
+        return Err(not_produced(&request.info.verb));
+    }
     for clause in clauses(accept) {
         let (mut target, mut group, mut version, mut pretty, mut usable) = ("", "", "", pretty, true);
         for (name, value) in clause.parameters() {
@@ -111,6 +114,22 @@ pub(crate) fn negotiate(request: &Request, kind: &Kind) -> Result<Form, Status> 
         }
     }
     Err(Status::not_acceptable(&[JSON, YAML, PROTOBUF]))
+}
+
+/// Upstream's router looks at built-in kinds' requests first: one of the media types, or any, is named in the header.
+fn is_produced(accept: &str) -> bool {
+    let mut named = accept.split(',').map(|part| part.split(';').next().unwrap_or("").trim());
+    named.any(|media| matches!(media, "*/*" | JSON | YAML | PROTOBUF))
+}
+
+fn not_produced(verb: &str) -> Status {
+    let streams = if matches!(verb, "list" | "watch") {
+        ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+    } else {
+        ""
+    };
+    let message = format!("406: Not Acceptable\n\nAvailable representations: {JSON}, {YAML}, {PROTOBUF}{streams}");
+    Status::unrouted(406, "NotAcceptable", message)
 }
 
 /// The refusal of a shape that an object, or a list, has not.
@@ -267,7 +286,7 @@ mod tests {
         for (accept, shape, encoding, beta) in [
             ("", Shape::Object, Json, false),
             ("*/*", Shape::Object, Json, false),
-            ("application/*", Shape::Object, Json, false),
+            ("application/*,application/json;q=0.5", Shape::Object, Json, false),
             ("application/yaml", Shape::Object, Yaml, false),
             (kubectl, Shape::Table, Json, false),
             (client, Shape::Object, Protobuf, false),
@@ -292,7 +311,11 @@ mod tests {
         assert_eq!(custom_form(client), Ok(Json));
         assert_eq!(custom_form(metadata), Ok(Protobuf));
         assert_eq!(custom_form(PROTOBUF).map_err(|status| status.code), Err(406));
-        let refused = negotiate(&request("text/html", ""), &pods).expect_err("HTML");
+        let unrouted = negotiate(&request("text/html", ""), &pods).expect_err("HTML");
+        assert!(
+            unrouted.with_details && unrouted.message.ends_with("application/vnd.kubernetes.protobuf;stream=watch")
+        );
+        let refused = negotiate(&request("application/json;as=Foo", ""), &pods).expect_err("no such shape");
         assert_eq!(refused.message, format!("only the following media types are accepted: {JSON}, {YAML}, {PROTOBUF}"));
         assert_eq!(negotiate(&request(kubectl, "includeObject=All"), &pods).map_err(|s| s.code), Err(400));
         assert_eq!(negotiate(&request(client, "includeObject=All"), &pods).map(|f| f.pretty), Ok(false));

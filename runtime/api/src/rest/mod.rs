@@ -41,18 +41,11 @@ impl Rest {
         }
         let info = &request.info;
         let catalog = self.api.catalog();
-        let kind = catalog.by_resource(&info.group, &info.version, &info.resource).cloned().ok_or_else(unknown)?;
-        let cluster_path = info.namespace.is_empty() || kind.plural == "namespaces" && kind.group.is_empty();
-        if !kind.namespaced && !cluster_path {
-            return Err(unknown());
-        }
-        if kind.namespaced
-            && info.namespace.is_empty()
-            && !matches!(info.verb.as_str(), "list" | "watch")
-            && !kind.virtual_kind
-        {
-            return Err(Status::method_not_supported(&kind.group, &kind.plural, &info.verb));
-        }
+        let Some(kind) = catalog.by_resource(&info.group, &info.version, &info.resource).cloned() else {
+            let is_served = catalog.kinds.iter().any(|kind| kind.group == info.group && kind.version == info.version);
+            return if is_served { Err(unknown()) } else { Ok(Response::text(404, "404 page not found\n")) };
+        };
+        route(&kind, &request)?;
         if kind.virtual_kind {
             return reviews::answer(&self.api, &kind, request).await;
         }
@@ -92,18 +85,19 @@ impl Rest {
         let sub = write::sub_of(&kind, &request.info.subresource)?;
         let main = sub == crate::Sub::Main;
         let named = !request.info.name.is_empty();
+        let unsupported = |verb: &str| Status::method_not_supported(&kind.group, &kind.plural, verb);
         match request.info.verb.as_str() {
             "get" => list::get(&self.api, &kind, &request).await,
             "list" if main => list::list(&self.api, &kind, &request).await,
             "watch" if main => watch::watch(&self.api, &kind, request),
-            "update" | "patch" if !named => Err(no_method()),
-            "create" if named => Err(no_method()),
+            "update" | "patch" if !named => Err(unsupported("update")),
+            "create" if named => Err(unsupported("create")),
             "create" if main => write::create(&self.api, &kind, request).await,
             "update" => write::update(&self.api, &kind, sub, request).await,
             "patch" => write::patch(&self.api, &kind, sub, request).await,
             "delete" if main => write::delete(&self.api, &kind, request).await,
             "deletecollection" if main => write::delete_collection(&self.api, &kind, request).await,
-            verb => Err(Status::method_not_supported(&kind.group, &kind.plural, verb)),
+            verb => Err(unsupported(verb)),
         }
     }
 }
@@ -116,14 +110,45 @@ fn is_services(kind: &Kind) -> bool {
     kind.group.is_empty() && kind.plural == "services"
 }
 
-/// What client-go itself says of a path that nobody serves.
 pub(crate) fn unknown() -> Status {
-    Status::new(404, "NotFound", "the server could not find the requested resource")
+    Status::no_such_path()
 }
 
-/// What upstream's router says of a path that is there, but not for this method.
-fn no_method() -> Status {
-    Status::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+/// Whether upstream has a route there. For custom kinds the handler itself says so.
+fn route(kind: &Kind, request: &Request) -> Result<(), Status> {
+    let info = &request.info;
+    let no_method = |found: bool| {
+        let message = "the server does not allow this method on the requested resource";
+        if found { Ok(()) } else { Err(Status::unrouted(405, "MethodNotAllowed", message)) }
+    };
+    let cluster_path = info.namespace.is_empty() || kind.plural == "namespaces" && kind.group.is_empty();
+    if !kind.namespaced && !cluster_path {
+        return Err(unknown());
+    }
+    let verb = info.verb.as_str();
+    let all_namespaces = kind.namespaced && info.namespace.is_empty();
+    if kind.custom.is_some() {
+        let refused = all_namespaces && !matches!(verb, "list" | "watch");
+        return if refused { Err(Status::method_not_supported(&kind.group, &kind.plural, verb)) } else { Ok(()) };
+    }
+    let verbs = match info.subresource.as_str() {
+        "" => &kind.verbs,
+        // Whatever the method, it goes on to the one behind.
+        "proxy" if kind.subresource("proxy").is_some() => return Ok(()),
+        name => &kind.subresource(name).ok_or_else(unknown)?.verbs,
+    };
+    let has = |verb: &str| verbs.iter().any(|known| known == verb);
+    if all_namespaces && !has("list") {
+        return Err(unknown());
+    }
+    let of_one = !info.name.is_empty() && info.subresource.is_empty();
+    no_method(
+        has(verb)
+            && matches!(request.method.as_str(), "GET" | "POST" | "PUT" | "PATCH" | "DELETE")
+            && !(all_namespaces && !matches!(verb, "list" | "watch"))
+            && !(of_one && verb == "create")
+            && !(info.name.is_empty() && matches!(verb, "update" | "patch")),
+    )
 }
 
 impl Handler for Rest {

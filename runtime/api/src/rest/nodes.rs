@@ -15,7 +15,7 @@ use std::{fmt::Write as _, sync::Arc};
 /// The kubelet's own, whether somebody listens there or not.
 const KUBELET_PORTS: [&str; 2] = ["", "10250"];
 
-pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
+pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, mut request: Request) -> Result<Response, Status> {
     super::connect::admit(api, kind, &request).await?;
     let id = &request.info.name;
     let (_, name, port) =
@@ -53,7 +53,7 @@ pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, request: Request) -
             let Some(found) = found.filter(|pod| pod.root().at("spec.nodeName").str() == name) else {
                 return Ok(Response::text(404, format!("pod {pod:?} does not exist\n")));
             };
-            logs(api, found, container, &request.query).await?
+            logs(api, &mut request, found, container).await?
         }
         _ => Response::text(404, "404 page not found\n"),
     })
@@ -67,15 +67,15 @@ fn pods_of(api: &Api, node: &str) -> Value {
 }
 
 /// The container is a path segment here, not a parameter.
-async fn logs(api: &Api, pod: Object, container: &str, query: &Query) -> Result<Response, Status> {
+async fn logs(api: &Api, request: &mut Request, pod: Object, container: &str) -> Result<Response, Status> {
     let asked = {
         let mut text = form_urlencoded::Serializer::new(String::new());
         text.append_pair("container", container);
-        text.extend_pairs(query.iter().filter(|(name, _)| *name != "container"));
+        text.extend_pairs(request.query.iter().filter(|(name, _)| *name != "container"));
         Query::parse(&text.finish())
     };
     let options = pods::log_options(&pod, &asked)?;
-    pods::logs(api, pod, options).await
+    pods::logs(api, request, pod, options).await
 }
 
 /// The figures metrics-server reads (kubelet/pkg/metrics/collectors/resource_metrics.go), or the kubelet's own few.

@@ -4,12 +4,13 @@ use crate::{
     http::{Query, Request, Response},
     pods::{LogOptions, StreamRequest},
     server::Api,
+    websocket,
 };
 use mote_schema::{Cause, Kind, Status};
 use serde_json::Value;
 use std::sync::Arc;
 
-pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
+pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, mut request: Request) -> Result<Response, Status> {
     let pod = api.get(kind, &request.info.namespace, &request.info.name)?;
     let node = pod.root().at("spec.nodeName").str();
     let sub = request.info.subresource.as_str();
@@ -33,7 +34,7 @@ pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
     let stream = match sub {
         "log" => {
             let options = log_options(&pod, query)?;
-            return logs(api, pod, options).await;
+            return logs(api, &mut request, pod, options).await;
         }
         "exec" => {
             let command: Vec<String> = query.get_all("command").map(str::to_owned).collect();
@@ -65,9 +66,18 @@ pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
 }
 
 /// The log of one container, as it comes.
-pub(super) async fn logs(api: &Api, pod: Object, options: LogOptions) -> Result<Response, Status> {
+pub(super) async fn logs(
+    api: &Api,
+    request: &mut Request,
+    pod: Object,
+    options: LogOptions,
+) -> Result<Response, Status> {
     let backend = api.pods().ok_or_else(|| Status::internal("no kubelet of this process answers"))?;
-    Ok(Response::stream(200, "text/plain", backend.logs(pod, options).await?))
+    let bytes = backend.logs(pod, options).await?;
+    if websocket::is_asked(request) {
+        return websocket::answer_bytes(&api.executor, request, bytes);
+    }
+    Ok(Response::stream(200, "text/plain", bytes))
 }
 
 fn streams(query: &Query) -> Result<(bool, bool, bool, bool), Status> {

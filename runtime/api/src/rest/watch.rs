@@ -109,7 +109,7 @@ fn begin(
     let asked = options.revision.unwrap_or(0);
     let (initial, from) = if wants_initial {
         if asked > current {
-            return Ok(ended(too_large(asked, current, 1), frames));
+            return Ok(ended(too_large(asked, current), frames));
         }
         api.check_readable(&prefix)?;
         let snapshot = api.store.snapshot();

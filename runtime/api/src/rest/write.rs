@@ -98,13 +98,7 @@ fn parse_patch(request: &Request) -> Result<(Patch, Vec<String>), Status> {
         "application/json-patch+json" => Patch::Json,
         "application/merge-patch+json" => Patch::Merge,
         "application/strategic-merge-patch+json" => Patch::Strategic,
-        _ => {
-            return Err(Status::new(
-                415,
-                "UnsupportedMediaType",
-                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json",
-            ));
-        }
+        _ => return Err(Status::unrouted(415, "UnsupportedMediaType", "415: Unsupported Media Type")),
     };
     let (value, complaints) = mote_schema::prune::parse_json(&request.body).map_err(Status::bad_request)?;
     if let Some(count) = value.as_array().map(Vec::len).filter(|count| *count > MAX_PATCH_OPERATIONS) {

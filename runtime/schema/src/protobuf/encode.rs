@@ -167,32 +167,34 @@ impl<'a, 'o> Encoder<'a, 'o> {
         while let Some((name, rest)) = key(members) {
             let Some((value, next)) = value(rest) else { return };
             members = next;
-            let is_it = |field: &Field| match name {
-                Key::Name(id) => field.name == id,
-                Key::Field(_) => false,
-                Key::Inline(text) => self.table.name(field).as_bytes() == text,
+            let found = match name {
+                Key::Name(id) => position(fields, from, |field| field.name == id),
+                Key::Inline(text) => position(fields, from, |field| self.table.name(field).as_bytes() == text),
+                Key::Field(_) => None,
             };
-            let (before, after) = fields.split_at(from);
-            let Some(at) = after.iter().chain(before).position(is_it) else { continue };
-            from = (from + at) % fields.len();
-            let field = &fields[from];
+            let Some(at) = found else { continue };
+            from = at + 1;
+            let field = &fields[at];
             if field.number != 0 && !matches!((value, field.shape), (Value::Null, shape) if shape != Shape::Any) {
                 self.slot(first, field, value);
             }
         }
     }
 
+    /// Puts a field where its number belongs. Most messages have few.
     fn slot(&mut self, first: usize, field: &'a Field, value: Value<'a>) {
         let path = match (u16::from(field.inline & 15), u16::from(field.inline >> 4)) {
             (0, _) => [field.number, 0, 0],
             (outer, 0) => [outer, field.number, 0],
             (outer, inner) => [outer, inner, field.number],
         };
-        let mut at = self.slots.len();
-        while at > first && self.slots[at - 1].path > path {
+        self.slots.push(Slot { path, field, value });
+        let slots = &mut self.slots[first..];
+        let mut at = slots.len() - 1;
+        while at > 0 && slots[at - 1].path > path {
+            slots.swap(at - 1, at);
             at -= 1;
         }
-        self.slots.insert(at, Slot { path, field, value });
     }
 
     fn field(&mut self, owner: TypeId, field: &Field, found: Value<'a>, revision: Revision<'a>) {
@@ -227,9 +229,9 @@ impl<'a, 'o> Encoder<'a, 'o> {
         }
     }
 
-    fn entry(&mut self, owner: TypeId, field: &Field, (name, found): (&'a str, Value<'a>)) {
+    fn entry(&mut self, owner: TypeId, field: &Field, (name, found): (&'a [u8], Value<'a>)) {
         let open = self.open(field.number, name.len() + len(found) + 4);
-        self.bytes(1, name.as_bytes());
+        self.bytes(1, name);
         match (field.container, found) {
             (Container::MapOfLists, Value::List(mut items)) => {
                 let list = self.open(2, items.len());
@@ -351,17 +353,33 @@ impl<'a, 'o> Encoder<'a, 'o> {
     }
 }
 
+/// The first field that is meant, looked for from `from` on and then before it.
+#[inline]
+fn position(fields: &[Field], from: usize, is_it: impl Fn(&Field) -> bool) -> Option<usize> {
+    let (before, after) = fields.split_at_checked(from)?;
+    for (at, field) in after.iter().enumerate() {
+        if is_it(field) {
+            return Some(from + at);
+        }
+    }
+    before.iter().position(is_it)
+}
+
 /// Members of a map with string keys.
 #[derive(Clone)]
 struct Entries<'a>(&'a [u8]);
 
 impl<'a> Iterator for Entries<'a> {
-    type Item = (&'a str, Value<'a>);
-    fn next(&mut self) -> Option<(&'a str, Value<'a>)> {
+    type Item = (&'a [u8], Value<'a>);
+    fn next(&mut self) -> Option<(&'a [u8], Value<'a>)> {
         let (name, rest) = key(std::mem::take(&mut self.0))?;
         let (found, next) = value(rest)?;
         self.0 = next;
-        Some((name.text()?, found))
+        let name = match name {
+            Key::Inline(text) => text,
+            name => name.text()?.as_bytes(),
+        };
+        Some((name, found))
     }
 }
 

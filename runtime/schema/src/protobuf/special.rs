@@ -43,16 +43,15 @@ pub(super) fn time(text: &str) -> Option<(i64, i32)> {
 
 /// "2006-01-02T15:04:05Z", or with a fraction before the "Z".
 fn stored_time(text: &[u8]) -> Option<(i64, i32)> {
-    let (date, rest) = text.split_at_checked(19)?;
-    let number = |from: usize, to: usize| {
-        date.get(from..to)?.iter().try_fold(0i64, |sum, b| b.is_ascii_digit().then(|| sum * 10 + i64::from(b - b'0')))
+    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', n1, n2, b':', s1, s2, rest @ ..] = text else {
+        return None;
     };
-    let fixed = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
-    if fixed.iter().any(|(at, want)| date.get(*at) != Some(want)) {
+    if ![y1, y2, y3, y4, m1, m2, d1, d2, h1, h2, n1, n2, s1, s2].iter().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    let two = |a: &u8, b: &u8| i64::from(a - b'0') * 10 + i64::from(b - b'0');
+    let (year, month, day) = (two(y1, y2) * 100 + two(y3, y4), two(m1, m2), two(d1, d2));
+    let (hour, minute, second) = (two(h1, h2), two(n1, n2), two(s1, s2));
     // Days past the end of a month and leap seconds are for the library.
     if !(1..=12).contains(&month) || !(1..=28).contains(&day) && day > days_of(year, month) || day < 1 {
         return None;
