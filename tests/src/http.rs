@@ -8,7 +8,7 @@ use rustls::{
 use serde_json::Value;
 use std::{
     io::{self, BufRead, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream, ToSocketAddrs},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -44,37 +44,40 @@ impl Response {
 }
 
 impl Client {
-    /// From the kubeconfig that the node writes.
+    /// From a kubeconfig with one cluster and one user, whose certificates (or token) stand in it.
     pub fn new(kubeconfig: &Path) -> Client {
         let text = std::fs::read_to_string(kubeconfig).expect("the kubeconfig is there");
-        let value = |key: &str| {
+        let find = |key: &str| {
             let line = text
                 .lines()
                 .find_map(|line| line.trim().trim_start_matches("- ").strip_prefix(key)?.strip_prefix(": "));
-            line.unwrap_or_else(|| panic!("no {key} in {}", kubeconfig.display())).trim_matches('"').to_owned()
+            line.map(|line| line.trim_matches('"').to_owned())
         };
+        let value = |key: &str| find(key).unwrap_or_else(|| panic!("no {key} in {}", kubeconfig.display()));
         let pem = |key: &str| BASE64_STANDARD.decode(value(key)).expect("base64");
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&pem("certificate-authority-data")) {
             roots.add(certificate.expect("a PEM certificate")).expect("a usable CA certificate");
         }
-        let chain = CertificateDer::pem_slice_iter(&pem("client-certificate-data")).collect::<Result<_, _>>();
-        let key = PrivateKeyDer::from_pem_slice(&pem("client-key-data")).expect("a PEM key");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = || {
             let builder = ClientConfig::builder_with_provider(provider.clone());
             builder.with_safe_default_protocol_versions().expect("TLS versions").with_root_certificates(roots.clone())
         };
-        let with_certificate = builder().with_client_auth_cert(chain.expect("PEM"), key).expect("a matching key");
+        let without = Arc::new(builder().with_no_client_auth());
+        let token = find("token");
+        let with_certificate = match &token {
+            Some(_) => without.clone(),
+            None => {
+                let chain = CertificateDer::pem_slice_iter(&pem("client-certificate-data")).collect::<Result<_, _>>();
+                let key = PrivateKeyDer::from_pem_slice(&pem("client-key-data")).expect("a PEM key");
+                Arc::new(builder().with_client_auth_cert(chain.expect("PEM"), key).expect("a matching key"))
+            }
+        };
         let server = value("server");
-        let address = server.strip_prefix("https://").expect("an https server").replace("localhost", "127.0.0.1");
-        Client {
-            address: address.parse().expect("an address and port"),
-            with_certificate: Arc::new(with_certificate),
-            without: Arc::new(builder().with_no_client_auth()),
-            token: None,
-            anonymous: false,
-        }
+        let host = server.strip_prefix("https://").expect("an https server").trim_end_matches('/');
+        let address = host.to_socket_addrs().ok().and_then(|mut all| all.find(SocketAddr::is_ipv4));
+        Client { address: address.expect("an address and port"), with_certificate, without, token, anonymous: false }
     }
 
     pub fn with_token(&self, token: &str) -> Client {
@@ -131,6 +134,7 @@ impl Client {
 pub struct Connection {
     stream: std::io::BufReader<Stream>,
     host: String,
+    token: Option<String>,
 }
 
 impl Connection {
@@ -140,52 +144,74 @@ impl Connection {
         Ok(Connection {
             stream: std::io::BufReader::with_capacity(64 * 1024, stream),
             host: client.address.to_string(),
+            token: client.token.clone(),
         })
     }
 
-    /// Status code and body.
+    /// Status code and body of a request in JSON.
     pub fn request(&mut self, method: &str, path: &str, body: &str) -> io::Result<(u16, Vec<u8>)> {
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            self.host,
-            body.len()
-        );
+        let response = self.send(method, path, &[("Content-Type", "application/json")], body.as_bytes())?;
+        Ok((response.code, response.body))
+    }
+
+    /// JSON is asked for unless a header says otherwise.
+    pub fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Response> {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.host);
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("accept")) {
+            request.push_str("Accept: application/json\r\n");
+        }
+        if let Some(token) = &self.token {
+            request.push_str(&format!("Authorization: Bearer {token}\r\n"));
+        }
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
         let stream = self.stream.get_mut();
-        stream.write_all(request.as_bytes())?;
+        stream.write_all(&[request.as_bytes(), body].concat())?;
         stream.flush()?;
-        let (mut code, mut length, mut line) = (0, None, String::new());
+        let (mut code, mut length, mut chunked, mut headers, mut line) = (0, None, false, String::new(), String::new());
         loop {
             line.clear();
-            self.stream.read_line(&mut line)?;
+            if self.stream.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             let header = line.trim_end().to_ascii_lowercase();
             if header.is_empty() {
                 break;
             } else if let Some(bytes) = header.strip_prefix("content-length: ") {
                 length = bytes.parse().ok();
+            } else if header == "transfer-encoding: chunked" {
+                chunked = true;
             } else if header.starts_with("http/1.1 ") {
                 code = header.get(9..12).and_then(|digits| digits.parse().ok()).unwrap_or(0);
             }
+            headers.push_str(&line);
         }
         let mut body = Vec::new();
-        match length {
-            Some(bytes) => {
-                body.resize(bytes, 0);
-                self.stream.read_exact(&mut body)?;
-            }
-            None => loop {
-                line.clear();
-                self.stream.read_line(&mut line)?;
-                let bytes = usize::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
-                let start = body.len();
-                body.resize(start + bytes, 0);
-                self.stream.read_exact(&mut body[start..])?;
-                self.stream.read_exact(&mut [0; 2])?;
-                if bytes == 0 {
-                    break;
-                }
-            },
+        if chunked {
+            self.read_chunks(&mut body)?;
+        } else if let Some(bytes) = length.filter(|_| method != "HEAD") {
+            body.resize(bytes, 0);
+            self.stream.read_exact(&mut body)?;
         }
-        Ok((code, body))
+        Ok(Response { code, headers, body })
+    }
+
+    fn read_chunks(&mut self, body: &mut Vec<u8>) -> io::Result<()> {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            self.stream.read_line(&mut line)?;
+            let bytes = usize::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
+            let start = body.len();
+            body.resize(start + bytes, 0);
+            self.stream.read_exact(&mut body[start..])?;
+            self.stream.read_exact(&mut [0; 2])?;
+            if bytes == 0 {
+                return Ok(());
+            }
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 //! kubectl, and a plain HTTPS client for what kubectl would not send. Knows nothing of Mote's inside.
 //!
 //! `./dev test` (or `./dev suite`) sets MOTE_BINARY and MOTE_KUBECTL; the suites need root for whole nodes.
+pub mod corpus;
+pub mod differential;
 pub mod http;
 pub mod kubectl;
 pub mod machine;

@@ -24,9 +24,15 @@ impl Server {
     /// Ready to serve; `config` is added to the configuration.
     #[track_caller]
     pub fn start(config: &str) -> Server {
+        Server::start_with(&format!("{ALONE}{config}"))
+    }
+
+    /// The same with the parts that `config` leaves.
+    #[track_caller]
+    pub fn start_with(config: &str) -> Server {
         let dir = scratch();
         let port = free_port();
-        fs::write(dir.join("config.yaml"), format!("{ALONE}apiServer: {{port: {port}}}\n{config}")).expect("writing");
+        fs::write(dir.join("config.yaml"), format!("apiServer: {{port: {port}}}\n{config}")).expect("writing");
         let mut server =
             Server { kubectl: Kubectl::new(&dir.join("data/kubeconfig"), None), child: spawn(&dir), port, dir };
         server.wait_ready();
