@@ -75,11 +75,13 @@ struct Reader {
 }
 
 /// Words for a table of edits: what is asked of the object, for each.
-const TABLES: [(&str, &str, &str); 6] = [
+const TABLES: [(&str, &str, &str); 8] = [
     ("create", "POST", ""),
     ("invalid", "POST", "?dryRun=All"),
     ("update", "PUT", "?dryRun=All"),
     ("status", "PUT", "/status?dryRun=All"),
+    ("patch", "PATCH", "?dryRun=All"),
+    ("patch-status", "PATCH", "/status?dryRun=All"),
     ("replace", "PUT", ""),
     ("replace-status", "PUT", "/status"),
 ];
@@ -106,11 +108,18 @@ impl Reader {
         let (at, body) = self.objects.get(object).cloned().ok_or("no such object")?;
         for edit in edits.as_array().ok_or("`with` is a list")? {
             let edit = self.fill(edit);
-            let body = edited(&body, &edit);
-            let item = if method == "PUT" { format!("/{}", name_of(&body)) } else { String::new() };
+            let name = name_of(&body).to_owned();
+            let body = edited(if method == "PATCH" { &json!({}) } else { &body }, &edit);
+            // An update may name another object than its path does.
+            let item = match method {
+                "POST" => String::new(),
+                "PUT" => format!("/{}", name_of(&body)),
+                _ => format!("/{name}"),
+            };
+            let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
             let words = edit.as_object().into_iter().flatten().map(|(path, value)| format!(" {path}={}", short(value)));
             let name = format!("{word} {object}{}", words.collect::<String>());
-            let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
+            let headers = vec![("Content-Type".to_owned(), media.to_owned())];
             self.add(name, method, &format!("{at}{item}{query}"), headers, body.to_string().into_bytes());
         }
         Ok(())

@@ -117,6 +117,10 @@ fn mask(value: &mut Value, managed_fields: bool) {
                         *value = "<revision>".into();
                     }
                     ("continue", Value::String(text)) if !text.is_empty() => *value = "<token>".into(),
+                    // What follows is a difference of two inner Go structures.
+                    ("message", Value::String(text)) if text.contains('\n') => {
+                        *value = masked_text(text.split('\n').next().unwrap_or_default()).into();
+                    }
                     ("token", Value::String(text)) if text.len() > 100 => *value = "<token>".into(),
                     ("serverAddress", _) => *value = "<address>".into(),
                     ("nodePort" | "healthCheckNodePort", Value::Number(_)) => *value = "<port>".into(),

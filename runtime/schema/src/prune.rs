@@ -112,11 +112,14 @@ impl<'t> Cleaner<'t> {
             map.remove(&name);
         }
         for field in table.fields(id) {
-            if field.presence == Presence::Always && field.container == Container::One {
-                let name = table.name(field);
-                if !map.contains_key(name)
-                    && let Some(zero) = zero(table, field.shape)
-                {
+            let name = table.name(field);
+            if field.presence == Presence::Always && !map.contains_key(name) {
+                let zero = match field.container {
+                    Container::One => zero(table, field.shape),
+                    // Go writes a nil slice or map as null.
+                    _ => Some(Value::Null),
+                };
+                if let Some(zero) = zero {
                     map.insert(name.into(), zero);
                 }
             }
@@ -362,11 +365,15 @@ fn zero(table: &Table, shape: Shape) -> Option<Value> {
         Shape::String => Value::String(String::new()),
         Shape::Quantity => Value::String("0".into()),
         Shape::Duration => Value::String("0s".into()),
-        Shape::Bytes | Shape::Time | Shape::MicroTime | Shape::Any => return None,
+        // Go writes a zero time as null.
+        Shape::Time | Shape::MicroTime => Value::Null,
+        Shape::Bytes | Shape::Any => return None,
         Shape::Object(id) => {
             let always = table.fields(id).iter().filter(|f| f.presence == Presence::Always);
-            let fields = always.filter(|f| f.container == Container::One && f.shape != Shape::Object(id));
-            let members = fields.filter_map(|f| Some((table.name(f).to_owned(), zero(table, f.shape)?)));
+            let members = always.filter(|f| f.shape != Shape::Object(id)).filter_map(|f| {
+                let zero = if f.container == Container::One { zero(table, f.shape)? } else { Value::Null };
+                Some((table.name(f).to_owned(), zero))
+            });
             Value::Object(members.collect())
         }
     })

@@ -125,7 +125,22 @@ impl Errors {
     /// ValidateImmutableField
     pub fn immutable(&mut self, new: &At<'_>, old: &At<'_>) {
         if new.value != old.value {
-            self.invalid(new, IMMUTABLE);
+            // What was no text is a pointer, a list or a map.
+            if old.value.is_string() { self.invalid(new, IMMUTABLE) } else { self.invalid_null(new, IMMUTABLE) }
+        }
+    }
+    /// Go prints an absent pointer, list or map as null, where `invalid` prints "".
+    pub fn invalid_null(&mut self, at: &At<'_>, detail: &str) {
+        self.0.push(Cause::invalid(&*at.path, at.value, detail));
+    }
+    /// field.OmitValueType: the value is not shown.
+    pub fn invalid_unshown(&mut self, at: &At<'_>, detail: &str) {
+        let message = format!("Invalid value: {detail}");
+        self.0.push(Cause { reason: "FieldValueInvalid", message, field: at.path.clone() });
+    }
+    pub fn too_many(&mut self, at: &At<'_>, max: usize) {
+        if at.len() > max {
+            self.0.push(Cause::too_many(&*at.path, at.len(), max));
         }
     }
 }

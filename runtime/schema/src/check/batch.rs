@@ -2,6 +2,7 @@
 use super::{
     at::{At, Errors},
     meta, pod,
+    rules::rules,
 };
 use crate::validate as format;
 use serde_json::Value;
@@ -24,6 +25,10 @@ fn job_spec(spec: &At<'_>, errors: &mut Errors) {
     if max_failed.is_set() && !per_index.is_set() {
         errors.required(&per_index, "when maxFailedIndexes is specified");
     }
+    let manager = spec.get("managedBy");
+    if manager.is_set() {
+        rules(spec, "managedBy!domain-path", errors);
+    }
     let (completions, parallelism) = (spec.get("completions"), spec.get("parallelism"));
     if spec.get("completionMode").str() == "Indexed" {
         if !completions.is_set() {
@@ -41,12 +46,37 @@ fn job_spec(spec: &At<'_>, errors: &mut Errors) {
         if max_failed.int().is_some_and(|n| n > MAX_INDEXED) {
             errors.invalid(&max_failed, &format!("must be less than or equal to {MAX_INDEXED}"));
         }
+        if completions.int().is_some_and(|n| n > MAX_INDEXED) && per_index.is_set() {
+            if !max_failed.is_set() {
+                let detail = format!("must be specified when completions is above {MAX_INDEXED}");
+                errors.required(&max_failed, &detail);
+            }
+            for at in [&parallelism, &max_failed].into_iter().filter(|at| at.int().is_some_and(|n| n > 10_000)) {
+                let detail = format!(
+                    "must be less than or equal to 10000 when completions are above {MAX_INDEXED} and used with backoff limit per index"
+                );
+                errors.invalid(at, &detail);
+            }
+        }
     } else {
-        for at in [per_index, max_failed, spec.get("successPolicy")] {
+        for at in [per_index, max_failed] {
             if at.is_set() {
                 errors.invalid(&at, "requires indexed completion mode");
             }
         }
+    }
+    pod_failure_policy(spec, errors);
+    let success = spec.get("successPolicy");
+    if success.is_set() && spec.get("completionMode").str() != "Indexed" {
+        errors.invalid(&success, "requires indexed completion mode");
+    } else if success.is_set() {
+        success_policy(&success, completions.int().unwrap_or(0), errors);
+    }
+    let replacement = spec.get("podReplacementPolicy");
+    if spec.get("podFailurePolicy").is_set() {
+        rules(spec, "podReplacementPolicy=Failed", errors);
+    } else if replacement.is_set() {
+        rules(spec, "podReplacementPolicy=Failed|TerminatingOrFailed", errors);
     }
     pod::template(&spec.get("template"), errors);
     let policy = spec.at("template.spec.restartPolicy");
@@ -66,12 +96,13 @@ pub(super) fn job(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     let selector = spec.get("selector");
     if selector.is_set() {
         meta::label_selector(&selector, errors);
+        generated_selector(new, &spec, errors);
     } else {
         errors.required(&selector, "");
     }
     let labels = spec.at("template.metadata.labels");
     if !meta::selects(&selector, &labels) {
-        errors.invalid(&labels, "`selector` does not match template `labels`");
+        errors.invalid_null(&labels, "`selector` does not match template `labels`");
     }
     if spec.get("completionMode").str() == "Indexed"
         && let Some(count) = spec.get("completions").int().filter(|n| *n > 0)
@@ -87,13 +118,49 @@ pub(super) fn job(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     }
 }
 
+/// validateGeneratedSelector
+fn generated_selector(new: &At<'_>, spec: &At<'_>, errors: &mut Errors) {
+    if spec.get("manualSelector").is_true() {
+        return;
+    }
+    let (name, uid) = (new.at("metadata.name"), new.at("metadata.uid"));
+    let expected = [
+        ("controller-uid", &uid),
+        ("job-name", &name),
+        ("batch.kubernetes.io/controller-uid", &uid),
+        ("batch.kubernetes.io/job-name", &name),
+    ];
+    let labels = spec.at("template.metadata.labels");
+    for (label, value) in &expected {
+        let at = labels.key(label);
+        let detail = format!("must be '{}'", value.str());
+        if !at.is_set() {
+            errors.required(&at, &detail);
+        } else if at.str() != value.str() {
+            errors.invalid(&at, &detail);
+        }
+    }
+    let wanted: serde_json::Map<String, Value> =
+        expected.iter().map(|(label, value)| ((*label).to_owned(), value.value.clone())).collect();
+    let wanted = Value::Object(wanted);
+    let selector = spec.get("selector");
+    if !meta::selects(&selector, &At::root(&wanted)) {
+        errors.invalid(&selector, "`selector` not auto-generated");
+    }
+}
+
 fn update(spec: &At<'_>, old: &At<'_>, errors: &mut Errors) {
     let (completions, before) = (spec.get("completions"), old.get("completions"));
     // An indexed job may grow and shrink together with its parallelism.
-    let elastic = spec.get("completionMode").str() == "Indexed" && completions.int() == spec.get("parallelism").int();
-    if completions.value != before.value && !elastic {
-        errors.invalid(&completions, "field is immutable");
+    if spec.get("completionMode").str() != "Indexed" {
+        errors.immutable(&completions, &before);
+    } else if completions.is_set()
+        && completions.value != before.value
+        && completions.int() != spec.get("parallelism").int()
+    {
+        errors.invalid(&completions, "can only be modified in tandem with spec.parallelism");
     }
+    errors.immutable(&spec.get("selector"), &old.get("selector"));
     let mut template = old.peek("template").clone();
     // A suspended job that never started may still be told where to run.
     if old.get("suspend").is_true() {
@@ -118,7 +185,7 @@ fn update(spec: &At<'_>, old: &At<'_>, errors: &mut Errors) {
         errors.invalid(&spec.get("template"), "field is immutable");
     }
     for field in
-        ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"]
+        ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"]
     {
         errors.immutable(&spec.get(field), &old.get(field));
     }
@@ -136,18 +203,272 @@ pub(super) fn cron_job(new: &At<'_>, errors: &mut Errors) {
         errors.invalid(&schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
     }
     let zone = spec.get("timeZone");
-    if zone.is_set() && (zone.str().is_empty() || zone.str().eq_ignore_ascii_case("local")) {
+    if zone.is_set() && zone.str().is_empty() {
+        errors.invalid(&zone, "timeZone must be nil or non-empty string");
+    } else if zone.str().eq_ignore_ascii_case("local") {
         errors.invalid(&zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones");
+    } else if zone.is_set() && !is_zone_name(zone.str()) {
+        errors.invalid(&zone, &format!("unknown time zone {}", zone.str()));
     }
     for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
         errors.non_negative(&spec.get(field));
     }
     let template = spec.get("jobTemplate");
     let job = template.get("spec");
+    job_spec(&job, errors);
+    if job.get("selector").is_set() {
+        errors.invalid(&job.get("selector"), "`selector` will be auto-generated");
+    }
     if job.get("manualSelector").is_true() {
         errors.unsupported(&job.get("manualSelector"), &["nil", "false"]);
     }
-    job_spec(&job, errors);
+}
+
+/// What a zone's file may be called; whether there is one, the cronjob controller sees, which has them.
+fn is_zone_name(text: &str) -> bool {
+    text.split('/').all(|part| {
+        !matches!(part, "." | "..")
+            && !part.starts_with('-')
+            && !part.is_empty()
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._+-".contains(&b))
+    })
+}
+
+/// validatePodFailurePolicy
+fn pod_failure_policy(spec: &At<'_>, errors: &mut Errors) {
+    let list = spec.at("podFailurePolicy.rules");
+    errors.too_many(&list, 20);
+    let containers = ["containers", "initContainers"].map(|c| spec.at("template.spec").get(c));
+    for rule in list.items() {
+        let (action, codes, conditions) = (rule.get("action"), rule.get("onExitCodes"), rule.get("onPodConditions"));
+        match action.str() {
+            "" => {
+                errors.required(&action, r#"valid values: ["Count" "FailIndex" "FailJob" "Ignore"]"#);
+            }
+            "FailIndex" if !spec.get("backoffLimitPerIndex").is_set() => {
+                errors.invalid(&action, "requires the backoffLimitPerIndex to be set");
+            }
+            _ => rules(&rule, "action=Count|FailIndex|FailJob|Ignore", errors),
+        }
+        if codes.is_set() {
+            match codes.get("operator").str() {
+                "" => errors.required(&codes.get("operator"), r#"valid values: ["In" "NotIn"]"#),
+                _ => rules(&codes, "operator=In|NotIn", errors),
+            }
+            let name = codes.get("containerName");
+            let known = || containers.iter().flat_map(At::items).any(|c| c.get("name").str() == name.str());
+            if name.is_set() && !known() {
+                errors.invalid(&name, "must be one of the container or initContainer names in the pod template");
+            }
+            exit_codes(&codes, errors);
+        }
+        errors.too_many(&conditions, 20);
+        for condition in conditions.items() {
+            rules(&condition, "type!qualified", errors);
+            match condition.get("status").str() {
+                "" => errors.required(&condition.get("status"), r#"valid values: ["False" "True" "Unknown"]"#),
+                _ => rules(&condition, "status=False|True|Unknown", errors),
+            }
+        }
+        match (codes.is_set(), conditions.is_empty()) {
+            (true, false) => {
+                errors.invalid_unshown(&rule, "specifying both OnExitCodes and OnPodConditions is not supported");
+            }
+            (false, true) => {
+                errors.invalid_unshown(&rule, "specifying one of OnExitCodes and OnPodConditions is required");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn exit_codes(at: &At<'_>, errors: &mut Errors) {
+    let values = at.get("values");
+    if values.is_empty() {
+        errors.invalid_null(&values, "at least one value is required");
+    }
+    errors.too_many(&values, 255);
+    let mut seen: Vec<i64> = Vec::new();
+    for value in values.items() {
+        let code = value.int().unwrap_or(0);
+        if code == 0 && at.get("operator").str() == "In" {
+            errors.invalid(&value, "must not be 0 for the In operator");
+        }
+        if seen.contains(&code) {
+            errors.duplicate(&value);
+        }
+        seen.push(code);
+    }
+    if !seen.is_sorted() {
+        errors.invalid(&values, "must be ordered");
+    }
+}
+
+/// validateSuccessPolicy
+fn success_policy(at: &At<'_>, completions: i64, errors: &mut Errors) {
+    let list = at.get("rules");
+    if list.is_empty() {
+        errors.required(&list, "at least one rules must be specified when the successPolicy is specified");
+    }
+    errors.too_many(&list, 20);
+    for rule in list.items() {
+        let (indexes, count) = (rule.get("succeededIndexes"), rule.get("succeededCount"));
+        if !indexes.is_set() && !count.is_set() {
+            errors.required(&rule, "at least one of succeededCount or succeededIndexes must be specified");
+        }
+        let mut total = 0;
+        if indexes.is_set() {
+            match count_indexes(indexes.str(), completions) {
+                Ok(counted) => total = counted,
+                Err(error) => errors.invalid(&indexes, &format!("error parsing succeededIndexes: {error}")),
+            }
+        }
+        let Some(wanted) = count.int() else { continue };
+        errors.non_negative(&count);
+        if wanted > completions {
+            let detail = format!("must be less than or equal to {completions} (the number of specified completions)");
+            errors.invalid(&count, &detail);
+        }
+        if indexes.is_set() && wanted > total {
+            errors.invalid(&count, &format!(
+                "must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)"
+            ));
+        }
+    }
+}
+
+/// How many "0-2,5" are (validateIndexesFormat).
+fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
+    let (mut total, mut last) = (0, None);
+    for interval in text.split(',').filter(|_| !text.is_empty()) {
+        let parts: Vec<&str> = interval.split('-').collect();
+        if parts.len() > 2 {
+            return Err(format!(
+                "the fragment {interval:?} violates the requirement that an index interval can have at most two parts separated by '-'"
+            ));
+        }
+        let mut bounds = Vec::new();
+        for part in parts {
+            let index: i64 = part
+                .parse()
+                .map_err(|_| format!("cannot convert string to integer for index: {part:?}"))?;
+            if index >= completions {
+                return Err(format!("too large index: {part:?}"));
+            }
+            bounds.push(index);
+        }
+        let first = bounds.first().copied().unwrap_or(0);
+        let end = bounds.last().copied().unwrap_or(0);
+        if first > end {
+            return Err(format!("non-increasing order, previous: {first}, current: {end}"));
+        }
+        if let Some(last) = last.filter(|last| *last >= first) {
+            return Err(format!("non-increasing order, previous: {last}, current: {first}"));
+        }
+        total += end - first + 1;
+        last = Some(end);
+    }
+    Ok(total)
+}
+
+/// ValidateJobStatusUpdate
+pub(super) fn job_status(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
+    let (spec, status) = (new.get("spec"), new.get("status"));
+    rules(&status, "active>=0 succeeded>=0 failed>=0 ready>=0 terminating>=0", errors);
+    let uncounted = status.get("uncountedTerminatedPods");
+    let mut seen: Vec<&str> = Vec::new();
+    for uid in ["succeeded", "failed"].into_iter().flat_map(|list| uncounted.get(list).items()) {
+        if uid.str().is_empty() {
+            errors.invalid(&uid, "must not be empty");
+        } else if seen.contains(&uid.str()) {
+            errors.duplicate(&uid);
+        }
+        seen.push(uid.str());
+    }
+    let conditions = status.get("conditions");
+    let holds = |status: &At<'_>, name: &str| {
+        let mut list = status.get("conditions").items();
+        list.any(|c| c.get("type").str() == name && c.get("status").str() == "True")
+    };
+    let has = |name: &str| holds(&status, name);
+    let (complete, failed, met, target) =
+        (has("Complete"), has("Failed"), has("SuccessCriteriaMet"), has("FailureTarget"));
+    let (started, ended) = (status.get("startTime"), status.get("completionTime"));
+    let indexed = spec.get("completionMode").str() == "Indexed";
+    let mut refuse = |is: bool, detail: &str, errors: &mut Errors| {
+        if is {
+            errors.invalid_unshown(&conditions, detail);
+        }
+    };
+    refuse(complete && failed, "cannot set Complete=True and Failed=true conditions", errors);
+    refuse(complete && target, "cannot set Complete=True and FailureTarget=true conditions", errors);
+    if ended.is_set() && !complete {
+        errors.invalid(&ended, "cannot set completionTime when there is no Complete=True condition");
+    }
+    if !ended.is_set() && complete {
+        errors.required(&ended, "completionTime is required for Complete jobs");
+    }
+    if started.is_set() && ended.is_set() && ended.str() < started.str() {
+        errors.invalid(&ended, "must be equal to or after `startTime`");
+    }
+    let detail = "cannot set Failed=True condition without the FailureTarget=true condition";
+    refuse(failed && !target, detail, errors);
+    let detail = "cannot set Complete=True condition without the SuccessCriteriaMet=true condition";
+    refuse(complete && !met, detail, errors);
+    let finished = complete || failed;
+    for (field, detail) in [("active", "active>0 is invalid for finished job")] {
+        if finished && status.get(field).int().unwrap_or(0) > 0 {
+            errors.invalid(&status.get(field), detail);
+        }
+    }
+    if finished && !started.is_set() {
+        errors.required(&started, "startTime is required for finished job");
+    }
+    if finished && !seen.is_empty() {
+        errors.invalid(&uncounted, "must be empty for finished job");
+    }
+    let completed = status.get("completedIndexes");
+    if let Some(completions) = spec.get("completions").int() {
+        for field in ["completedIndexes", "failedIndexes"] {
+            let at = status.get(field);
+            if let Err(error) = count_indexes(at.str(), completions) {
+                errors.invalid(&at, &format!("error parsing {field}: {error}"));
+            }
+        }
+    }
+    if !completed.is_empty() && !indexed {
+        errors.invalid(&completed, "cannot set non-empty completedIndexes when non-indexed completion mode");
+    }
+    let failed_indexes = status.get("failedIndexes");
+    if failed_indexes.is_set() && !spec.get("backoffLimitPerIndex").is_set() {
+        errors.invalid(&failed_indexes, "cannot set non-null failedIndexes when backoffLimitPerIndex is null");
+    }
+    if finished && status.get("terminating").int().unwrap_or(0) > 0 {
+        errors.invalid(&status.get("terminating"), "terminating>0 is invalid for finished job");
+    }
+    if status.get("ready").int().unwrap_or(0) > status.get("active").int().unwrap_or(0) {
+        errors.invalid(&status.get("ready"), "cannot set more ready pods than active");
+    }
+    refuse(met && failed, "cannot set SuccessCriteriaMet=True and Failed=true conditions", errors);
+    refuse(met && target, "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions", errors);
+    let Some(old) = old.map(|old| old.get("status")) else { return };
+    for name in ["Failed", "Complete", "FailureTarget"] {
+        refuse(holds(&old, name) && !has(name), &format!("cannot disable the terminal {name}=True condition"), errors);
+    }
+    for field in ["failed", "succeeded"] {
+        if status.get(field).int().unwrap_or(0) < old.get(field).int().unwrap_or(0) {
+            let at = status.get(field);
+            errors.invalid(&at, &format!("cannot decrease the {field} counter"));
+        }
+    }
+    if ended.is_set() && old.get("completionTime").is_set() {
+        errors.immutable(&ended, &old.get("completionTime"));
+    }
+    let before = old.get("startTime");
+    if before.is_set() && before.value != started.value && !spec.get("suspend").is_true() {
+        errors.invalid_null(&started, "field is immutable for unsuspended job once set");
+    }
+    refuse(holds(&old, "SuccessCriteriaMet") && !met, "cannot disable the SuccessCriteriaMet=True condition", errors);
 }
 
 /// Five fields or a descriptor, as robfig/cron's standard parser takes them.

@@ -1,5 +1,8 @@
 //! Kinds of the cluster as a whole: Namespace, Node, LimitRange, ResourceQuota, Lease, PriorityClass, RuntimeClass.
-use super::at::{At, Errors, NEGATIVE};
+use super::{
+    at::{At, Errors, NEGATIVE},
+    meta,
+};
 use crate::{quantity::Quantity, validate as format};
 use serde_json::Value;
 use std::collections::HashSet;
@@ -8,9 +11,7 @@ pub(super) fn namespace(new: &At<'_>, errors: &mut Errors) {
     for finalizer in new.at("spec.finalizers").items() {
         let at = finalizer.moved("spec.finalizers");
         errors.each(&at, format::qualified_name(at.str()));
-        if !at.str().contains('/') && !matches!(at.str(), "kubernetes" | "orphan" | "foregroundDeletion") {
-            errors.invalid(&at, "name is neither a standard finalizer name nor is it fully qualified");
-        }
+        meta::known_finalizer(&at, errors);
     }
 }
 

@@ -2,6 +2,7 @@
 use super::{
     at::{At, Errors},
     env, resources,
+    rules::rules,
 };
 use crate::validate;
 use serde_json::Value;
@@ -9,9 +10,20 @@ use std::collections::HashSet;
 
 /// What the containers of one pod share.
 pub(super) struct Pod<'v> {
-    pub volumes: Vec<&'v str>,
+    /// And whether a block device may be there.
+    pub volumes: Vec<(&'v str, bool)>,
     pub claims: Vec<&'v str>,
     pub host_users: bool,
+    /// terminationGracePeriodSeconds
+    pub grace_seconds: i64,
+    /// restartPolicy is Never.
+    pub never_restarts: bool,
+}
+
+impl Pod<'_> {
+    fn has_volume(&self, name: &str) -> bool {
+        self.volumes.iter().any(|(known, _)| *known == name)
+    }
 }
 
 pub(super) fn containers(list: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
@@ -25,11 +37,8 @@ pub(super) fn containers(list: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
         if !names.insert(container.get("name").str()) {
             errors.duplicate(&container.get("name"));
         }
-        run_time_hooks(&container, errors);
-        let policy = container.get("restartPolicy");
-        if !matches!(policy.str(), "" | "Always" | "Never" | "OnFailure") {
-            errors.unsupported(&policy, &["Always", "OnFailure", "Never"]);
-        }
+        run_time_hooks(&container, pod, errors);
+        restart_rules(&container, errors);
     }
     host_ports(list.items(), errors);
 }
@@ -38,13 +47,14 @@ pub(super) fn init_containers(list: &At<'_>, regular: &At<'_>, pod: &Pod<'_>, er
     let mut names: HashSet<&str> = regular.items().map(|c| c.get("name").str()).collect();
     for container in list.items() {
         common(&container, pod, errors);
+        restart_rules(&container, errors);
         let name = container.get("name");
         if !name.str().is_empty() && !names.insert(name.str()) {
             errors.duplicate(&name);
         }
         host_ports(std::iter::once(container.clone()), errors);
         if container.get("restartPolicy").str() == "Always" {
-            run_time_hooks(&container, errors);
+            run_time_hooks(&container, pod, errors);
             continue;
         }
         for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
@@ -70,14 +80,14 @@ pub(super) fn ephemeral_containers(list: &At<'_>, spec: &At<'_>, pod: &Pod<'_>, 
         if !target.str().is_empty() && !others.iter().any(|l| l.items().any(|c| c.get("name").str() == target.str())) {
             errors.not_found(&target);
         }
-        for field in ["ports", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe", "resizePolicy"] {
+        // In the order of the Go type's fields.
+        let fields =
+            ["ports", "resources", "resizePolicy", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle"];
+        for field in fields {
             let at = container.get(field);
-            if at.is_set() {
+            if if field == "resources" { !at.is_empty() } else { at.is_set() } {
                 errors.forbidden(&at, "cannot be set for an Ephemeral Container");
             }
-        }
-        if !container.get("resources").is_empty() {
-            errors.forbidden(&container.get("resources"), "cannot be set for an Ephemeral Container");
         }
         for mount in container.get("volumeMounts").items() {
             for field in ["subPath", "subPathExpr"] {
@@ -109,6 +119,28 @@ fn common(container: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
     env::env(&container.get("env"), errors);
     env::env_from(&container.get("envFrom"), errors);
     volume_mounts(container, pod, errors);
+    let policies = container.get("resizePolicy");
+    let mut seen = HashSet::new();
+    for policy in policies.items() {
+        if !seen.insert(policy.get("resourceName").str()) {
+            let name = policy.get("resourceName").moved(&*policy.path);
+            errors.duplicate(&name);
+        }
+        // Upstream leaves the index out of these paths.
+        let at = |field: &str| policy.get(field).moved(&*policies.path);
+        for (at, known) in
+            [(at("resourceName"), ["cpu", "memory"]), (at("restartPolicy"), ["NotRequired", "RestartContainer"])]
+        {
+            match at.str() {
+                "" => errors.required(&at, ""),
+                text if !known.contains(&text) => errors.unsupported(&at, &known),
+                _ => {}
+            }
+        }
+        if pod.never_restarts && at("restartPolicy").str() != "NotRequired" {
+            errors.invalid(&at("restartPolicy"), "must be 'NotRequired' when pod `restartPolicy` is 'Never'");
+        }
+    }
     resources::requirements(&container.get("resources"), &pod.claims, errors);
     security_context(&container.get("securityContext"), pod.host_users, errors);
 }
@@ -137,6 +169,24 @@ fn ports(list: &At<'_>, errors: &mut Errors) {
     }
 }
 
+/// validateContainerRestartPolicy
+fn restart_rules(container: &At<'_>, errors: &mut Errors) {
+    let (policy, list) = (container.get("restartPolicy"), container.get("restartPolicyRules"));
+    rules(container, "restartPolicy=Always|Never|OnFailure", errors);
+    if !policy.is_set() && !list.is_empty() {
+        errors.required(&policy, "must specify restartPolicy when restart rules are used");
+    }
+    for rule in list.items() {
+        rules(&rule, "action!=Restart|RestartAllContainers", errors);
+        let codes = rule.get("exitCodes");
+        if codes.is_set() {
+            rules(&codes, "operator!=In|NotIn", errors);
+        } else {
+            errors.required(&codes, "must be specified");
+        }
+    }
+}
+
 /// checkHostPortConflicts
 fn host_ports<'v>(containers: impl Iterator<Item = At<'v>>, errors: &mut Errors) {
     let mut seen = HashSet::new();
@@ -160,7 +210,7 @@ fn volume_mounts(container: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
         if name.str().is_empty() {
             errors.required(&name, "");
         }
-        if !pod.volumes.contains(&name.str()) {
+        if !pod.has_volume(name.str()) {
             let name = if name.is_set() { name.clone() } else { At { value: &Value::Null, path: name.path.clone() } };
             errors.not_found(&name);
         }
@@ -191,11 +241,28 @@ fn volume_mounts(container: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
             let moved = expression.moved(format!("{}.subPathExpr", mounts.path));
             errors.each(&moved, validate::local_descending_path(expression.str()));
         }
-        if mount.get("mountPropagation").str() == "Bidirectional"
-            && !container.at("securityContext.privileged").is_true()
-        {
-            let at = At { value: &Value::Null, path: format!("{}.mountPropagation", mounts.path) };
-            errors.forbidden(&at, "Bidirectional mount propagation is available only to privileged containers");
+        let propagation = mount.get("mountPropagation").moved(format!("{}.mountPropagation", mounts.path));
+        match propagation.str() {
+            "Bidirectional" if !container.at("securityContext.privileged").is_true() => errors
+                .forbidden(&propagation, "Bidirectional mount propagation is available only to privileged containers"),
+            "" | "Bidirectional" | "HostToContainer" | "None" => {}
+            _ => errors.unsupported(&propagation, &["Bidirectional", "HostToContainer", "None"]),
+        }
+        let recursive = mount.get("recursiveReadOnly").moved(format!("{}.recursiveReadOnly", mounts.path));
+        match recursive.str() {
+            "" | "Disabled" => {}
+            "Enabled" | "IfPossible" => {
+                if !mount.get("readOnly").is_true() {
+                    errors.forbidden(&recursive, "may only be specified when readOnly is true");
+                }
+                if !matches!(propagation.str(), "" | "None") {
+                    errors.forbidden(
+                        &recursive,
+                        "may only be specified when mountPropagation is None or not specified",
+                    );
+                }
+            }
+            _ => errors.unsupported(&recursive, &["Disabled", "Enabled", "IfPossible"]),
         }
     }
     let mut device_paths = HashSet::new();
@@ -203,8 +270,14 @@ fn volume_mounts(container: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
         let (name, path) = (device.get("name"), device.get("devicePath"));
         if name.str().is_empty() {
             errors.required(&name, "");
-        } else if !pod.volumes.contains(&name.str()) {
-            errors.not_found(&name);
+        }
+        match pod.volumes.iter().find(|(known, _)| *known == name.str()) {
+            None => errors.not_found(&name),
+            Some((_, false)) => errors.invalid(
+                &name,
+                "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode",
+            ),
+            Some(_) => {}
         }
         if path.str().is_empty() {
             errors.required(&path, "");
@@ -216,11 +289,11 @@ fn volume_mounts(container: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
     }
 }
 
-fn run_time_hooks(container: &At<'_>, errors: &mut Errors) {
+fn run_time_hooks(container: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
     for hook in ["postStart", "preStop"] {
         let at = container.at("lifecycle").get(hook);
         if at.is_set() {
-            handler(&at, errors);
+            handler(&at, pod, errors);
         }
     }
     for kind in ["livenessProbe", "readinessProbe", "startupProbe"] {
@@ -228,7 +301,7 @@ fn run_time_hooks(container: &At<'_>, errors: &mut Errors) {
         if !at.is_set() {
             continue;
         }
-        handler(&at, errors);
+        handler(&at, pod, errors);
         for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
         {
             errors.non_negative(&at.get(field));
@@ -248,7 +321,7 @@ fn run_time_hooks(container: &At<'_>, errors: &mut Errors) {
 }
 
 /// validateHandler
-fn handler(at: &At<'_>, errors: &mut Errors) {
+fn handler(at: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
     let mut found = false;
     for kind in ["exec", "httpGet", "tcpSocket", "grpc", "sleep"] {
         let action = at.get(kind);
@@ -275,11 +348,12 @@ fn handler(at: &At<'_>, errors: &mut Errors) {
             "tcpSocket" | "grpc" => port_number_or_name(&action.get("port"), errors),
             "sleep" => {
                 let seconds = action.get("seconds");
-                if seconds.int().is_some_and(|s| s < 0) {
-                    errors.invalid(
-                        &seconds,
-                        "must be greater than or equal to 0 and less than or equal to terminationGracePeriodSeconds",
+                if !(0..=pod.grace_seconds).contains(&seconds.int().unwrap_or(0)) {
+                    let detail = format!(
+                        "must be non-negative and less than terminationGracePeriodSeconds ({})",
+                        pod.grace_seconds
                     );
+                    errors.invalid(&seconds.moved(&*action.path), &detail);
                 }
             }
             _ => {}
@@ -317,6 +391,8 @@ fn security_context(at: &At<'_>, host_users: bool, errors: &mut Errors) {
         errors.invalid(&at.get("procMount"), "`hostUsers` must be false to use `Unmasked`");
     }
     seccomp_profile(&at.get("seccompProfile"), errors);
+    app_armor_profile(&at.get("appArmorProfile"), errors);
+    windows_options(&at.get("windowsOptions"), errors);
     let escalation = at.get("allowPrivilegeEscalation");
     if escalation.value == &Value::Bool(false) {
         if at.get("privileged").is_true() {
@@ -340,7 +416,37 @@ pub(super) fn seccomp_profile(at: &At<'_>, errors: &mut Errors) {
             errors.required(&profile, "must be set when seccomp type is Localhost");
         }
         "Localhost" => errors.each(&profile, validate::local_descending_path(profile.str())),
-        _ if profile.is_set() => errors.invalid(&profile, "can only be set when seccomp type is Localhost"),
+        _ if profile.is_set() => {
+            errors.invalid_value(&profile.path, at.value, "can only be set when seccomp type is Localhost");
+        }
         _ => {}
+    }
+}
+
+/// ValidateAppArmorProfileField
+pub(super) fn app_armor_profile(at: &At<'_>, errors: &mut Errors) {
+    let profile = at.get("localhostProfile");
+    match at.get("type").str() {
+        _ if !at.is_set() => {}
+        "" => errors.required(&at.get("type"), "type is required when appArmorProfile is set"),
+        "Localhost" if profile.str().trim() != profile.str() => {
+            errors.invalid(&profile, "must not be padded with whitespace");
+        }
+        "Localhost" if profile.str().is_empty() => {
+            errors.required(&profile, "must be set when AppArmor type is Localhost");
+        }
+        "Localhost" => {}
+        _ if profile.is_set() => errors.invalid(&profile, "can only be set when AppArmor type is Localhost"),
+        _ => {}
+    }
+}
+
+/// validateWindowsSecurityContextOptions
+pub(super) fn windows_options(at: &At<'_>, errors: &mut Errors) {
+    for field in ["gmsaCredentialSpecName", "gmsaCredentialSpec", "runAsUserName"] {
+        let at = at.get(field);
+        if at.is_set() && at.str().is_empty() {
+            errors.invalid(&at, &format!("{field} cannot be an empty string"));
+        }
     }
 }

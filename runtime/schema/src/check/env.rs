@@ -44,9 +44,7 @@ fn value_from(from: &At<'_>, has_value: bool, errors: &mut Errors) {
     for source in ["configMapKeyRef", "secretKeyRef"] {
         let at = from.get(source);
         if at.is_set() {
-            if at.get("name").str().is_empty() {
-                errors.required(&at.get("name"), "");
-            }
+            errors.each(&at.get("name"), validate::dns1123_subdomain(at.get("name").str()));
             let key = at.get("key");
             if key.str().is_empty() {
                 errors.required(&key, "");
@@ -148,7 +146,7 @@ pub(super) fn resource_field_ref(at: &At<'_>, in_volume: bool, errors: &mut Erro
                 "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the {name} resource"
             )
         };
-        errors.invalid(&divisor, &what);
+        errors.invalid_value(&divisor.path, resource.value, &what);
     }
 }
 

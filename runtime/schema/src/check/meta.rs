@@ -199,6 +199,13 @@ fn finalizers(at: &At<'_>, errors: &mut Errors) {
     }
 }
 
+/// validateKubeFinalizerName
+pub(super) fn known_finalizer(at: &At<'_>, errors: &mut Errors) {
+    if !at.str().contains('/') && !matches!(at.str(), "kubernetes" | "orphan" | "foregroundDeletion") {
+        errors.invalid(at, "name is neither a standard finalizer name nor is it fully qualified");
+    }
+}
+
 /// ValidateLabelSelector
 pub(super) fn label_selector(at: &At<'_>, errors: &mut Errors) {
     labels(&at.get("matchLabels"), errors);

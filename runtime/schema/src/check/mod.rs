@@ -16,6 +16,7 @@ mod pod;
 mod ranges;
 mod rbac;
 mod resources;
+mod rules;
 mod scheduling;
 mod service;
 mod storage;
@@ -42,11 +43,14 @@ pub fn validate(kind: &Kind, new: &Value, old: Option<&Value>, sub: &str) -> Vec
         errors.0.extend(structural::validate(kind, value, old_value, sub));
         return errors.0;
     }
+    if !is_definition(kind) {
+        new.at("metadata.finalizers").items().for_each(|finalizer| meta::known_finalizer(&finalizer, &mut errors));
+    }
     match sub {
         "" | "status" if is_definition(kind) => {
             errors.0.extend(structural::check_definition(value, old_value, sub));
         }
-        "status" => status(kind, &new, &mut errors),
+        "status" => status(kind, &new, old.as_ref(), &mut errors),
         "" => {
             values::closed_sets(kind, &new, &mut errors);
             spec(kind, &new, old.as_ref(), &mut errors);
@@ -110,11 +114,12 @@ fn spec(kind: &Kind, new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     }
 }
 
-fn status(kind: &Kind, new: &At<'_>, errors: &mut Errors) {
+fn status(kind: &Kind, new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     match (&*kind.group, &*kind.kind) {
         ("apps", "Deployment") => workloads::deployment_status(&new.get("status"), errors),
         ("apps", "ReplicaSet") => workloads::replica_set_status(&new.get("status"), errors),
-        ("", "Pod") => pod::status(&new.get("status"), errors),
+        ("", "Pod") => pod::status(new, old, errors),
+        ("batch", "Job") => batch::job_status(new, old, errors),
         _ => {}
     }
 }

@@ -2,6 +2,7 @@
 use super::{
     at::{At, Errors},
     meta,
+    rules::rules,
 };
 use crate::{Cause, validate as format};
 use serde_json::Value;
@@ -130,11 +131,7 @@ pub(super) fn ingress_class(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Err
     if controller.str().len() > 250 {
         errors.too_long(&controller, 250);
     }
-    if controller.str().is_empty() {
-        errors.required(&controller, "");
-    } else if controller.str().split_once('/').is_none_or(|(domain, path)| domain.is_empty() || path.is_empty()) {
-        errors.invalid(&controller, "must be a domain-prefixed path (such as \"acme.io/foo\")");
-    }
+    rules(new, "spec.controller!domain-path", errors);
     if let Some(old) = old {
         errors.immutable(&controller, &old.at("spec.controller"));
     }

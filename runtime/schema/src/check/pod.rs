@@ -2,7 +2,9 @@
 use super::{
     at::{At, Errors},
     container::{self, Pod},
-    meta, resources, scheduling, volume,
+    meta, resources,
+    rules::rules,
+    scheduling, volume,
 };
 use crate::validate as format;
 use serde_json::{Map, Value};
@@ -77,10 +79,17 @@ fn pod_annotations(annotations: &At<'_>, spec: &At<'_>, errors: &mut Errors) {
 }
 
 fn pod_spec(spec: &At<'_>, is_pod: bool, extra_volumes: &[&str], errors: &mut Errors) {
-    let mut volumes = volume::volumes(&spec.get("volumes"), errors);
-    volumes.extend(extra_volumes);
+    let mut volumes = volume::volumes(&spec.get("volumes"), is_pod, errors);
+    volumes.extend(extra_volumes.iter().map(|name| (*name, true)));
     let claims = spec.get("resourceClaims").items().map(|c| c.get("name").str()).collect();
-    let pod = Pod { volumes, claims, host_users: spec.get("hostUsers").value != &Value::Bool(false) };
+    let pod = Pod {
+        volumes,
+        claims,
+        host_users: spec.get("hostUsers").value != &Value::Bool(false),
+        grace_seconds: spec.get("terminationGracePeriodSeconds").int().unwrap_or(30),
+        never_restarts: spec.get("restartPolicy").str() == "Never",
+    };
+    resource_claims(&spec.get("resourceClaims"), errors);
     let regular = spec.get("containers");
     container::containers(&regular, &pod, errors);
     container::init_containers(&spec.get("initContainers"), &regular, &pod, errors);
@@ -110,11 +119,7 @@ fn pod_spec(spec: &At<'_>, is_pod: bool, extra_volumes: &[&str], errors: &mut Er
     }
     meta::labels(&spec.get("nodeSelector"), errors);
     security_context(spec, errors);
-    for secret in spec.get("imagePullSecrets").items() {
-        if secret.get("name").str().is_empty() {
-            errors.required(&secret.get("name"), "");
-        }
-    }
+    host_users(spec, errors);
     scheduling::validate(spec, errors);
     dns_config(spec, errors);
     for gate in spec.get("readinessGates").items() {
@@ -137,9 +142,105 @@ fn pod_spec(spec: &At<'_>, is_pod: bool, extra_volumes: &[&str], errors: &mut Er
     if spec.get("os").is_set() {
         match os.str() {
             "" => errors.required(&os, "cannot be empty"),
-            "linux" | "windows" => {}
-            _ => errors.unsupported(&os, &["linux", "windows"]),
+            "linux" => linux(spec, errors),
+            "windows" => windows(spec, errors),
+            _ => errors.unsupported(&os.moved(spec.get("os").path), &["linux", "windows"]),
         }
+    }
+}
+
+/// validatePodResourceClaims
+fn resource_claims(list: &At<'_>, errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    for claim in list.items() {
+        let (name, claimed, template) =
+            (claim.get("name"), claim.get("resourceClaimName"), claim.get("resourceClaimTemplateName"));
+        if !name.str().is_empty() && !seen.insert(name.str()) {
+            errors.duplicate(&name);
+        } else {
+            rules(&claim, "name!label", errors);
+        }
+        match (claimed.is_set(), template.is_set()) {
+            (true, true) => errors.invalid(
+                &claim,
+                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
+            ),
+            (false, false) => {
+                errors.invalid(&claim, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`");
+            }
+            _ => {}
+        }
+        rules(&claim, "resourceClaimName~subdomain resourceClaimTemplateName~subdomain", errors);
+    }
+}
+
+/// Every container, of whatever kind.
+fn all_containers<'v>(spec: &At<'v>) -> impl Iterator<Item = At<'v>> + use<'v> {
+    let lists = ["initContainers", "containers", "ephemeralContainers"].map(|list| spec.get(list));
+    lists.into_iter().flat_map(|list| list.items())
+}
+
+fn linux(spec: &At<'_>, errors: &mut Errors) {
+    for at in std::iter::once(spec.clone()).chain(all_containers(spec)) {
+        let options = at.at("securityContext.windowsOptions");
+        if options.is_set() {
+            errors.forbidden(&options, "windows options cannot be set for a linux pod");
+        }
+    }
+}
+
+/// validateWindows
+fn windows(spec: &At<'_>, errors: &mut Errors) {
+    const POD: [&str; 15] = [
+        "securityContext.appArmorProfile",
+        "securityContext.seLinuxOptions",
+        "hostUsers",
+        "hostPID",
+        "hostIPC",
+        "securityContext.seccompProfile",
+        "securityContext.fsGroup",
+        "securityContext.fsGroupChangePolicy",
+        "securityContext.sysctls",
+        "shareProcessNamespace",
+        "securityContext.runAsUser",
+        "securityContext.runAsGroup",
+        "securityContext.supplementalGroups",
+        "securityContext.supplementalGroupsPolicy",
+        "securityContext.seLinuxChangePolicy",
+    ];
+    const CONTAINER: [&str; 10] = [
+        "appArmorProfile",
+        "seLinuxOptions",
+        "seccompProfile",
+        "capabilities",
+        "readOnlyRootFilesystem",
+        "privileged",
+        "allowPrivilegeEscalation",
+        "procMount",
+        "runAsUser",
+        "runAsGroup",
+    ];
+    let mut refuse = |at: &At<'_>, fields: &[&str]| {
+        for at in fields.iter().map(|field| at.at(field)).filter(|at| at.is_set()) {
+            errors.forbidden(&at, "cannot be set for a windows pod");
+        }
+    };
+    refuse(spec, &POD);
+    all_containers(spec).for_each(|container| refuse(&container.get("securityContext"), &CONTAINER));
+}
+
+/// validateHostUsers
+fn host_users(spec: &At<'_>, errors: &mut Errors) {
+    if spec.get("hostUsers").value != &Value::Bool(false) {
+        return;
+    }
+    for (field, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+        if spec.get(field).is_true() {
+            errors.forbidden(&spec.get(shown), "when `hostUsers` is false");
+        }
+    }
+    for devices in all_containers(spec).map(|c| c.get("volumeDevices")).filter(|d| !d.is_empty()) {
+        errors.forbidden(&devices, "when `hostUsers` is false");
     }
 }
 
@@ -148,6 +249,15 @@ fn names(spec: &At<'_>, errors: &mut Errors) {
         let at = spec.get(field);
         if !at.str().is_empty() {
             errors.each(&at, format::dns1123_subdomain(at.str()));
+        }
+    }
+    let host = spec.get("hostnameOverride");
+    if host.is_set() {
+        errors.each(&host, format::dns1123_subdomain(host.str()));
+        for (field, set) in [("setHostnameAsFQDN", spec.get("setHostnameAsFQDN").is_true()), ("hostNetwork", spec.get("hostNetwork").is_true())] {
+            if set {
+                errors.forbidden(&host, &format!("may not be specified when {field} is true"));
+            }
         }
     }
     for field in ["hostname", "subdomain"] {
@@ -194,6 +304,9 @@ fn security_context(spec: &At<'_>, errors: &mut Errors) {
         }
     }
     container::seccomp_profile(&at.get("seccompProfile"), errors);
+    container::app_armor_profile(&at.get("appArmorProfile"), errors);
+    container::windows_options(&at.get("windowsOptions"), errors);
+    rules(&at, "seLinuxChangePolicy=Recursive", errors);
 }
 
 const SYSCTL_FORM: &str = "must have at most 253 characters and match regex \
@@ -440,14 +553,40 @@ pub(super) fn resize_update(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Err
 }
 
 /// What a kubelet may report.
-pub(super) fn status(status: &At<'_>, errors: &mut Errors) {
-    let ips = status.get("podIPs");
-    for ip in ips.items() {
-        let ip = ip.get("ip");
-        errors.each(&ip, format::ip_legacy(ip.str()));
+pub(super) fn status(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
+    let status = new.get("status");
+    for condition in status.get("conditions").items() {
+        let kind = condition.get("type");
+        if !matches!(kind.str(), "PodScheduled" | "Ready" | "Initialized") {
+            // The path has Go's name of the field.
+            errors.each(&kind.moved(format!("{}.Type", condition.path)), format::qualified_name(kind.str()));
+        }
     }
-    let first = ips.items().next().map_or("", |i| i.get("ip").str());
-    if !ips.is_empty() && !status.get("podIP").str().is_empty() && status.get("podIP").str() != first {
-        errors.invalid(&ips, "first value must match `podIP`");
+    let nominated = status.get("nominatedNodeName");
+    if let Some(old) = old {
+        if !nominated.str().is_empty() && nominated.value != old.at("status.nominatedNodeName").value {
+            errors.each(&nominated, format::dns1123_subdomain(nominated.str()));
+            if !old.at("spec.nodeName").str().is_empty() {
+                errors.forbidden(&nominated, "may not be set on pods that are already bound to a node");
+            }
+        }
+        errors.immutable(&status.get("qosClass"), &old.at("status.qosClass"));
+    }
+    for (list, single) in [("podIPs", "podIP"), ("hostIPs", "hostIP")] {
+        let ips = status.get(list);
+        let first = ips.items().next().map(|i| i.get("ip"));
+        if let Some(first) = first.filter(|first| list == "hostIPs" && first.str() != status.get(single).str()) {
+            errors.invalid(&first, "must be equal to `hostIP`");
+        }
+        let mut families: Vec<bool> = Vec::new();
+        for ip in ips.items() {
+            let text = ip.get("ip").str();
+            // Upstream leaves the field's name out of these paths.
+            errors.each(&ip.get("ip").moved(&*ip.path), format::ip_legacy(text));
+            families.push(text.contains(':'));
+        }
+        if families.len() > 2 || matches!(families[..], [a, b] if a == b) {
+            errors.invalid(&ips, "may specify no more than one IP for each IP family");
+        }
     }
 }

@@ -6,6 +6,27 @@ use serde_json::Value;
 /// Standard names of what a container may ask for, without huge pages.
 const STANDARD: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
+/// Standard names that mean something elsewhere: in quotas and volumes (pkg/apis/core/helper).
+const OTHER_STANDARD: [&str; 17] = [
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "storage",
+    "requests.storage",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
 fn resource_name(name: &str, path: &str, errors: &mut Errors) {
     let at = Value::from(name);
     for message in validate::qualified_name(name) {
@@ -13,6 +34,9 @@ fn resource_name(name: &str, path: &str, errors: &mut Errors) {
     }
     if !name.contains('/') {
         if !STANDARD.contains(&name) && !name.starts_with("hugepages-") {
+            if !OTHER_STANDARD.contains(&name) {
+                errors.invalid_value(path, &at, "must be a standard resource type or fully qualified");
+            }
             errors.invalid_value(path, &at, "must be a standard resource for containers");
         }
     } else if name.starts_with("requests.")
@@ -36,6 +60,13 @@ pub(super) fn requirements(at: &At<'_>, claims: &[&str], errors: &mut Errors) {
         let whole = name.contains('/') && !name.contains("kubernetes.io/");
         if whole && quantity.milli_value() % 1000 != 0 {
             errors.invalid_value(&path, value, "must be an integer");
+        }
+        if let Some(page) = name.strip_prefix("hugepages-").and_then(|size| Quantity::parse(size).ok()) {
+            let (page, bytes) = (page.milli_value(), quantity.milli_value());
+            if page <= 0 || bytes % page != 0 {
+                let text = value.as_str().unwrap_or_default();
+                errors.invalid_value(&path, value, &format!("{text} is not positive integer multiple of {name}"));
+            }
         }
     };
     for (name, value) in limits.members() {
@@ -69,7 +100,13 @@ pub(super) fn requirements(at: &At<'_>, claims: &[&str], errors: &mut Errors) {
     }
     for claim in at.get("claims").items() {
         if !claims.contains(&claim.get("name").str()) {
-            errors.not_found(&claim);
+            let known = match claims {
+                [] => "which is empty".to_owned(),
+                _ => claims.join(", "),
+            };
+            let mut cause = crate::Cause::not_found(&*claim.path, claim.get("name").value);
+            cause.message += &format!(": must be one of the names in pod.spec.resourceClaims {known}");
+            errors.0.push(cause);
         }
     }
 }

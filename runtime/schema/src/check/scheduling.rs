@@ -146,6 +146,7 @@ fn pod_affinity_term(term: &At<'_>, errors: &mut Errors) {
     for namespace in term.get("namespaces").items() {
         errors.each(&namespace.moved(format!("{}.namespace", term.path)), format::dns1123_label(namespace.str()));
     }
+    label_keys(term, errors);
     let key = term.get("topologyKey");
     if key.str().is_empty() {
         errors.required(&key, "can not be empty");
@@ -153,13 +154,42 @@ fn pod_affinity_term(term: &At<'_>, errors: &mut Errors) {
     errors.each(&key, format::qualified_name(key.str()));
 }
 
+/// ValidateMatchLabelKeysAndMismatchLabelKeys
+fn label_keys(at: &At<'_>, errors: &mut Errors) {
+    let (keys, others, selector) = (at.get("matchLabelKeys"), at.get("mismatchLabelKeys"), at.get("labelSelector"));
+    for list in [&keys, &others] {
+        if !list.is_empty() && !selector.is_set() {
+            errors.forbidden(list, "must not be specified when labelSelector is not set");
+        } else {
+            list.items().for_each(|key| errors.each(&key, format::qualified_name(key.str())));
+        }
+    }
+    let mut selected: Vec<&str> = selector.get("matchLabels").members().map(|(key, _)| key).collect();
+    for key in selector.get("matchExpressions").items().map(|e| e.get("key").str()) {
+        if let Some(place) = keys.items().position(|k| k.str() == key).filter(|_| selected.contains(&key)) {
+            let path = format!("{}[{place}]", at.path);
+            errors.invalid_value(&path, &Value::from(key), "exists in both matchLabelKeys and labelSelector");
+        }
+        selected.push(key);
+    }
+    for key in keys.items().filter(|key| others.items().any(|other| other.str() == key.str())) {
+        errors.invalid(&key, "exists in both matchLabelKeys and mismatchLabelKeys");
+    }
+}
+
+const ZERO: &str = "must be greater than zero";
+
 fn spread(list: &At<'_>, errors: &mut Errors) {
     let mut seen = HashSet::new();
     for constraint in list.items() {
         let (skew, key, action) =
             (constraint.get("maxSkew"), constraint.get("topologyKey"), constraint.get("whenUnsatisfiable"));
         if skew.int().unwrap_or(0) <= 0 {
-            errors.invalid_value(&skew.path, &Value::from(skew.int().unwrap_or(0)), "must be greater than 0");
+            errors.invalid_value(&skew.path, &Value::from(skew.int().unwrap_or(0)), ZERO);
+        }
+        let domains = constraint.get("minDomains");
+        if domains.is_set() && domains.int().unwrap_or(0) <= 0 {
+            errors.invalid(&domains, ZERO);
         }
         if key.str().is_empty() {
             errors.required(&key, "can not be empty");
@@ -172,15 +202,11 @@ fn spread(list: &At<'_>, errors: &mut Errors) {
             let path = format!("{}.{{topologyKey, whenUnsatisfiable}}", constraint.path);
             errors.0.push(crate::Cause::duplicate(path, &Value::from(pair)));
         }
-        let domains = constraint.get("minDomains");
-        if domains.is_set() {
-            errors.positive(&domains);
-            if action.str() != "DoNotSchedule" {
-                let detail =
-                    format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {}", action.str());
-                errors.invalid(&domains, &detail);
-            }
+        if domains.is_set() && action.str() != "DoNotSchedule" {
+            let detail = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {}", action.str());
+            errors.invalid(&domains, &detail);
         }
+        label_keys(&constraint, errors);
         meta::label_selector(&constraint.get("labelSelector"), errors);
     }
 }

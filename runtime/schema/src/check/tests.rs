@@ -222,7 +222,17 @@ fn pods() {
             (
                 "spec.containers[0].resources.limits[foo]",
                 INVALID,
+                "Invalid value: \"foo\": must be a standard resource type or fully qualified",
+            ),
+            (
+                "spec.containers[0].resources.limits[foo]",
+                INVALID,
                 "Invalid value: \"foo\": must be a standard resource for containers",
+            ),
+            (
+                "spec.containers[0].resources.requests[foo]",
+                INVALID,
+                "Invalid value: \"foo\": must be a standard resource type or fully qualified",
             ),
             (
                 "spec.containers[0].resources.requests[foo]",
