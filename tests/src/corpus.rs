@@ -109,7 +109,8 @@ impl Reader {
         for edit in edits.as_array().ok_or("`with` is a list")? {
             let edit = self.fill(edit);
             let name = name_of(&body).to_owned();
-            let body = edited(if method == "PATCH" { &json!({}) } else { &body }, &edit);
+            // A patch is made of the edits alone.
+            let body = edited(if method == "PATCH" { &Value::Null } else { &body }, &edit);
             // An update may name another object than its path does.
             let item = match method {
                 "POST" => String::new(),

@@ -37,6 +37,7 @@ fn fit(id: TypeId, value: &mut Value) {
         let is_empty = match value {
             Value::Array(list) => list.is_empty(),
             Value::Object(map) => map.is_empty() && field.container != Container::One,
+            Value::Null => true,
             _ => false,
         };
         if field.number == 0 || is_empty {
