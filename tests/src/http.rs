@@ -21,6 +21,7 @@ pub struct Client {
     pub address: SocketAddr,
     with_certificate: Arc<ClientConfig>,
     without: Arc<ClientConfig>,
+    roots: RootCertStore,
     token: Option<String>,
     anonymous: bool,
 }
@@ -77,11 +78,23 @@ impl Client {
         let server = value("server");
         let host = server.strip_prefix("https://").expect("an https server").trim_end_matches('/');
         let address = host.to_socket_addrs().ok().and_then(|mut all| all.find(SocketAddr::is_ipv4));
-        Client { address: address.expect("an address and port"), with_certificate, without, token, anonymous: false }
+        let address = address.expect("an address and port");
+        Client { address, with_certificate, without, roots, token, anonymous: false }
     }
 
     pub fn with_token(&self, token: &str) -> Client {
         Client { token: Some(token.to_owned()), anonymous: true, ..self.clone() }
+    }
+
+    /// The same server, with another client certificate.
+    pub fn with_certificate(&self, certificate: &str, key: &str) -> Client {
+        let chain: Result<_, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a PEM key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.expect("TLS versions").with_root_certificates(self.roots.clone());
+        let config = builder.with_client_auth_cert(chain.expect("PEM"), key).expect("a matching key");
+        Client { with_certificate: Arc::new(config), token: None, anonymous: false, ..self.clone() }
     }
 
     pub fn anonymous(&self) -> Client {

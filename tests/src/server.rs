@@ -30,7 +30,12 @@ impl Server {
     /// The same with the parts that `config` leaves.
     #[track_caller]
     pub fn start_with(config: &str) -> Server {
-        let dir = scratch();
+        Server::start_at(scratch(), config)
+    }
+
+    /// In a directory that has something in it: more configuration in `config.d`, and what that names.
+    #[track_caller]
+    pub fn start_at(dir: PathBuf, config: &str) -> Server {
         let port = free_port();
         fs::write(dir.join("config.yaml"), format!("apiServer: {{port: {port}}}\n{config}")).expect("writing");
         let mut server =
