@@ -94,6 +94,9 @@ pub struct Metrics {
     requests: Mutex<BTreeMap<String, Series>>,
     mutating: AtomicUsize,
     reading: AtomicUsize,
+    /// Those that went well, and those that did not.
+    authentications: [AtomicUsize; 2],
+    authorizations: [AtomicUsize; 2],
     sources: Mutex<Vec<Source>>,
 }
 
@@ -131,12 +134,39 @@ impl Metrics {
         self.reading.store(reading, Ordering::Relaxed);
     }
 
+    pub fn authenticated(&self, success: bool) {
+        self.authentications[usize::from(!success)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn authorized(&self, allowed: bool) {
+        self.authorizations[usize::from(!allowed)].fetch_add(1, Ordering::Relaxed);
+    }
+
     pub fn text(&self) -> String {
         let mut text = Text::default();
         self.write_requests(&mut text);
         text.family("apiserver_current_inflight_requests", "gauge", "Requests running now, by kind.");
         for (kind, value) in [("mutating", &self.mutating), ("readOnly", &self.reading)] {
             text.sample("", &format!("request_kind={kind:?}"), value.load(Ordering::Relaxed) as f64);
+        }
+        for (name, help, results, counts) in [
+            (
+                "authentication_attempts",
+                "Requests by whether their sender is known.",
+                ["success", "failure"],
+                &self.authentications,
+            ),
+            (
+                "authorization_attempts_total",
+                "Requests by whether they are allowed.",
+                ["allowed", "no-opinion"],
+                &self.authorizations,
+            ),
+        ] {
+            text.family(name, "counter", help);
+            for (result, count) in results.into_iter().zip(counts) {
+                text.sample("", &format!("result={result:?}"), count.load(Ordering::Relaxed) as f64);
+            }
         }
         write_process(&mut text);
         text.family("kubernetes_build_info", "gauge", "The release whose API is served.");

@@ -59,7 +59,7 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
     let certificates = Arc::new(blocking::unblock(move || Certificates::open(options)).await?);
     executor.spawn(certificates.clone().keep_fresh()).detach();
 
-    if let Some(keyring) = config.keyring {
+    if let Some(keyring) = config.keyring.clone() {
         executor.spawn(encryption::keep_fresh(keyring, store.clone())).detach();
     }
     let api = Api::new(store, executor.clone(), config.settings);
@@ -97,6 +97,9 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
     });
     let handler = Arc::new(Rest::new(api.clone()));
     let mut front = Front::new(authenticator, authorizer.clone(), health.clone(), metrics.clone(), handler);
+    if let Some(keyring) = config.keyring {
+        metrics.source(move |text| keyring.write_metrics(text));
+    }
     front.front_proxy_authority = Box::new({
         let certificates = certificates.clone();
         move || certificates.front_proxy_authority()

@@ -100,6 +100,7 @@ pub fn request(authenticator: &Authenticator, namespace: &str, name: &str, mut o
         nbf: Some(now),
         sub: user_name(namespace, name),
     };
+    crate::audit::annotate("authentication.kubernetes.io/issued-credential-id", &format!("JTI={}", claims.jti));
     let token =
         authenticator.keys().sign(&claims).map_err(|e| Status::internal(format!("failed to generate token: {e}")))?;
 

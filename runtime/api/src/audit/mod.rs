@@ -15,6 +15,7 @@ pub use policy::{Level, Policy, Profile};
 pub(crate) use record::{Completes, Facts, Record};
 
 use crate::{
+    Object,
     http::{RequestInfo, User},
     metrics::Text,
 };
@@ -137,6 +138,11 @@ pub(crate) fn annotate_body(key: &str, value: impl FnOnce() -> String) {
 /// The object a client sent, as it was decoded.
 pub(crate) fn request_object(object: &Value) {
     with(|record| record.request_object(object));
+}
+
+/// The object a client gets, where the answer's bytes are no JSON.
+pub(crate) fn response_object(object: &Object) {
+    with(|record| record.response_object(object));
 }
 
 /// The error a client gets.

@@ -4,7 +4,10 @@ use super::{
     log::Log,
     policy::{Level, Stage, Verdict},
 };
-use crate::http::{RequestInfo, User};
+use crate::{
+    Object,
+    http::{RequestInfo, User},
+};
 use jiff::Timestamp;
 use mote_schema::Status;
 use serde_json::{Value, json};
@@ -138,10 +141,16 @@ impl Record {
         }
     }
 
-    pub fn response_body(&self, body: &[u8]) {
+    pub fn response_object(&self, object: &Object) {
         if self.verdict.level >= Level::RequestResponse {
-            let parsed = self.parsed(body);
-            self.state().response = parsed;
+            self.state().response = Some(self.cleaned(object.to_value()));
+        }
+    }
+
+    pub fn response_body(&self, body: &[u8]) {
+        let mut state = self.state();
+        if self.verdict.level >= Level::RequestResponse && state.response.is_none() {
+            state.response = self.parsed(body);
         }
     }
 
@@ -180,6 +189,8 @@ impl Record {
         }
         let parsed = match body.first()? {
             b'{' | b'[' => serde_json::from_slice(body).ok(),
+            // Protobuf's envelope.
+            b'k' if body.starts_with(b"k8s\0") => None,
             _ => mote_schema::prune::parse_yaml(body).ok().map(|(value, _)| value).filter(Value::is_object),
         };
         parsed.map(|value| self.cleaned(value))

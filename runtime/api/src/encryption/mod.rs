@@ -14,6 +14,7 @@ mod reload;
 pub use config::Keys;
 pub(crate) use reload::keep_fresh;
 
+use crate::metrics::Text;
 use config::{Algorithm, Key};
 use mote_store::{Cipher, Opened};
 use ring::{
@@ -40,7 +41,8 @@ pub struct Keyring {
     file: Option<PathBuf>,
     keys: RwLock<Arc<Keys>>,
     random: SystemRandom,
-    pub(crate) reloads: [AtomicU64; 2],
+    /// That went well, and that did not.
+    reloads: [AtomicU64; 2],
 }
 
 impl Keyring {
@@ -56,6 +58,14 @@ impl Keyring {
 
     fn keys(&self) -> Arc<Keys> {
         self.keys.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    pub(crate) fn write_metrics(&self, text: &mut Text) {
+        let name = "apiserver_encryption_config_controller_automatic_reloads_total";
+        text.family(name, "counter", "Times the encryption configuration was read anew.");
+        for (status, count) in ["success", "failure"].into_iter().zip(&self.reloads) {
+            text.sample("", &format!("status={status:?}"), count.load(Ordering::Relaxed) as f64);
+        }
     }
 
     /// Reads the file again. The old keys, when they differ from the new ones.

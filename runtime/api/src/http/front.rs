@@ -265,6 +265,7 @@ async fn take(
     }
     let tried = tried(&headers, connection);
     let user = shared.front.authenticator.authenticate(&connection.identity, &mut headers);
+    shared.front.metrics.authenticated(user.is_ok());
     if let Some(auditor) = &shared.front.auditor {
         let facts = Facts {
             id: seen.audit_id.to_str().unwrap_or(""),
@@ -352,7 +353,9 @@ async fn admit(shared: &Arc<Shared>, taken: Taken, body: &mut Option<Incoming>, 
         shared.front.metrics.inflight(now(&shared.front.mutating), now(&shared.front.reading));
     }
     let record = &seen.record;
-    if let Err(status) = allow(authorizer, &user, &info, record.as_deref()) {
+    let allowed = allow(authorizer, &user, &info, record.as_deref());
+    shared.front.metrics.authorized(allowed.is_ok());
+    if let Err(status) = allowed {
         return status.into();
     }
     let work = async {

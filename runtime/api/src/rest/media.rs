@@ -145,6 +145,10 @@ pub(crate) fn no_such_shape(kind: &Kind, is_list: bool) -> Status {
 
 /// One object in the form asked for.
 pub(crate) fn respond(status: u16, object: &Object, form: Form) -> Result<Response, Status> {
+    if form.encoding == Encoding::Protobuf && form.shape == Shape::Object {
+        // The audit log reads JSON from the answer itself.
+        crate::audit::response_object(object);
+    }
     let mut out = Vec::new();
     match form.shape {
         Shape::MetadataList => return Err(no_such_shape(&object.kind, false)),
