@@ -19,7 +19,6 @@ mod macros;
 mod opaque; // the libraries' own values
 mod ops; // the functions
 mod parser;
-mod regex;
 mod schema; // OpenAPI schemas as types
 mod time;
 mod types;
@@ -30,8 +29,9 @@ pub use cost::CostRange;
 pub use environment::{Environment, Program, SizeHints, Variables};
 pub use error::{Error, Issue, print_issues};
 pub use escape::escape;
+pub(crate) use mote_schema::regex;
+pub use mote_schema::regex::Regex;
 pub use opaque::Opaque;
-pub use regex::Regex;
 pub use schema::{Schema, declare};
 pub use types::{Field, Fields, ListKind, ListType, MapType, ObjectType, Slot, Type, UNBOUNDED};
 pub use value::{Key, Lazy, Text, Value};

@@ -20,6 +20,7 @@ pub mod prepare; // which part of an object a write may touch
 pub mod protobuf; // requests and answers, by the table's numbers
 pub mod prune; // types checked, unknown fields dropped, canonical forms
 pub mod quantity; // "100m", "1Gi"
+pub mod regex; // regular expressions as Go reads them
 pub mod selector; // label and field selectors
 pub mod status; // every error a client sees
 pub mod strategic; // strategic merge patch

@@ -11,8 +11,13 @@ use std::{borrow::Cow, sync::Arc};
 
 /// YAML and protobuf are taken as well; naming them at each operation would double the documents.
 const BODIES: [&str; 1] = ["application/json"];
-const PATCHES: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+/// kubectl reads here whether a kind has strategic merge patches; custom ones have not, so that theirs comes last.
+const PATCHES: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/apply-patch+yaml",
+    "application/strategic-merge-patch+json",
+];
 
 type Parameter = (&'static str, &'static str);
 
@@ -51,6 +56,7 @@ struct Operation<'a> {
     body: String,
     answer: String,
     parameters: Vec<Parameter>,
+    is_custom: bool,
 }
 
 /// A path below the version's, and what can be done there.
@@ -125,6 +131,9 @@ fn places(kind: &Kind) -> Vec<Place<'_>> {
         let path = format!("{folder}{plural}/{{name}}/{}", sub.name);
         places.push(Place { path, name, operations: sub_operations(kind, sub) });
     }
+    for operation in places.iter_mut().flat_map(|place| &mut place.operations) {
+        operation.is_custom = kind.is_custom();
+    }
     places
 }
 
@@ -158,7 +167,7 @@ fn make<'a>(verb: &'static str, about: [&'a str; 3], itself: &str, list: &str) -
         _ => ("delete", "deletecollection", "deleteCollection", options(), status(), &[&DELETE, &LIST]),
     };
     let parameters = parameters.concat();
-    Operation { method, action, word, about, body, answer, parameters }
+    Operation { method, action, word, about, body, answer, parameters, is_custom: false }
 }
 
 fn write_operation(dialect: Dialect, operation: &Operation<'_>, json: &mut Json) {
@@ -175,7 +184,8 @@ fn write_operation(dialect: Dialect, operation: &Operation<'_>, json: &mut Json)
             }
         });
     };
-    let media: &[&str] = if patch { &PATCHES } else { &BODIES };
+    let patches = if operation.is_custom { &PATCHES[..3] } else { &PATCHES };
+    let media: &[&str] = if patch { patches } else { &BODIES };
     if dialect == Dialect::V2 {
         json.list("consumes", if operation.body.is_empty() { &["*/*"] } else { media }.iter().copied());
         json.list("produces", BODIES);

@@ -31,8 +31,7 @@ pub use defaults::apply as default;
 pub(crate) use definition::check as check_definition;
 pub(crate) use definition::normalize;
 
-use crate::{Cause, Doc, Kind, Ref, table::ListType};
-use regex_lite::Regex;
+use crate::{Cause, Doc, Kind, Ref, regex::Regex, table::ListType};
 use serde_json::Value;
 use std::{
     any::Any,

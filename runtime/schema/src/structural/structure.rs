@@ -3,7 +3,7 @@
 use super::{Additional, MAX_DEPTH, Schema};
 use crate::Cause;
 use crate::order::Order as _;
-use regex_lite::Regex;
+use crate::regex::Regex;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Level {
@@ -158,12 +158,8 @@ impl Checker {
             self.nested(not, false, &format!("{path}.not"));
         }
         let pattern = schema.place().get("pattern").str();
-        // Unicode classes are Go's, and nobody else's problem.
-        if let Err(error) = Regex::new(pattern)
-            && !pattern.contains("\\p")
-            && !pattern.contains("\\P")
-        {
-            let detail = format!("must be a valid regular expression, but isn't: {error}");
+        if let Err(error) = Regex::new(pattern) {
+            let detail = format!("must be a valid regular expression, but isn't: error parsing regexp: {error}");
             self.invalid(format!("{path}.pattern"), pattern, &detail);
         }
         self.depth -= 1;
