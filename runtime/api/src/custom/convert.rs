@@ -176,16 +176,3 @@ pub(crate) async fn events(api: &Api, kind: &Arc<Kind>, mut events: Vec<Event>) 
     }
     Ok(events)
 }
-
-/// An object of one served version as one of another, for whoever looks at requests in a version of their own choice.
-pub(crate) async fn between(api: &Api, from: &Arc<Kind>, to: &Arc<Kind>, mut value: Value) -> Result<Value, Status> {
-    let Some(custom) = to.custom.as_ref().filter(|_| from.version != to.version) else { return Ok(value) };
-    value["apiVersion"] = from.api_version().into();
-    let mut converted = match custom.has_webhook {
-        true => review::ask(api, to, &to.api_version(), vec![value]).await?.pop().unwrap_or_default(),
-        false => value,
-    };
-    structural::prune(to, &mut converted);
-    converted["apiVersion"] = to.api_version().into();
-    Ok(converted)
-}

@@ -92,12 +92,19 @@ pub(crate) async fn update(api: &Api, kind: &Arc<Kind>, sub: Sub, request: Reque
     Ok(warn(media::respond(200, &object, form)?, &target.warnings))
 }
 
-fn parse_patch(request: &Request) -> Result<(Patch, Vec<String>), Status> {
+fn parse_patch(request: &Request, kind: &Kind) -> Result<(Patch, Vec<String>), Status> {
     let media = request.header(CONTENT_TYPE).split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     let wrap: fn(Value) -> Patch = match media.as_str() {
         "application/json-patch+json" => Patch::Json,
         "application/merge-patch+json" => Patch::Merge,
-        "application/strategic-merge-patch+json" => Patch::Strategic,
+        "application/strategic-merge-patch+json" if !kind.is_custom() => Patch::Strategic,
+        // Upstream's router knows what built-in kinds take; custom ones are asked themselves.
+        _ if kind.is_custom() => {
+            return Err(Status::unsupported_media_type(&[
+                "application/json-patch+json",
+                "application/merge-patch+json",
+            ]));
+        }
         _ => return Err(Status::unrouted(415, "UnsupportedMediaType", "415: Unsupported Media Type")),
     };
     let (value, complaints) = mote_schema::prune::parse_json(&request.body).map_err(Status::bad_request)?;
@@ -114,7 +121,7 @@ fn parse_patch(request: &Request) -> Result<(Patch, Vec<String>), Status> {
 pub(crate) async fn patch(api: &Api, kind: &Arc<Kind>, sub: Sub, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(&request, kind)?;
     let mut target = target(&request, kind, sub, "PatchOptions")?;
-    let (change, complaints) = parse_patch(&request)?;
+    let (change, complaints) = parse_patch(&request, kind)?;
     let object = api.patch_decoded(&mut target, &change, complaints).await?;
     Ok(warn(media::respond(200, &object, form)?, &target.warnings))
 }
@@ -170,7 +177,7 @@ pub(crate) async fn scale(api: &Api, kind: &Arc<Kind>, request: Request) -> Resu
         "patch" => {
             let mut scale = behavior::read_scale(&current()?)?;
             let before = scale["metadata"]["resourceVersion"].clone();
-            match parse_patch(&request)?.0 {
+            match parse_patch(&request, kind)?.0 {
                 Patch::Json(operations) => mote_schema::patch::json(&mut scale, &operations)?,
                 Patch::Merge(change) | Patch::Strategic(change) => mote_schema::patch::merge(&mut scale, &change)?,
             }
