@@ -37,6 +37,11 @@ fn things(group: &'static str, name: &str, is_up: Arc<AtomicBool>) -> Webhook {
                 let paths = json!({&own: {"serverRelativeURL": format!("/openapi/v3/{own}?hash=1")}});
                 Reply::Json(200, json!({"paths": paths}))
             }
+            "/openapi/v2" => Reply::Json(
+                200,
+                json!({"swagger": "2.0", "paths": {format!("{version}/things"): {"get": {}}, "/apis/other": {}},
+                    "definitions": {"Thing": {"type": "object"}}}),
+            ),
             path if path.starts_with(&format!("{version}/namespaces/")) || path.starts_with("/openapi/v3/apis/") => {
                 let headers: Vec<String> =
                     call.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
@@ -198,6 +203,12 @@ endpoints: [{{addresses: [{address}], conditions: {{ready: {ready}}}}}]
         format!("/openapi/v3/apis/{GROUP}/v1?hash=1")
     );
     assert_eq!(client.get(&format!("/openapi/v3/apis/{GROUP}/v1?hash=1")).json()["kind"], "Thing");
+    let swagger = client.get("/openapi/v2").json();
+    assert_eq!(swagger["definitions"]["Thing"], json!({"type": "object"}));
+    assert!(
+        swagger["paths"][format!("/apis/{GROUP}/v1/things")].is_object() && swagger["paths"]["/apis/other"].is_null()
+    );
+    assert!(swagger["paths"]["/api/v1/pods"].is_object());
     assert!(kubectl.ok("api-resources").contains("things"));
     assert!(kubectl.ok("get tg echo -o name").contains(&format!("thing.{GROUP}/echo")));
 

@@ -88,6 +88,7 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
         move |text| {
             count_objects(&api, text);
             api.webhooks.figures(text);
+            aggregation::figures(&api, text);
         }
     });
     let bootstrapped = Arc::new(AtomicBool::new(false));

@@ -14,8 +14,8 @@ use std::{sync::Arc, time::Duration};
 
 /// Upstream's resync of this controller.
 const PROBE_EVERY: Duration = Duration::from_secs(30);
-/// While it does not answer.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// What it serves is asked for again after this long.
+const REFRESH_EVERY: Duration = Duration::from_secs(60);
 /// Probes of one check; one that succeeds is enough.
 const ATTEMPTS: usize = 3;
 
@@ -133,7 +133,10 @@ impl Availability {
                 version_priority: 0,
                 found: None,
                 is_stale: true,
+                fetched: None,
+                failures: 0,
                 openapi: None,
+                swagger: None,
             });
             entry.group_priority = spec.get("groupPriorityMinimum").as_i64().unwrap_or(0);
             entry.version_priority = spec.get("versionPriority").as_i64().unwrap_or(0);
@@ -146,16 +149,24 @@ impl Availability {
             };
             found = self.probe(&route, &path).await;
         }
+        let (mut failures, mut is_due) = (0, true);
         api.aggregation.change(|remote| {
             if let Some(entry) = remote.get_mut(&*key.name) {
+                entry.failures = if found.is_ok() { 0 } else { entry.failures.saturating_add(1) };
                 entry.is_stale |= found.is_err();
+                failures = entry.failures;
+                is_due = entry.is_stale || entry.fetched.is_none_or(|at| at.elapsed() >= REFRESH_EVERY);
             }
         });
         self.report(&kind, &service, &found).await?;
         if found.is_err() {
-            return Ok(Next::After(RETRY_AFTER));
+            // 1, 2, 4, ... seconds.
+            let seconds = 1u64.checked_shl(failures.saturating_sub(1)).unwrap_or(u64::MAX);
+            return Ok(Next::After(Duration::from_secs(seconds).min(PROBE_EVERY)));
         }
-        discovery::refresh(api, &route).await;
+        if is_due {
+            discovery::refresh(api, &route).await;
+        }
         Ok(Next::After(PROBE_EVERY))
     }
 }

@@ -9,7 +9,10 @@ use futures_lite::FutureExt;
 use http::header;
 use http_body_util::Full;
 use serde_json::{Map, Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Of one server's discovery.
@@ -76,14 +79,27 @@ pub(super) async fn refresh(api: &Api, route: &Route) {
     let index = json(api, route, "/openapi/v3", "application/json").await;
     let own = format!("apis/{group}/{version}");
     let openapi = index.and_then(|index| index["paths"][&own]["serverRelativeURL"].as_str().map(str::to_owned));
+    let swagger = json(api, route, "/openapi/v2", "application/json").await.map(|whole| part(whole, &group, &version));
     api.aggregation.change(|remote| {
         let Some(entry) = remote.get_mut(&route.name) else { return };
         entry.is_stale = found.is_none();
+        entry.fetched = Some(Instant::now());
         if let Some(found) = found {
             entry.found = Some(Arc::new(found));
         }
         entry.openapi = openapi;
+        entry.swagger = swagger.map(Into::into);
     });
+}
+
+/// Of an OpenAPI v2 document the paths of one version, and all definitions, as JSON.
+fn part(mut whole: Value, group: &str, version: &str) -> Vec<u8> {
+    let own = format!("/apis/{group}/{version}");
+    if let Some(paths) = whole["paths"].as_object_mut() {
+        paths.retain(|path, _| path.strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+    }
+    let part = json!({"paths": whole["paths"].take(), "definitions": whole["definitions"].take()});
+    part.to_string().into_bytes()
 }
 
 /// A version's resources in the form of aggregated discovery (ConvertGroupVersionIntoToDiscovery).
@@ -177,6 +193,20 @@ pub(crate) fn merge<'m>(api: &Api, path: &str, found: Option<(&'m str, Vec<u8>)>
             for Remote { group, version, openapi, .. } in &remote {
                 if let Some(url) = openapi {
                     value["paths"][format!("apis/{group}/{version}")] = json!({"serverRelativeURL": url});
+                }
+            }
+        }),
+        ["openapi", "v2"] => Box::new(|value| {
+            for bytes in remote.iter().filter_map(|one| one.swagger.as_deref()) {
+                let Ok(mut part) = serde_json::from_slice::<Value>(bytes) else { continue };
+                for field in ["paths", "definitions"] {
+                    let (Some(ours), Value::Object(theirs)) = (value[field].as_object_mut(), part[field].take()) else {
+                        continue;
+                    };
+                    // What has our name is ours.
+                    for (name, it) in theirs {
+                        ours.entry(name).or_insert(it);
+                    }
                 }
             }
         }),

@@ -9,7 +9,7 @@ mod proxy;
 pub(crate) use discovery::merge;
 pub(crate) use proxy::answer;
 
-use crate::{Client, certs::Issued, driver, outbound, server::Api};
+use crate::{Client, certs::Issued, driver, metrics::Text, outbound, server::Api};
 use mote_schema::{Object, Ref, Status};
 use serde_json::Value;
 use std::{
@@ -18,6 +18,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 const GROUP: &str = "apiregistration.k8s.io";
@@ -43,8 +44,13 @@ struct Remote {
     /// An `apidiscovery.k8s.io/v2` version, as the other server gave it.
     found: Option<Arc<Value>>,
     is_stale: bool,
+    fetched: Option<Instant>,
+    /// Checks that failed in a row.
+    failures: u32,
     /// Of its OpenAPI v3 document, as its index has it.
     openapi: Option<String>,
+    /// Its part of OpenAPI v2, as JSON.
+    swagger: Option<Arc<[u8]>>,
 }
 
 /// Where a remote APIService is served.
@@ -121,6 +127,15 @@ fn condition(service: &Object) -> Ref<'_> {
         .items()
         .find(|condition| condition.get("type").str() == "Available")
         .unwrap_or_else(|| conditions.get("none"))
+}
+
+/// For whoever reads the metrics (kube-aggregator/pkg/controllers/status/metrics).
+pub(crate) fn figures(api: &Api, text: &mut Text) {
+    text.family("aggregator_unavailable_apiservice", "gauge", "APIServices that are not available.");
+    for service in api.list_all(GROUP, "v1", "apiservices") {
+        let is_away = condition(&service).get("status").str() != "True";
+        text.sample("", &format!("name={:?}", service.name()), f64::from(u8::from(is_away)));
+    }
 }
 
 /// Registers what is served here and begins to look after what is not.

@@ -194,7 +194,20 @@ fn understand(head: &http::response::Parts, bytes: &[u8]) -> Result<Value, Error
         let media = media.unwrap_or("application/json");
         return Err(Error::Unreadable(format!("0-length response with status code: {code} and content type: {media}")));
     }
-    parsed().map_err(|error| Error::Unreadable(format!("couldn't get version/kind; json parse error: {error}")))
+    let unreadable = |why: String| Error::Unreadable(format!("couldn't get version/kind; json parse error: {why}"));
+    let value = parsed().map_err(unreadable)?;
+    let found = match &value {
+        Value::Object(_) => return Ok(value),
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+        Value::Null => "null",
+    };
+    // The type that upstream's decoder looks at first.
+    let wanted =
+        r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    Err(unreadable(format!("json: cannot unmarshal {found} into Go value of type {wanted}")))
 }
 
 /// An HTTP error without a Status in it (apimachinery/pkg/api/errors NewGenericServerResponse).

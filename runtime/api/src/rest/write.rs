@@ -188,7 +188,7 @@ pub(crate) async fn scale(api: &Api, kind: &Arc<Kind>, request: Request) -> Resu
         }
         verb => return Err(Status::method_not_supported(&kind.group, &format!("{}/scale", kind.plural), verb)),
     };
-    media::document(api, 200, &scale, form)
+    Ok(warn(media::document(api, 200, &scale, form)?, &target.warnings))
 }
 
 pub(crate) async fn create_sub(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
@@ -197,5 +197,5 @@ pub(crate) async fn create_sub(api: &Api, kind: &Arc<Kind>, request: Request) ->
     let (body, _) = media::parse(api, &request)?;
     options::check_dry_run(&body, &mut target.options);
     let answer = behavior::create_sub(api, &mut target, &request.info.subresource, body).await?;
-    media::document(api, 201, &answer, form)
+    Ok(warn(media::document(api, 201, &answer, form)?, &target.warnings))
 }
