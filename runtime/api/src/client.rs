@@ -44,6 +44,12 @@ pub enum Patch {
     Json(serde_json::Value),
     Merge(serde_json::Value),
     Strategic(serde_json::Value),
+    /// Server-side apply: what the target's manager wants of the object, whole.
+    Apply {
+        config: serde_json::Value,
+        /// Takes fields that others own.
+        force: bool,
+    },
 }
 
 #[derive(Clone, Debug, Default)]
@@ -216,7 +222,8 @@ impl Client {
     }
 
     fn target<'a>(&'a self, kind: &'a Arc<Kind>, namespace: &'a str, name: &'a str, sub: Sub) -> Target<'a> {
-        Target { internal: true, ..Target::new(&self.user, kind, namespace, name, sub) }
+        let manager = manager_of(&self.user.name);
+        Target { internal: true, manager, ..Target::new(&self.user, kind, namespace, name, sub) }
     }
 
     // Typed: the same calls with k8s-openapi types; the kind follows from the type.
@@ -250,6 +257,16 @@ impl Client {
     /// `field_path` names a part of the object: `spec.containers{web}`.
     pub fn event_at(&self, about: &Object, field_path: &str, type_: &str, reason: &str, message: &str) {
         crate::events::record(self, about, field_path, type_, reason, message);
+    }
+}
+
+/// The name under which a component of this process owns fields: that of the upstream program which does its work.
+fn manager_of(user: &str) -> &str {
+    match user.strip_prefix("system:").unwrap_or(user) {
+        "apiserver" => "kube-apiserver",
+        name if name.starts_with("node:") => "kubelet",
+        name if name.starts_with("serviceaccount:kube-system:") => "kube-controller-manager",
+        name => name,
     }
 }
 

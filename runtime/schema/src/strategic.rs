@@ -5,7 +5,7 @@
 //! The three-way merge is the client's. JSON patch and JSON merge patch live in `patch`.
 use crate::order::Order as _;
 use crate::{
-    Kind,
+    Kind, Status,
     table::{Field, Shape, Table, TypeId},
 };
 use serde_json::{Map, Value};
@@ -19,14 +19,29 @@ const SET_ORDER: &str = "$setElementOrder";
 
 const BAD_ORDER: &str = "invalid patch format of setElementOrder list";
 const BAD_RETAIN_KEYS: &str = "invalid patch format of retainKeys";
+const BAD_LIST: &str = "invalid patch format of primitive list";
+const NO_NESTED_LISTS: &str = "lists of lists are not supported";
+const NOT_JSON: &str = "invalid JSON document";
+const UNSUPPORTED: &str = "strategic merge patch format is not supported";
 
-/// The error is a BadRequest's text. Custom kinds have no strategic merge upstream, whatever their table says.
-pub fn apply(kind: &Kind, current: &mut Value, patch: &Value) -> Result<(), String> {
+/// Custom kinds have no strategic merge upstream.
+pub fn apply(kind: &Kind, current: &mut Value, patch: &Value) -> Result<(), Status> {
+    merge(kind, current, patch).map_err(|error| match error.as_str() {
+        UNSUPPORTED | NOT_JSON | BAD_LIST | BAD_ORDER | BAD_RETAIN_KEYS => Status::bad_request(error),
+        // Upstream says no more of these.
+        NO_NESTED_LISTS => {
+            Status::new(422, "Invalid", "the server rejected our request due to an error in our request")
+        }
+        _ => Status::new(500, "", error),
+    })
+}
+
+fn merge(kind: &Kind, current: &mut Value, patch: &Value) -> Result<(), String> {
     if kind.is_custom() {
-        return Err("strategic merge patch format is not supported".into());
+        return Err(UNSUPPORTED.into());
     }
     let (Value::Object(original), Value::Object(patch)) = (&mut *current, patch) else {
-        return Err("invalid JSON document".into());
+        return Err(NOT_JSON.into());
     };
     let merger = Merger { table: kind.table() };
     let merged = merger.map(std::mem::take(original), patch.clone(), Some(kind.root))?;
@@ -60,7 +75,7 @@ impl<'t> Merger<'t> {
         for (key, value) in patch {
             let (name, is_delete_list) = match key.strip_prefix(DELETE_FROM) {
                 Some(rest) => {
-                    let name = rest.strip_prefix('/').ok_or("invalid patch format of primitive list")?;
+                    let name = rest.strip_prefix('/').ok_or(BAD_LIST)?;
                     (name.to_owned(), true)
                 }
                 None => (key, false),
@@ -303,7 +318,7 @@ fn element_kind<'v>(elements: impl Iterator<Item = &'v Value>) -> Result<Option<
     let mut kind = None;
     for element in elements {
         if element.is_array() {
-            return Err("lists of lists are not supported".into());
+            return Err(NO_NESTED_LISTS.into());
         }
         if *kind.get_or_insert(element.is_object()) != element.is_object() {
             return Err("list element types are not identical".into());
@@ -361,7 +376,7 @@ fn bad_type(wanted: &str, found: Option<&Value>) -> String {
 }
 
 /// As Go's %v prints a decoded JSON value.
-pub(crate) fn go(value: &Value) -> String {
+pub fn go(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".into(),
         Value::String(text) => text.clone(),
@@ -388,7 +403,7 @@ mod tests {
     fn check(kind: &str, mut current: Value, patch: Value, want: Result<Value, &str>) {
         let catalog = Catalog::builtin();
         let kind = catalog.kinds.iter().find(|k| k.kind == kind).unwrap();
-        let result = apply(kind, &mut current, &patch).map(|()| current);
+        let result = merge(kind, &mut current, &patch).map(|()| current);
         assert_eq!(result, want.map_err(String::from), "{patch}");
     }
 

@@ -10,7 +10,7 @@ mod service;
 mod signing_request;
 
 pub(crate) use reservations::Reservations;
-pub(crate) use scale::{read as read_scale, write as write_scale};
+pub(crate) use scale::{ScaleChange, read as read_scale, write as write_scale};
 
 use crate::{
     admission::{self, ObjectKind, Operation},

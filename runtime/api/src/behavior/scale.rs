@@ -1,43 +1,54 @@
-//! The scale subresource of every kind that has one, through the paths its table row names.
+//! The scale subresource of every kind that has one, through the paths its table row names. What is written there is a Scale, with
+//! owners of its one field; the object gets its replicas and their owner (registry/apps/deployment/storage, ScaleREST).
 use crate::{
+    Patch, Sub,
     admission::{self, ObjectKind, Operation},
-    registry::Target,
+    registry::{MAX_TRIES, MODIFIED, Target, apply_part, patched, track_part},
     server::Api,
 };
-use mote_schema::Order as _;
-use mote_schema::{Cause, Object, Ref, Status, selector::LabelSelector};
+use mote_schema::{Cause, Doc, Kind, Order as _, Ref, Status, managed::scale as owners, selector::LabelSelector};
 use serde_json::{Value, json};
+use std::sync::Arc;
+
+pub(crate) enum ScaleChange {
+    Replace(Value),
+    Patch(Patch),
+}
 
 /// autoscaling/v1 Scale of an object.
-pub(crate) fn read(object: &Object) -> Result<Value, Status> {
-    let missing = || Status::new(404, "NotFound", "the server could not find the requested resource");
-    let scale = object.kind.scale.as_ref().ok_or_else(missing)?;
-    let root = object.root();
-    let meta = object.meta();
-    if object.kind.is_custom() && !root.at(&scale.spec_replicas).exists() {
+pub(crate) fn read(kind: &Kind, object: &Value) -> Result<Value, Status> {
+    let scale = kind.scale.as_ref().ok_or_else(missing)?;
+    if kind.is_custom() && at(object, &scale.spec_replicas).is_null() {
         return Err(Status::internal(format!("the spec replicas field \".{}\" does not exist", scale.spec_replicas)));
     }
-    let selector = root.at(&scale.selector);
-    let mut status = json!({"replicas": root.at(&scale.status_replicas).as_i64().unwrap_or(0)});
-    let text = selector_text(selector);
+    let replicas = |path: &str| at(object, path).as_i64().unwrap_or(0);
+    let mut status = json!({"replicas": replicas(&scale.status_replicas)});
+    let text = selector_text(at(object, &scale.selector));
     if !text.is_empty() {
         status["selector"] = Value::from(text);
     }
-    let mut metadata = json!({
-        "name": object.name(), "uid": object.uid(), "resourceVersion": object.revision.to_string(),
-        "creationTimestamp": meta.get("creationTimestamp").to_value(),
-    });
-    if object.kind.namespaced {
-        metadata["namespace"] = Value::from(object.namespace());
+    let mut metadata = serde_json::Map::new();
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        metadata.extend(object["metadata"].get(field).map(|value| (field.to_owned(), value.clone())));
     }
     Ok(json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
-        "spec": {"replicas": root.at(&scale.spec_replicas).as_i64().unwrap_or(0)}, "status": status,
+        "spec": {"replicas": replicas(&scale.spec_replicas)}, "status": status,
     }))
 }
 
+fn missing() -> Status {
+    Status::new(404, "NotFound", "the server could not find the requested resource")
+}
+
+fn at<'v>(object: &'v Value, path: &str) -> &'v Value {
+    path.split('.').fold(object, |value, name| &value[name])
+}
+
 /// A LabelSelector, a plain map of labels, or the text of either.
-fn selector_text(selector: Ref<'_>) -> String {
+fn selector_text(selector: &Value) -> String {
+    let Ok(doc) = Doc::encode(selector) else { return String::new() };
+    let selector: Ref<'_> = doc.root();
     if let Some(text) = selector.as_str() {
         return text.to_owned();
     }
@@ -67,40 +78,128 @@ fn set(object: &mut Value, path: &str, value: Value) -> Result<(), String> {
 }
 
 /// Writes a Scale's replicas to its object; the answer is the new Scale.
-pub(crate) async fn write(api: &Api, target: &mut Target<'_>, mut wanted: Value) -> Result<Value, Status> {
-    let old = read(&api.current(target.kind, target.namespace, target.name).await?)?;
-    let kind = ObjectKind { group: "autoscaling".into(), version: "v1".into(), kind: "Scale".into() };
-    admission::part(api, target, Operation::Update, "scale", kind, &old, &mut wanted).await?;
-    target.is_admitted = true;
-    let path = match &target.kind.scale {
-        Some(scale) => scale.spec_replicas.clone(),
-        None => return Err(Status::new(404, "NotFound", "the server could not find the requested resource")),
-    };
-    let replicas = match wanted["spec"].get("replicas") {
-        None | Some(Value::Null) => 0,
-        Some(value) => value
-            .as_i64()
-            .ok_or_else(|| Status::bad_request("Scale in version \"v1\" cannot be handled as a Scale: json: cannot unmarshal value into Go struct field ScaleSpec.spec.replicas of type int32"))?,
-    };
-    if replicas < 0 {
-        let cause = Cause::invalid("spec.replicas", &Value::from(replicas), "must be greater than or equal to 0");
+pub(crate) async fn write(
+    api: &Api,
+    target: &mut Target<'_>,
+    change: &ScaleChange,
+    complaints: Vec<String>,
+) -> Result<Value, Status> {
+    let catalog = api.catalog();
+    let scale_kind = catalog.by_kind("autoscaling", "v1", "Scale").ok_or_else(missing)?;
+    let said = target.warnings.len();
+    for _ in 0..MAX_TRIES {
+        target.warnings.truncate(said);
+        let current = api.current(target.kind, target.namespace, target.name).await?.to_value();
+        let (object, pinned) = scaled(api, target, scale_kind, &current, change, &complaints).await?;
+        target.is_admitted = true;
+        let replace = |old: &Value, target: &mut Target<'_>| match old {
+            Value::Null => Err(target.not_found()),
+            _ => Ok(object.clone()),
+        };
+        match api.guaranteed_update(target, replace).await {
+            Err(status) if status.is_conflict() && !pinned => continue,
+            result => return read(target.kind, &result?.to_value()),
+        }
+    }
+    Err(target.conflict(MODIFIED))
+}
+
+/// The object as the change leaves it, and whether the client named the resourceVersion it must be.
+async fn scaled(
+    api: &Api,
+    target: &mut Target<'_>,
+    scale_kind: &Arc<Kind>,
+    old: &Value,
+    change: &ScaleChange,
+    complaints: &[String],
+) -> Result<(Value, bool), Status> {
+    let parent = old["metadata"].get("managedFields");
+    let kind = target.kind;
+    let replicas = |version: &str| replicas_at(api, kind, version);
+    let mut live = read(kind, old)?;
+    if let Some(managed) = owners::to_scale(parent, &replicas) {
+        live["metadata"]["managedFields"] = managed;
+    }
+    let mut part = Target { manager: target.manager, ..target.at(scale_kind, Sub::Main) };
+    let mut new = change_scale(api, &mut part, scale_kind, &live, change, complaints)?;
+    target.warnings.append(&mut part.warnings);
+    let shown = ObjectKind { group: "autoscaling".into(), version: "v1".into(), kind: "Scale".into() };
+    admission::part(api, target, Operation::Update, "scale", shown, &live, &mut new).await?;
+    let wanted = new["spec"]["replicas"].as_i64().unwrap_or(0);
+    if wanted < 0 {
+        let cause = Cause::invalid("spec.replicas", &Value::from(wanted), "must be greater than or equal to 0");
         return Err(Status::invalid("autoscaling", "Scale", target.name, vec![cause]));
     }
-    let version = wanted["metadata"]["resourceVersion"].as_str().unwrap_or("").to_owned();
-    let object = api
-        .guaranteed_update(target, |old, target| {
-            if old.is_null() {
-                return Err(target.not_found());
+    let path = &kind.scale.as_ref().ok_or_else(missing)?.spec_replicas;
+    let mut object = old.clone();
+    set(&mut object, path, Value::from(wanted)).map_err(Status::internal)?;
+    let managed = new["metadata"].get("managedFields");
+    let managed = owners::to_parent(parent, managed, &kind.api_version(), &replicas);
+    let given =
+        |field: &str| new["metadata"].get(field).filter(|value| !matches!(value.as_str(), Some("" | "0"))).cloned();
+    let pinned = given("resourceVersion");
+    let is_pinned = pinned.is_some();
+    let version = pinned.or_else(|| old["metadata"].get("resourceVersion").cloned());
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        for (name, value) in [("uid", given("uid")), ("managedFields", managed), ("resourceVersion", version)] {
+            match value {
+                Some(value) => metadata.insert(name.into(), value),
+                None => metadata.remove(name),
+            };
+        }
+    }
+    Ok((object, is_pinned))
+}
+
+/// The new Scale, owners and all.
+fn change_scale(
+    api: &Api,
+    target: &mut Target<'_>,
+    kind: &Arc<Kind>,
+    live: &Value,
+    change: &ScaleChange,
+    complaints: &[String],
+) -> Result<Value, Status> {
+    let mut new = match change {
+        ScaleChange::Replace(body) => {
+            let mut new = body.clone();
+            target.decode(&mut new, complaints.to_vec())?;
+            let name = new["metadata"]["name"].as_str().unwrap_or("");
+            if !name.is_empty() && name != target.name {
+                return Err(Status::bad_request(format!(
+                    "the name of the object ({name}) does not match the name on the URL ({})",
+                    target.name
+                )));
             }
-            let mut new = old.clone();
-            set(&mut new, &path, Value::from(replicas)).map_err(Status::internal)?;
-            match (new["metadata"].as_object_mut(), version.as_str()) {
-                (Some(metadata), "") => drop(metadata.remove("resourceVersion")),
-                (Some(metadata), version) => drop(metadata.insert("resourceVersion".into(), Value::from(version))),
-                (None, _) => {}
-            }
-            Ok(new)
-        })
-        .await?;
-    read(&object)
+            new
+        }
+        ScaleChange::Patch(Patch::Apply { config, force }) => {
+            let mut new = apply_part(api, target, kind, "scale", live, config, *force)?;
+            unpin(&mut new, live);
+            return Ok(new);
+        }
+        ScaleChange::Patch(patch) => {
+            let mut new = patched(target, live, patch, complaints)?;
+            unpin(&mut new, live);
+            new
+        }
+    };
+    track_part(api, target, kind, "scale", live, &mut new);
+    Ok(new)
+}
+
+/// A patch that names no resourceVersion of its own is tried again when it loses a race.
+fn unpin(new: &mut Value, live: &Value) {
+    if new["metadata"].get("resourceVersion") == live["metadata"].get("resourceVersion")
+        && let Some(metadata) = new["metadata"].as_object_mut()
+    {
+        metadata.remove("resourceVersion");
+    }
+}
+
+/// The path of the replicas of a kind at a version, where that is served.
+fn replicas_at(api: &Api, kind: &Kind, version: &str) -> Option<String> {
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    let catalog = api.catalog();
+    Some(catalog.by_kind(group, version, &kind.kind)?.scale.as_ref()?.spec_replicas.to_string())
 }

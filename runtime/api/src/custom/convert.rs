@@ -6,7 +6,7 @@
 //! A Doc of a custom kind holds the apiVersion it is stored as.
 use super::review;
 use crate::{Object, feed, server::Api};
-use mote_schema::{Doc, Kind, Status, structural};
+use mote_schema::{Doc, Kind, Status, managed::Ordered, structural};
 use mote_store::{Entry, Event};
 use serde_json::Value;
 use std::sync::Arc;
@@ -66,7 +66,8 @@ impl Api {
                     metadata.remove("selfLink");
                 }
             }
-            Doc::encode(&value).map_err(|error| Status::bad_request(format!("object cannot be stored: {error:?}")))
+            Doc::encode(&Ordered(&value))
+                .map_err(|error| Status::bad_request(format!("object cannot be stored: {error:?}")))
         };
         let converted = match custom.has_webhook && *custom.storage_version != *kind.version {
             false => None,

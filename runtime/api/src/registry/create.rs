@@ -1,5 +1,5 @@
 //! POST: a new object.
-use super::{Api, Beside, FieldValidation, Target, meta, storage_error};
+use super::{Api, Beside, FieldValidation, Owners, Target, meta, owners, storage_error};
 use crate::{admission, behavior, feed};
 use mote_schema::{Object, Status, check, convert, defaults, prepare};
 use mote_store::{Error, Precondition, Write};
@@ -21,10 +21,32 @@ impl Api {
         complaints: Vec<String>,
     ) -> Result<Object, Status> {
         target.decode(&mut value, complaints)?;
+        if !matches!(value["metadata"]["resourceVersion"].as_str(), None | Some("" | "0")) {
+            return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
+        }
+        self.create_owned(target, value, Owners::Tracked).await
+    }
+
+    /// What has been decoded, at the version of the request.
+    pub(super) async fn create_owned(
+        &self,
+        target: &mut Target<'_>,
+        mut value: Value,
+        owners: Owners,
+    ) -> Result<Object, Status> {
+        let metadata = meta::metadata(&mut value)?;
+        meta::settle_namespace(metadata, target.kind.namespaced, target.namespace)?;
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
+            metadata.remove(field);
+        }
+        target.warnings.extend(meta::dedup_owners(metadata, false));
+        defaults::apply(target.kind, &mut value);
+        if owners == Owners::Tracked {
+            owners::track(self, target, &Value::Null, &mut value);
+        }
         if !convert::is_needed(target.kind) {
             return self.create_stored(target, value).await;
         }
-        defaults::apply(target.kind, &mut value);
         convert::to_stored(target.kind, &mut value);
         let kind = self.stored_kind(target.kind);
         let mut stored = target.at(&kind, target.sub);
@@ -35,14 +57,6 @@ impl Api {
 
     async fn create_stored(&self, target: &mut Target<'_>, mut value: Value) -> Result<Object, Status> {
         let metadata = meta::metadata(&mut value)?;
-        meta::settle_namespace(metadata, target.kind.namespaced, target.namespace)?;
-        if !matches!(meta::text(metadata, "resourceVersion"), "" | "0") {
-            return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
-        }
-        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "managedFields"]
-        {
-            metadata.remove(field);
-        }
         let base = match meta::text(metadata, "name") {
             "" => meta::text(metadata, "generateName").to_owned(),
             _ => String::new(),
@@ -50,6 +64,7 @@ impl Api {
         defaults::apply(target.kind, &mut value);
         crate::custom::before_create(target, &value)?;
         admission::mutate(self, target, None, &mut value).await?;
+        target.warnings.extend(meta::dedup_owners(meta::metadata(&mut value)?, true));
         // What admission added has defaults of its own.
         defaults::apply(target.kind, &mut value);
         for attempt in 1.. {

@@ -83,6 +83,28 @@ pub(crate) fn settle_namespace(
     }
 }
 
+/// One entry for what is twice in ownerReferences; the warning says whose (endpoints/handlers/rest.go, dedupOwnerReferences).
+pub(crate) fn dedup_owners(metadata: &mut Map<String, Value>, after_admission: bool) -> Option<String> {
+    let list = metadata.get_mut("ownerReferences")?.as_array_mut()?;
+    let mut twice = Vec::new();
+    let mut kept: Vec<Value> = Vec::with_capacity(list.len());
+    for reference in std::mem::take(list) {
+        if kept.contains(&reference) {
+            twice.push(reference["uid"].as_str().unwrap_or("").to_owned());
+        } else {
+            kept.push(reference);
+        }
+    }
+    *list = kept;
+    let when = if after_admission { " after mutating admission happens" } else { "" };
+    (!twice.is_empty()).then(|| {
+        format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            twice.join(", ")
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,22 +1,25 @@
 //! Storage of every kind in one path: get, list, create, update, patch, delete. What differs between kinds is in
 //! the field table (defaults, validation, strategies), in `behavior` and in `admission`; nothing here names a kind.
 //!
-//! A write goes: decode (prune, complain) -> metadata -> mutate (defaults, admission) -> strategy -> validate ->
-//! admission's last word -> one store transaction. Stored Docs hold neither apiVersion, kind nor resourceVersion.
+//! A write goes: decode (prune, complain) -> metadata -> defaults -> owners of fields -> mutate (admission, defaults) -> strategy ->
+//! validate -> admission's last word -> one store transaction. Stored Docs hold neither apiVersion, kind nor resourceVersion.
 mod create;
 mod delete;
 mod meta;
+mod owners;
 mod patch;
 mod update;
 
 use crate::{Sub, custom::convert::Encoded, feed, http::User, server::Api};
-use mote_schema::{Doc, Kind, Object, Status};
+use mote_schema::{Doc, Kind, Object, Status, managed::Ordered};
 use mote_store::{Class, Error, Key, Precondition, Transaction, Write};
 use serde_json::Value;
 use std::sync::Arc;
 
 pub(crate) use delete::Deleted;
 pub(crate) use meta::{format_time, new_uid, now, random};
+pub(crate) use owners::{Owners, apply_part, track_part};
+pub(crate) use patch::patched;
 
 /// `fieldValidation`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +51,10 @@ pub struct Target<'a> {
     pub internal: bool,
     /// Admission was asked already, about the part that brings this write about (a Scale, an Eviction).
     pub is_admitted: bool,
+    /// Who owns the fields this writes.
+    pub manager: &'a str,
+    /// Set when the write made an object that was not there.
+    pub created: bool,
     /// Shown to the client as Warning headers.
     pub warnings: Vec<String>,
 }
@@ -55,15 +62,28 @@ pub struct Target<'a> {
 impl<'a> Target<'a> {
     pub(crate) fn new(user: &'a User, kind: &'a Arc<Kind>, namespace: &'a str, name: &'a str, sub: Sub) -> Target<'a> {
         let options = Options::default();
-        let (internal, is_admitted, warnings) = (false, false, Vec::new());
-        Target { user, kind, asked: kind, namespace, name, sub, options, internal, is_admitted, warnings }
+        let (manager, created, internal, is_admitted, warnings) = ("", false, false, false, Vec::new());
+        Target {
+            user,
+            kind,
+            asked: kind,
+            namespace,
+            name,
+            sub,
+            options,
+            manager,
+            created,
+            internal,
+            is_admitted,
+            warnings,
+        }
     }
 
     /// The same target at another kind or part; its warnings are its own.
     pub(crate) fn at(&self, kind: &'a Arc<Kind>, sub: Sub) -> Target<'a> {
         let target = Target::new(self.user, kind, self.namespace, self.name, sub);
-        let Target { options, asked, internal, is_admitted, .. } = *self;
-        Target { options, asked, internal, is_admitted, ..target }
+        let Target { options, asked, manager, internal, is_admitted, .. } = *self;
+        Target { options, asked, manager, internal, is_admitted, ..target }
     }
 }
 
@@ -90,33 +110,56 @@ impl Target<'_> {
     }
 
     /// Decodes what a client sent: types checked, unknown fields dropped and complained about as asked.
-    pub(crate) fn decode(&mut self, value: &mut Value, mut duplicates: Vec<String>) -> Result<(), Status> {
+    pub(crate) fn decode(&mut self, value: &mut Value, duplicates: Vec<String>) -> Result<(), Status> {
         crate::audit::request_object(value);
-        let refuse = |kind: &Kind, text: &str| {
-            let (name, version) = (&kind.kind, &kind.version);
+        self.fit(value, duplicates).map_err(|text| {
+            let (name, version) = (&self.kind.kind, &self.kind.version);
             Status::bad_request(format!("{name} in version {version:?} cannot be handled as a {name}: {text}"))
-        };
-        let mut complaints = mote_schema::prune::clean(self.kind, value).map_err(|text| refuse(self.kind, &text))?;
+        })
+    }
+
+    /// The same for what a patch came to; the error is only what is wrong.
+    fn fit(&mut self, value: &mut Value, mut duplicates: Vec<String>) -> Result<(), String> {
+        // An empty list asks for no owners, where its absence asks for nothing.
+        let resets = value["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty);
+        let mut complaints = mote_schema::prune::clean(self.kind, value)?;
+        if resets {
+            value["metadata"]["managedFields"] = Value::Array(Vec::new());
+        }
         complaints.append(&mut duplicates);
         match self.options.validation {
             FieldValidation::Strict if !complaints.is_empty() => {
-                Err(refuse(self.kind, &format!("strict decoding error: {}", complaints.join(", "))))
+                Err(format!("strict decoding error: {}", complaints.join(", ")))
             }
             FieldValidation::Warn => {
-                self.warnings.append(&mut complaints);
+                self.warn(&complaints);
                 Ok(())
             }
             _ => Ok(()),
         }
     }
+
+    /// Complaints as warnings; those of a YAML reader one for each line (endpoints/handlers/rest.go, parseYAMLWarnings).
+    pub(crate) fn warn(&mut self, complaints: &[String]) {
+        for complaint in complaints {
+            match complaint.strip_prefix(YAML_ERRORS) {
+                Some(lines) => self.warnings.extend(lines.lines().map(|line| line.trim().to_owned())),
+                None => self.warnings.push(complaint.clone()),
+            }
+        }
+    }
 }
 
+/// What a YAML reader says of several lines.
+const YAML_ERRORS: &str = "yaml: unmarshal errors:\n";
+
 /// Why an optimistic write did not take.
-const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
+pub(crate) const MODIFIED: &str =
+    "the object has been modified; please apply your changes to the latest version and try again";
 
 /// Tries of an update without a resourceVersion before it is given up (upstream's GuaranteedUpdate goes on until
 /// the deadline; a single writer cannot lose this often unless the others never stop).
-const MAX_TRIES: usize = 64;
+pub(crate) const MAX_TRIES: usize = 64;
 
 impl Api {
     pub(crate) fn get(&self, kind: &Arc<Kind>, namespace: &str, name: &str) -> Result<Object, Status> {
@@ -154,7 +197,8 @@ impl Api {
                 metadata.remove("selfLink");
             }
         }
-        Doc::encode(&value).map_err(|error| Status::bad_request(format!("object cannot be stored: {error:?}")))
+        Doc::encode(&Ordered(&value))
+            .map_err(|error| Status::bad_request(format!("object cannot be stored: {error:?}")))
     }
 
     /// Commits one object's new bytes together with what must go with them.

@@ -1,7 +1,7 @@
 //! PATCH: a change applied to the newest state.
-use super::{Api, Target};
+use super::{Api, Owners, Target, meta, owners};
 use crate::Patch;
-use mote_schema::{Object, Status, patch, strategic};
+use mote_schema::{Cause, Object, Status, patch, strategic};
 use serde_json::Value;
 
 impl Api {
@@ -9,50 +9,114 @@ impl Api {
         self.patch_decoded(target, change, Vec::new()).await
     }
 
+    /// `complaints` are what parsing already had to say (duplicate fields).
     pub(crate) async fn patch_decoded(
         &self,
         target: &mut Target<'_>,
         change: &Patch,
         complaints: Vec<String>,
     ) -> Result<Object, Status> {
-        // Without a resourceVersion of its own a patch is tried again on the newest state when it loses a race.
-        let pinned = match change {
-            Patch::Json(_) => false,
-            Patch::Merge(value) | Patch::Strategic(value) => value["metadata"].get("resourceVersion").is_some(),
+        let (owners, body) = match change {
+            Patch::Apply { config, .. } => (Owners::Kept, config),
+            Patch::Json(body) | Patch::Merge(body) | Patch::Strategic(body) => (Owners::Tracked, body),
         };
-        self.guaranteed_update(target, |old, target| {
-            if old.is_null() {
-                return Err(target.not_found());
-            }
-            let mut new = old.clone();
-            let before = old["metadata"]["resourceVersion"].clone();
-            match change {
-                Patch::Json(ops) => patch::json(&mut new, ops)?,
-                Patch::Merge(value) => patch::merge(&mut new, value)?,
-                Patch::Strategic(value) => {
-                    strategic::apply(target.kind, &mut new, value).map_err(Status::bad_request)?;
+        crate::audit::request_object(body);
+        self.write(target, owners, &mut |old, target| {
+            let mut new = match change {
+                Patch::Apply { config, force } => {
+                    let mut new = owners::apply(self, target, old, config, *force)?;
+                    fit_applied(target, &mut new, &complaints)?;
+                    new
                 }
+                _ if old.is_null() => return Err(target.not_found()),
+                _ => patched(target, old, change, &complaints)?,
+            };
+            // Without a resourceVersion of its own a patch is tried again on the newest state when it loses a race.
+            let metadata = meta::metadata(&mut new)?;
+            if metadata.get("resourceVersion") == old["metadata"].get("resourceVersion") {
+                metadata.remove("resourceVersion");
             }
-            if !pinned && new["metadata"]["resourceVersion"] == before {
-                unpin(&mut new);
-            }
-            let fixed = |field: &str| new["metadata"][field] == old["metadata"][field];
-            if !fixed("name") || !fixed("namespace") {
-                return Err(Status::bad_request(format!(
-                    "the name of the object ({}) does not match the name on the URL ({})",
-                    new["metadata"]["name"].as_str().unwrap_or(""),
-                    target.name
-                )));
-            }
-            target.decode(&mut new, complaints.clone())?;
+            meta::settle_namespace(metadata, target.kind.namespaced, target.namespace)?;
+            check_name(target, meta::text(metadata, "name"))?;
             Ok(new)
         })
         .await
     }
 }
 
-fn unpin(value: &mut Value) {
-    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("resourceVersion");
+/// rest.go, checkName
+fn check_name(target: &Target<'_>, name: &str) -> Result<(), Status> {
+    match name {
+        name if name == target.name => Ok(()),
+        "" => Err(Status::bad_request(format!("name must be provided for {}", target.kind.kind))),
+        _ => Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            target.name
+        ))),
+    }
+}
+
+pub(crate) fn patched(
+    target: &mut Target<'_>,
+    old: &Value,
+    change: &Patch,
+    complaints: &[String],
+) -> Result<Value, Status> {
+    let make = |target: &Target<'_>| {
+        let mut new = old.clone();
+        match change {
+            Patch::Json(operations) => patch::json(&mut new, operations)?,
+            Patch::Merge(value) => patch::merge(&mut new, value)?,
+            Patch::Strategic(value) => strategic::apply(target.kind, &mut new, value)?,
+            Patch::Apply { .. } => {}
+        }
+        Ok::<Value, Status>(new)
+    };
+    let mut new = make(target)?;
+    let complaints = complaints.iter().map(|complaint| match change {
+        Patch::Json(_) => format!("json patch {complaint}"),
+        _ => complaint.clone(),
+    });
+    if let Err(error) = target.fit(&mut new, complaints.collect()) {
+        // What is shown is the object as it would be, or the patch where upstream goes on from a tree.
+        let shown = match change {
+            Patch::Strategic(patch) => strategic::go(patch),
+            _ => make(target)?.to_string(),
+        };
+        return Err(Status::invalid("", "", "", vec![Cause::invalid("patch", &shown.into(), &error)]));
+    }
+    Ok(new)
+}
+
+/// What comes of an apply has its types checked and may hold no unknown field; only the configuration's text can still
+/// be complained of.
+fn fit_applied(target: &mut Target<'_>, new: &mut Value, complaints: &[String]) -> Result<(), Status> {
+    use super::FieldValidation::{Ignore, Strict, Warn};
+    let asked = std::mem::replace(&mut target.options.validation, Ignore);
+    let fitted = target.fit(new, Vec::new());
+    target.options.validation = asked;
+    fitted.map_err(|error| {
+        let (kind, version) = (&target.kind.kind, target.kind.api_version());
+        Status::new(
+            500,
+            "",
+            format!(
+                "failed to convert new object ({}/{}; {}, Kind={kind}) to proper version: {error}",
+                target.namespace,
+                target.name,
+                if target.kind.group.is_empty() { format!("/{version}") } else { version.clone() },
+            ),
+        )
+    })?;
+    match asked {
+        Strict if !complaints.is_empty() => Err(Status::bad_request(format!(
+            "error strict decoding YAML: error converting YAML to JSON: {}",
+            complaints.join(", ")
+        ))),
+        Warn => {
+            target.warn(complaints);
+            Ok(())
+        }
+        _ => Ok(()),
     }
 }

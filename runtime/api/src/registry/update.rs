@@ -1,6 +1,6 @@
 //! PUT: an object's new state, whole or of one subresource.
-use super::{Api, Beside, MAX_TRIES, MODIFIED, Target, meta, storage_error};
-use crate::{Sub, admission, behavior, feed};
+use super::{Api, Beside, MAX_TRIES, MODIFIED, Owners, Target, meta, owners, storage_error};
+use crate::{Sub, admission, behavior, feed, rbac::Attributes};
 use mote_schema::{Cause, Object, Status, check, convert, defaults, prepare};
 use mote_store::{Error, Precondition};
 use serde_json::Value;
@@ -8,8 +8,8 @@ use serde_json::Value;
 /// Metadata only the server writes; what a client sends for these is replaced by what is stored.
 const SERVER_OWNED: &[&str] = &["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
 
-/// Makes the new state of an object from the newest (null: there is none).
-type Change<'c> = dyn FnMut(&Value, &mut Target<'_>) -> Result<Value, Status> + Send + 'c;
+/// Makes the new state of an object from the newest (null: there is none), at the target's version.
+pub(super) type Change<'c> = dyn FnMut(&Value, &mut Target<'_>) -> Result<Value, Status> + Send + 'c;
 
 impl Api {
     pub(crate) async fn update(&self, target: &mut Target<'_>, value: Value) -> Result<Object, Status> {
@@ -37,54 +37,100 @@ impl Api {
             )));
         }
         metadata.insert("name".into(), Value::from(target.name));
-        self.guaranteed_update(target, |_, _| Ok(value.clone())).await
+        target.warnings.extend(meta::dedup_owners(metadata, false));
+        self.write(target, Owners::Tracked, &mut |_, _| Ok(value.clone())).await
     }
 
     /// Applies `change` to the newest state until it takes. A resourceVersion in the result must be the newest.
+    /// The owners of fields are whom `change` leaves.
     pub(crate) async fn guaranteed_update(
         &self,
         target: &mut Target<'_>,
         mut change: impl FnMut(&Value, &mut Target<'_>) -> Result<Value, Status> + Send,
     ) -> Result<Object, Status> {
-        if !convert::is_needed(target.kind) {
-            return self.update_stored(target, &mut change).await;
-        }
-        let kind = self.stored_kind(target.kind);
-        let mut stored = target.at(&kind, target.sub);
-        let object = self
-            .update_stored(&mut stored, &mut |old, _| {
-                let mut view = old.clone();
-                convert::from_stored(target.kind, &mut view);
-                let mut new = change(&view, target)?;
-                defaults::apply(target.kind, &mut new);
-                convert::to_stored(target.kind, &mut new);
-                Ok(new)
-            })
-            .await?;
-        target.warnings.append(&mut stored.warnings);
-        Ok(feed::view(target.kind, object))
+        self.write(target, Owners::Kept, &mut change).await
     }
 
-    async fn update_stored(&self, target: &mut Target<'_>, change: &mut Change<'_>) -> Result<Object, Status> {
+    pub(super) async fn write(
+        &self,
+        target: &mut Target<'_>,
+        owners: Owners,
+        change: &mut Change<'_>,
+    ) -> Result<Object, Status> {
+        let kind = self.stored_kind(target.kind);
+        let said = target.warnings.len();
         for _ in 0..MAX_TRIES {
-            let current = match self.current(target.kind, target.namespace, target.name).await {
+            // Another try says the same once more.
+            target.warnings.truncate(said);
+            let current = match self.current(&kind, target.namespace, target.name).await {
                 Ok(current) => current,
-                Err(_) if target.sub == Sub::Main && behavior::creates_on_update(target.kind) => {
-                    let new = change(&Value::Null, target)?;
-                    return self.create(target, new).await;
-                }
-                Err(status) => return Err(status),
+                Err(_) => match self.create_by_update(target, owners, change).await {
+                    Err(status) if status.is_already_exists() => continue,
+                    result => return result,
+                },
             };
             // As upstream reads from storage: what was written before a default existed has it from now on.
             let mut old = current.to_value();
-            defaults::apply(target.kind, &mut old);
-            let new = change(&old, target)?;
-            match self.try_update(target, &current, &old, new).await? {
-                Some(object) => return Ok(object),
+            defaults::apply(&kind, &mut old);
+            let new = if convert::is_needed(target.kind) {
+                let mut view = old.clone();
+                convert::from_stored(target.kind, &mut view);
+                let mut new = self.changed(target, owners, &view, change)?;
+                convert::to_stored(target.kind, &mut new);
+                new
+            } else {
+                self.changed(target, owners, &old, change)?
+            };
+            let mut stored = target.at(&kind, target.sub);
+            let done = self.try_update(&mut stored, &current, &old, new).await;
+            target.warnings.append(&mut stored.warnings);
+            match done? {
+                Some(object) => return Ok(feed::view(target.kind, object)),
                 None => continue,
             }
         }
         Err(target.conflict(MODIFIED))
+    }
+
+    fn changed(
+        &self,
+        target: &mut Target<'_>,
+        owners: Owners,
+        old: &Value,
+        change: &mut Change<'_>,
+    ) -> Result<Value, Status> {
+        let mut new = change(old, target)?;
+        defaults::apply(target.kind, &mut new);
+        if owners == Owners::Tracked {
+            owners::track(self, target, old, &mut new);
+        }
+        Ok(new)
+    }
+
+    /// Upstream's create on update, for the few kinds that have it and for every apply: `change` refuses where it may not be.
+    async fn create_by_update(
+        &self,
+        target: &mut Target<'_>,
+        owners: Owners,
+        change: &mut Change<'_>,
+    ) -> Result<Object, Status> {
+        if target.sub != Sub::Main || owners == Owners::Tracked && !behavior::creates_on_update(target.kind) {
+            return Err(target.not_found());
+        }
+        let new = change(&Value::Null, target)?;
+        let uid = new["metadata"]["uid"].as_str().unwrap_or("");
+        if !uid.is_empty() {
+            return Err(target.conflict(&match owners {
+                Owners::Tracked => format!("Precondition failed: UID in precondition: {uid}, UID in object meta: "),
+                Owners::Kept => {
+                    format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found")
+                }
+            }));
+        }
+        self.authorize(target.user, &Attributes::of("create", target.kind, "", target.namespace, target.name))?;
+        let object = self.create_owned(target, new, owners).await?;
+        target.created = true;
+        Ok(object)
     }
 
     /// `None`: somebody else was first, and the caller named no resourceVersion.
@@ -117,17 +163,17 @@ impl Api {
             return Err(target.conflict(MODIFIED));
         }
         metadata.insert("uid".into(), Value::from(current.uid()));
-        metadata.remove("managedFields");
         for field in SERVER_OWNED {
             match old["metadata"].get(field) {
                 Some(kept) => metadata.insert((*field).into(), kept.clone()),
                 None => metadata.remove(*field),
             };
         }
-        defaults::apply(target.kind, &mut new);
         admission::mutate(self, target, Some(old), &mut new).await?;
+        target.warnings.extend(meta::dedup_owners(meta::metadata(&mut new)?, true));
         defaults::apply(target.kind, &mut new);
         prepare::update(target.kind, target.sub.name(), old, &mut new);
+        owners::keep_times(old, &mut new);
         let mut beside = Beside::default();
         behavior::allocate(self, target, Some(old), &mut new, &mut beside)?;
         let mut causes = check::validate(target.kind, &new, Some(old), target.sub.name());

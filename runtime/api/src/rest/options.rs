@@ -11,10 +11,6 @@ use mote_schema::{
 };
 use serde_json::Value;
 
-fn invalid(what: &str, cause: Cause) -> Status {
-    Status::invalid("meta.k8s.io", what, "", vec![cause])
-}
-
 /// Which objects of a kind a LIST, WATCH or DELETE of many means.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
@@ -190,21 +186,71 @@ impl Combination<'_> {
     }
 }
 
-/// dryRun and fieldValidation; `what` names the options object in errors ("CreateOptions").
+/// fieldManager, dryRun and fieldValidation; `what` names the options object in errors ("CreateOptions").
 pub(crate) fn write_options(query: &Query, what: &str) -> Result<Options, Status> {
+    checked_options(query, what, Vec::new())
+}
+
+/// A patch's; the second is `force`. `applies`: it is a configuration to apply.
+pub(crate) fn patch_options(query: &Query, applies: bool) -> Result<(Options, bool), Status> {
+    let mut causes = Vec::new();
+    if applies && query.get("fieldManager").unwrap_or("").is_empty() {
+        causes.push(Cause::required("fieldManager", "is required for apply patch"));
+    }
+    if !applies && query.has("force") {
+        causes.push(Cause::forbidden("force", "may not be specified for non-apply patch"));
+    }
+    Ok((checked_options(query, "PatchOptions", causes)?, query.bool("force")))
+}
+
+/// apimachinery/pkg/apis/meta/v1/validation
+fn checked_options(query: &Query, what: &str, mut causes: Vec<Cause>) -> Result<Options, Status> {
     let mut options = Options::default();
+    let manager = query.get("fieldManager").unwrap_or("");
+    if manager.len() > MAX_MANAGER_BYTES {
+        causes.push(Cause::too_long("fieldManager", MAX_MANAGER_BYTES));
+    }
+    for (at, c) in manager.char_indices().filter(|(_, c)| !is_print(*c)) {
+        let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+        causes.push(Cause::invalid("fieldManager", &Value::from(manager), &detail));
+    }
     for value in query.get_all("dryRun").filter(|value| !value.is_empty()) {
         if value != "All" {
-            return Err(invalid(what, Cause::not_supported("dryRun", &Value::from(value), &["All"])));
+            causes.push(Cause::not_supported("dryRun", &Value::from(value), &["All"]));
         }
         options.dry_run = true;
     }
     let validation = query.get("fieldValidation").unwrap_or("");
-    options.validation = validation.parse::<FieldValidation>().map_err(|()| {
-        let supported = ["", "Ignore", "Strict", "Warn"];
-        invalid(what, Cause::not_supported("fieldValidation", &Value::from(validation), &supported))
-    })?;
-    Ok(options)
+    match validation.parse::<FieldValidation>() {
+        Ok(validation) => options.validation = validation,
+        Err(()) => {
+            let supported = ["", "Ignore", "Strict", "Warn"];
+            causes.push(Cause::not_supported("fieldValidation", &Value::from(validation), &supported));
+        }
+    }
+    if causes.is_empty() { Ok(options) } else { Err(Status::invalid("meta.k8s.io", what, "", causes)) }
+}
+
+const MAX_MANAGER_BYTES: usize = 128;
+
+/// unicode.IsPrint
+fn is_print(c: char) -> bool {
+    c == ' ' || matches!(c, '"' | '\'' | '\\') || !c.is_whitespace() && c.escape_debug().len() == 1
+}
+
+/// Who a request's fields belong to: `fieldManager`, else the client's name (endpoints/handlers/create.go, prefixFromUserAgent).
+pub(crate) fn manager(request: &Request) -> &str {
+    match request.query.get("fieldManager").unwrap_or("") {
+        "" => {}
+        named => return named,
+    }
+    let agent = request.header(http::header::USER_AGENT);
+    let name = agent.split('/').next().unwrap_or("");
+    let mut end = name.len().min(MAX_MANAGER_BYTES);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    name[..end].trim_matches('\t')
 }
 
 /// A DELETE's options: the body, else the query. The second value is dry-run.

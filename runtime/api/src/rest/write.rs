@@ -2,13 +2,13 @@
 use super::{
     items::{self, Items, List},
     media, options,
-    options::{Filter, delete_request, write_options},
+    options::{Filter, delete_request, manager, patch_options, write_options},
     unknown,
 };
 use crate::{
     Patch, Sub, behavior,
     http::{Request, Response},
-    registry::{Deleted, Target},
+    registry::{Deleted, Options, Target},
     server::Api,
 };
 use http::header::{CONTENT_TYPE, WARNING};
@@ -38,10 +38,9 @@ pub(crate) fn sub_of(kind: &Kind, name: &str) -> Result<Sub, Status> {
     if kind.plural == owner { Ok(sub) } else { Err(unknown()) }
 }
 
-fn target<'a>(request: &'a Request, kind: &'a Arc<Kind>, sub: Sub, what: &str) -> Result<Target<'a>, Status> {
-    let info = &request.info;
-    let options = write_options(&request.query, what)?;
-    Ok(Target { options, ..Target::new(&request.user, kind, &info.namespace, &info.name, sub) })
+fn target<'a>(request: &'a Request, kind: &'a Arc<Kind>, sub: Sub, options: Options) -> Target<'a> {
+    let target = Target::new(&request.user, kind, &request.info.namespace, &request.info.name, sub);
+    Target { options, manager: manager(request), ..target }
 }
 
 /// `299 - "text"`, one header each (RFC 7234, 5.5; apimachinery/pkg/util/net NewWarningHeader).
@@ -76,7 +75,7 @@ fn check_kind(kind: &Kind, body: &Value) -> Result<(), Status> {
 
 pub(crate) async fn create(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(&request, kind)?;
-    let mut target = target(&request, kind, Sub::Main, "CreateOptions")?;
+    let mut target = target(&request, kind, Sub::Main, write_options(&request.query, "CreateOptions")?);
     let (body, complaints) = media::parse(api, &request)?;
     check_kind(kind, &body)?;
     let object = api.create_decoded(&mut target, body, complaints).await?;
@@ -85,29 +84,44 @@ pub(crate) async fn create(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
 
 pub(crate) async fn update(api: &Api, kind: &Arc<Kind>, sub: Sub, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(&request, kind)?;
-    let mut target = target(&request, kind, sub, "UpdateOptions")?;
+    let mut target = target(&request, kind, sub, write_options(&request.query, "UpdateOptions")?);
     let (body, complaints) = media::parse(api, &request)?;
     check_kind(kind, &body)?;
     let object = api.update_decoded(&mut target, body, complaints).await?;
-    Ok(warn(media::respond(200, &object, form)?, &target.warnings))
+    Ok(warn(media::respond(status_of(&target), &object, form)?, &target.warnings))
 }
 
-fn parse_patch(request: &Request, kind: &Kind) -> Result<(Patch, Vec<String>), Status> {
-    let media = request.header(CONTENT_TYPE).split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    let wrap: fn(Value) -> Patch = match media.as_str() {
-        "application/json-patch+json" => Patch::Json,
-        "application/merge-patch+json" => Patch::Merge,
-        "application/strategic-merge-patch+json" if !kind.is_custom() => Patch::Strategic,
-        // Upstream's router knows what built-in kinds take; custom ones are asked themselves.
-        _ if kind.is_custom() => {
-            return Err(Status::unsupported_media_type(&[
-                "application/json-patch+json",
-                "application/merge-patch+json",
-            ]));
-        }
-        _ => return Err(Status::unrouted(415, "UnsupportedMediaType", "415: Unsupported Media Type")),
+/// A patch's media types. What is no built-in kind has no strategic merge.
+const PATCHES: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
+
+/// The patch, what parsing complained of, and the other options.
+fn parse_patch(kind: &Kind, request: &Request) -> Result<(Patch, Vec<String>, Options), Status> {
+    let media = request.header(CONTENT_TYPE).split(';').next().unwrap_or("").trim();
+    let custom = kind.is_custom();
+    let supported = || PATCHES.iter().filter(|patch| !(custom && patch.contains("strategic")));
+    let Some(media) = supported().find(|patch| **patch == media).copied() else {
+        let accepted: Vec<&str> = supported().copied().collect();
+        // The router of built-in kinds refuses before the handler does.
+        return Err(match custom {
+            true => Status::unsupported_media_type(&accepted),
+            false => Status::unrouted(415, "UnsupportedMediaType", "415: Unsupported Media Type"),
+        });
     };
-    let (value, complaints) = mote_schema::prune::parse_json(&request.body).map_err(Status::bad_request)?;
+    let applies = media == PATCHES[3];
+    let (options, force) = patch_options(&request.query, applies)?;
+    if applies {
+        let (config, complaints) = parse_config(&request.body)?;
+        return Ok((Patch::Apply { config, force }, complaints, options));
+    }
+    let (value, complaints) = mote_schema::prune::parse_json(&request.body).map_err(|error| {
+        let prefix = if media == PATCHES[2] { "" } else { "error decoding patch: " };
+        Status::bad_request(format!("{prefix}{error}"))
+    })?;
     if let Some(count) = value.as_array().map(Vec::len).filter(|count| *count > MAX_PATCH_OPERATIONS) {
         return Err(Status::new(
             413,
@@ -115,21 +129,52 @@ fn parse_patch(request: &Request, kind: &Kind) -> Result<(Patch, Vec<String>), S
             format!("The allowed maximum operations in a JSON patch is {MAX_PATCH_OPERATIONS}, got {count}"),
         ));
     }
-    Ok((wrap(value), complaints))
+    let wrap = match media {
+        "application/json-patch+json" => Patch::Json,
+        "application/merge-patch+json" => Patch::Merge,
+        _ => Patch::Strategic,
+    };
+    Ok((wrap(value), complaints, options))
+}
+
+/// YAML, of which JSON is a part: clients mostly send that, and it reads faster.
+fn parse_config(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
+    let json = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+    let parsed = match json.then(|| mote_schema::prune::parse_json(body)) {
+        // A duplicate is worded by the YAML reader.
+        Some(Ok((config, complaints))) if complaints.is_empty() => return Ok((config, complaints)),
+        _ => mote_schema::prune::parse_yaml(body),
+    };
+    let (config, complaints) = parsed.map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
+    let found = match config {
+        Value::Object(_) | Value::Null => return Ok((config, complaints)),
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+    };
+    Err(Status::bad_request(format!(
+        "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+    )))
 }
 
 pub(crate) async fn patch(api: &Api, kind: &Arc<Kind>, sub: Sub, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(&request, kind)?;
-    let mut target = target(&request, kind, sub, "PatchOptions")?;
-    let (change, complaints) = parse_patch(&request, kind)?;
+    let (change, complaints, options) = parse_patch(kind, &request)?;
+    let mut target = target(&request, kind, sub, options);
     let object = api.patch_decoded(&mut target, &change, complaints).await?;
-    Ok(warn(media::respond(200, &object, form)?, &target.warnings))
+    Ok(warn(media::respond(status_of(&target), &object, form)?, &target.warnings))
+}
+
+/// 201 when there was no such object before.
+fn status_of(target: &Target<'_>) -> u16 {
+    if target.created { 201 } else { 200 }
 }
 
 pub(crate) async fn delete(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(&request, kind)?;
     let (options, dry_run) = delete_request(api, &request)?;
-    let mut target = target(&request, kind, Sub::Main, "DeleteOptions")?;
+    let mut target = target(&request, kind, Sub::Main, write_options(&request.query, "DeleteOptions")?);
     target.options.dry_run = dry_run;
     let deleted = api.delete(&mut target, &options).await?;
     let response = match deleted {
@@ -152,7 +197,7 @@ pub(crate) async fn delete_collection(api: &Api, kind: &Arc<Kind>, request: Requ
     let form = media::negotiate(&request, kind)?;
     let filter = Filter::parse(&request.query, kind, "")?;
     let (delete, dry_run) = delete_request(api, &request)?;
-    let mut target = target(&request, kind, Sub::Main, "DeleteOptions")?;
+    let mut target = target(&request, kind, Sub::Main, write_options(&request.query, "DeleteOptions")?);
     target.options.dry_run = dry_run;
     let deleted = api.delete_collection(&mut target, &delete, |object| filter.matches(object)).await?;
     let meta = ListMeta { revision: api.store.revision(), ..ListMeta::default() };
@@ -166,34 +211,30 @@ pub(crate) async fn scale(api: &Api, kind: &Arc<Kind>, request: Request) -> Resu
     if kind.scale.is_none() {
         return Err(unknown());
     }
-    let mut target = target(&request, kind, Sub::Main, "UpdateOptions")?;
-    let current = || api.get(kind, &request.info.namespace, &request.info.name);
-    let scale = match request.info.verb.as_str() {
-        "get" => behavior::read_scale(&current()?)?,
+    let (change, complaints, options) = match request.info.verb.as_str() {
+        "get" => {
+            let object = api.get(kind, &request.info.namespace, &request.info.name)?;
+            return media::document(api, 200, &behavior::read_scale(kind, &object.to_value())?, form);
+        }
         "update" => {
-            let (body, _) = media::parse(api, &request)?;
-            behavior::write_scale(api, &mut target, body).await?
+            let options = write_options(&request.query, "UpdateOptions")?;
+            let (body, complaints) = media::parse(api, &request)?;
+            (behavior::ScaleChange::Replace(body), complaints, options)
         }
         "patch" => {
-            let mut scale = behavior::read_scale(&current()?)?;
-            let before = scale["metadata"]["resourceVersion"].clone();
-            match parse_patch(&request, kind)?.0 {
-                Patch::Json(operations) => mote_schema::patch::json(&mut scale, &operations)?,
-                Patch::Merge(change) | Patch::Strategic(change) => mote_schema::patch::merge(&mut scale, &change)?,
-            }
-            if scale["metadata"]["resourceVersion"] == before {
-                scale["metadata"]["resourceVersion"] = Value::from("");
-            }
-            behavior::write_scale(api, &mut target, scale).await?
+            let (patch, complaints, options) = parse_patch(kind, &request)?;
+            (behavior::ScaleChange::Patch(patch), complaints, options)
         }
         verb => return Err(Status::method_not_supported(&kind.group, &format!("{}/scale", kind.plural), verb)),
     };
+    let mut target = target(&request, kind, Sub::Main, options);
+    let scale = behavior::write_scale(api, &mut target, &change, complaints).await?;
     Ok(warn(media::document(api, 200, &scale, form)?, &target.warnings))
 }
 
 pub(crate) async fn create_sub(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(&request, kind)?;
-    let mut target = target(&request, kind, Sub::Main, "CreateOptions")?;
+    let mut target = target(&request, kind, Sub::Main, write_options(&request.query, "CreateOptions")?);
     let (body, _) = media::parse(api, &request)?;
     options::check_dry_run(&body, &mut target.options);
     let answer = behavior::create_sub(api, &mut target, &request.info.subresource, body).await?;

@@ -99,8 +99,14 @@ impl Walk {
     }
 
     fn map(&mut self, map: &MapType<'_>, old: Option<&Map<String, Value>>, new: Option<&Map<String, Value>>) {
-        let names = old.into_iter().chain(new).flat_map(Map::keys);
-        for name in names.collect::<BTreeSet<&String>>() {
+        let mut names: BTreeSet<&str> = old.into_iter().chain(new).flat_map(Map::keys).map(String::as_str).collect();
+        if old.is_none() || new.is_none() {
+            // A struct that comes or goes takes its nulls along.
+            for name in map.always() {
+                names.insert(name);
+            }
+        }
+        for name in names {
             let absent = map.is_always(name).then_some(&NULL);
             let old = old.and_then(|old| old.get(name).or(absent));
             let new = new.and_then(|new| new.get(name).or(absent));

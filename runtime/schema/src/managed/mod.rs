@@ -29,3 +29,6 @@ pub use reset::Filter;
 pub use set::Set;
 pub use tracker::{Tracker, Versions};
 pub use types::{At, Atom, TypeRef};
+
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,11 @@
 //! read from the field table as kube-openapi's schemaconv makes them from upstream's OpenAPI.
 use crate::{
     Kind,
+    structural::{Additional, Schema},
     table::{BUILTIN, Container, Field, ListType, Presence, Shape, Table, TypeId},
 };
 use serde_json::Value;
+use std::sync::OnceLock;
 
 /// A type, by where it is found.
 #[derive(Clone, Copy)]
@@ -22,6 +24,12 @@ pub enum At<'t> {
     Element(&'t Field),
     /// The list that is an element of a map of lists.
     Inner(&'t Field),
+    /// A place in a custom kind's schema. `preserves`: unknown fields stay, as something above it or itself says.
+    Schema {
+        schema: Schema<'t>,
+        root: bool,
+        preserves: bool,
+    },
     /// Anything: maps by member, lists whole.
     Deduced,
     /// Anything, as one.
@@ -46,19 +54,38 @@ pub enum Scalar {
     Untyped,
 }
 
+/// Where the named members of a map are.
+#[derive(Clone, Copy)]
+enum Fields<'t> {
+    None,
+    Table(&'t Table, TypeId),
+    /// `root`: apiVersion, kind and metadata are there whatever the schema says.
+    Schema {
+        schema: Schema<'t>,
+        root: bool,
+        preserves: bool,
+    },
+}
+
 #[derive(Clone, Copy)]
 pub struct MapType<'t> {
     pub atomic: bool,
-    fields: Option<(&'t Table, TypeId)>,
+    fields: Fields<'t>,
     /// Of members that are no fields.
     pub element: TypeRef<'t>,
 }
 
 #[derive(Clone, Copy)]
+enum Keys<'t> {
+    None,
+    Field(&'t Table, &'t Field),
+    Schema(Schema<'t>),
+}
+
+#[derive(Clone, Copy)]
 pub struct ListOf<'t> {
     pub kind: ListType,
-    /// The field with the keys.
-    field: Option<(&'t Table, &'t Field)>,
+    keys: Keys<'t>,
     pub element: TypeRef<'t>,
 }
 
@@ -94,6 +121,12 @@ const ATOMIC: [(&str, &str); 28] = [
     ("Variable", "io.k8s.api.admissionregistration.v1beta1"),
 ];
 
+/// Some type with apiVersion, kind and metadata.
+static ANY_OBJECT: OnceLock<Option<TypeId>> = OnceLock::new();
+
+/// The one field that is granular although its type is atomic (PersistentVolumeSpec).
+const GRANULAR: &str = "claimRef";
+
 fn is_atomic(table: &Table, id: TypeId) -> bool {
     let name = table.type_name(id);
     let first = ATOMIC.partition_point(|(atomic, _)| *atomic < name);
@@ -103,7 +136,12 @@ fn is_atomic(table: &Table, id: TypeId) -> bool {
 impl<'t> TypeRef<'t> {
     /// The type of a kind's objects.
     pub fn of(kind: &'t Kind) -> TypeRef<'t> {
-        TypeRef { table: kind.table(), at: At::Struct(kind.root) }
+        let at = match kind.schema() {
+            None => At::Struct(kind.root),
+            Some(schema) if schema.place().is_map() => At::Schema { schema, root: true, preserves: false },
+            Some(_) => At::Deduced,
+        };
+        TypeRef { table: kind.table(), at }
     }
 
     /// For objects of which nothing is known.
@@ -123,33 +161,64 @@ impl<'t> TypeRef<'t> {
         match self.at {
             At::Struct(id) => {
                 let atomic = is_atomic(self.table, id);
-                self.map(atomic, Some((self.table, id)), At::None)
+                self.map(atomic, Fields::Table(self.table, id), At::None)
             }
             At::Field(field) => self.field(field),
             At::Element(field) => self.shape(field),
             At::Inner(field) => {
-                Atom { list: Some(self.list(ListType::Atomic, None, At::Element(field))), ..Atom::default() }
+                Atom { list: Some(self.list(ListType::Atomic, Keys::None, At::Element(field))), ..Atom::default() }
             }
             At::Deduced => self.any(false),
             At::Untyped => self.any(true),
+            At::Schema { schema, root, preserves } => self.schema(schema, root, preserves),
             At::None => Atom::default(),
         }
     }
 
-    fn map(self, atomic: bool, fields: Option<(&'t Table, TypeId)>, element: At<'t>) -> Atom<'t> {
+    fn map(self, atomic: bool, fields: Fields<'t>, element: At<'t>) -> Atom<'t> {
         Atom { map: Some(MapType { atomic, fields, element: self.at(element) }), ..Atom::default() }
     }
 
-    fn list(self, kind: ListType, field: Option<&'t Field>, element: At<'t>) -> ListOf<'t> {
-        ListOf { kind, field: field.map(|field| (self.table, field)), element: self.at(element) }
+    fn list(self, kind: ListType, keys: Keys<'t>, element: At<'t>) -> ListOf<'t> {
+        ListOf { kind, keys, element: self.at(element) }
+    }
+
+    /// As schemaconv reads what a CustomResourceDefinition publishes (kube-openapi/pkg/schemaconv/openapi.go).
+    fn schema(self, schema: Schema<'t>, root: bool, preserves: bool) -> Atom<'t> {
+        let preserves = preserves || schema.preserves_unknown();
+        let below = |schema| At::Schema { schema, root: false, preserves };
+        let map = || {
+            let members = match schema.additional() {
+                Additional::Of(schema) => below(schema),
+                Additional::Any => At::Deduced,
+                Additional::Unset if preserves || !schema.has_properties() => At::Deduced,
+                Additional::Unset | Additional::No => At::None,
+            };
+            let root = root || schema.is_embedded();
+            self.map(schema.is_atomic_map(), Fields::Schema { schema, root, preserves }, members)
+        };
+        let list = || {
+            let kind = schema.list_type().unwrap_or(ListType::Atomic);
+            self.list(kind, Keys::Schema(schema), schema.items().map_or(At::Untyped, below))
+        };
+        let scalar = |scalar| Atom { scalar: Some(scalar), ..Atom::default() };
+        match schema.type_name() {
+            "object" => map(),
+            "array" => Atom { list: Some(list()), ..Atom::default() },
+            "integer" | "number" => scalar(Scalar::Numeric),
+            "boolean" => scalar(Scalar::Boolean),
+            "string" if matches!(schema.place().get("format").str(), "" | "byte") => scalar(Scalar::String),
+            "string" => scalar(Scalar::Untyped),
+            _ => Atom { scalar: Some(Scalar::Untyped), list: Some(list()), ..map() },
+        }
     }
 
     fn any(self, atomic: bool) -> Atom<'t> {
         let members = if atomic { At::Untyped } else { At::Deduced };
         Atom {
             scalar: Some(Scalar::Untyped),
-            list: Some(self.list(ListType::Atomic, None, At::Untyped)),
-            ..self.map(atomic, None, members)
+            list: Some(self.list(ListType::Atomic, Keys::None, At::Untyped)),
+            ..self.map(atomic, Fields::None, members)
         }
     }
 
@@ -158,12 +227,12 @@ impl<'t> TypeRef<'t> {
             Container::One => {
                 let mut atom = self.shape(field);
                 if let Some(map) = &mut atom.map {
-                    map.atomic |= field.atomic;
+                    map.atomic = (map.atomic || field.atomic) && self.table.name(field) != GRANULAR;
                 }
                 atom
             }
-            Container::Map => self.map(field.atomic, None, At::Element(field)),
-            Container::MapOfLists => self.map(field.atomic, None, At::Inner(field)),
+            Container::Map => self.map(field.atomic, Fields::None, At::Element(field)),
+            Container::MapOfLists => self.map(field.atomic, Fields::None, At::Inner(field)),
             Container::List => {
                 // Without a list type the strategic merge's facts decide.
                 let kind = match field.list_type {
@@ -172,7 +241,8 @@ impl<'t> TypeRef<'t> {
                     None if self.table.merge_key(field).is_empty() => ListType::Set,
                     None => ListType::Map,
                 };
-                Atom { list: Some(self.list(kind, Some(field), At::Element(field))), ..Atom::default() }
+                let keys = Keys::Field(self.table, field);
+                Atom { list: Some(self.list(kind, keys, At::Element(field))), ..Atom::default() }
             }
         }
     }
@@ -181,7 +251,7 @@ impl<'t> TypeRef<'t> {
         let scalar = match field.shape {
             Shape::Object(id) => return self.at(At::Struct(id)).resolve(),
             // JSON merges by member, RawExtension is one.
-            Shape::Any => return self.any(!self.is_json_schema(field)),
+            Shape::Any => return self.any(!is_json(self.table, field)),
             Shape::Bool => Scalar::Boolean,
             Shape::Int32 | Shape::Int64 | Shape::Double => Scalar::Numeric,
             Shape::String | Shape::Bytes | Shape::Duration => Scalar::String,
@@ -189,19 +259,49 @@ impl<'t> TypeRef<'t> {
         };
         Atom { scalar: Some(scalar), ..Atom::default() }
     }
+}
 
-    /// The fields of a JSON schema that hold any JSON; all others that do are RawExtensions.
-    fn is_json_schema(self, field: &Field) -> bool {
-        const JSON: [&str; 7] =
-            ["additionalItems", "additionalProperties", "default", "dependencies", "enum", "example", "items"];
-        JSON.contains(&self.table.name(field))
-    }
+/// What is required has no omitempty; RawExtensions and some times are structs, which omitempty does not leave out.
+fn is_always(field: &Field) -> bool {
+    const TIMES: [&str; 7] = [
+        "eventTime",
+        "firstTimestamp",
+        "lastHeartbeatTime",
+        "lastProbeTime",
+        "lastTimestamp",
+        "lastTransitionTime",
+        "lastUpdateTime",
+    ];
+    let is_struct = match field.shape {
+        Shape::Any => field.container == Container::One && !is_json(BUILTIN, field),
+        Shape::Time | Shape::MicroTime => TIMES.contains(&BUILTIN.name(field)),
+        _ => false,
+    };
+    is_struct || field.required || field.presence == Presence::Always
+}
+
+/// The fields of a JSON schema that hold any JSON; all others that do are RawExtensions.
+fn is_json(table: &Table, field: &Field) -> bool {
+    const JSON: [&str; 7] =
+        ["additionalItems", "additionalProperties", "default", "dependencies", "enum", "example", "items"];
+    JSON.contains(&table.name(field))
 }
 
 impl<'t> MapType<'t> {
     pub fn field(&self, name: &str) -> Option<TypeRef<'t>> {
-        let (table, id) = self.fields?;
-        Some(TypeRef { table, at: At::Field(table.field(id, name)?) })
+        match self.fields {
+            Fields::None => None,
+            Fields::Table(table, id) => Some(TypeRef { table, at: At::Field(table.field(id, name)?) }),
+            Fields::Schema { root: true, .. } if matches!(name, "apiVersion" | "kind" | "metadata") => {
+                // Any kind has these three, of the same types.
+                let id = (*ANY_OBJECT.get_or_init(|| BUILTIN.type_by_definition("io.k8s.api.core.v1.ConfigMap")))?;
+                Some(TypeRef { table: BUILTIN, at: At::Field(BUILTIN.field(id, name)?) })
+            }
+            Fields::Schema { schema, preserves, .. } => {
+                let at = At::Schema { schema: schema.property(name)?, root: false, preserves };
+                Some(TypeRef { table: BUILTIN, at })
+            }
+        }
     }
 
     /// The type of any member; `At::None` where there may be none of that name.
@@ -211,19 +311,43 @@ impl<'t> MapType<'t> {
 
     /// Nothing is known of its members.
     pub(super) fn is_deduced(&self) -> bool {
-        self.fields.is_none() && matches!(self.element.at, At::Deduced)
+        let known = match self.fields {
+            Fields::None => false,
+            Fields::Table(..) => true,
+            Fields::Schema { schema, root, .. } => root || schema.has_properties(),
+        };
+        !known && matches!(self.element.at, At::Deduced)
     }
 
     /// A member that is not there but that Go writes nevertheless, as null.
     pub fn is_always(&self, name: &str) -> bool {
-        let field =
-            self.fields.filter(|(table, _)| std::ptr::eq(*table, BUILTIN)).and_then(|(t, id)| t.field(id, name));
-        field.is_some_and(|field| field.presence == Presence::Always)
+        let field = self.builtin().and_then(|id| BUILTIN.field(id, name));
+        field.is_some_and(is_always)
+    }
+
+    /// All such members.
+    pub fn always(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let fields = self.builtin().map_or(&[][..], |id| BUILTIN.fields(id));
+        fields.iter().filter(|field| is_always(field)).map(|field| BUILTIN.name(field))
+    }
+
+    fn builtin(&self) -> Option<TypeId> {
+        match self.fields {
+            Fields::Table(_, id) => Some(id),
+            _ => None,
+        }
     }
 
     /// The value a key has where an element leaves it out.
     fn default(&self, name: &str) -> Option<Value> {
-        let (table, id) = self.fields?;
+        let (table, id) = match self.fields {
+            Fields::None => return None,
+            Fields::Table(table, id) => (table, id),
+            Fields::Schema { schema, .. } => {
+                let default = schema.property(name)?.default();
+                return default.exists().then(|| default.to_value());
+            }
+        };
         let field = table.field(id, name)?;
         match table.default(field) {
             "" if field.presence == Presence::Always => match field.shape {
@@ -245,15 +369,17 @@ impl<'t> ListOf<'t> {
 
     /// The names of the keys; none for a set.
     pub fn keys(&self) -> Vec<&'t str> {
-        match self.field {
-            Some((table, field)) if self.kind == ListType::Map => {
+        match self.keys {
+            _ if self.kind != ListType::Map => Vec::new(),
+            Keys::None => Vec::new(),
+            Keys::Schema(schema) => schema.list_keys().collect(),
+            Keys::Field(table, field) => {
                 let mut keys: Vec<&str> = table.list_keys(field).collect();
                 if keys.is_empty() {
                     keys.push(table.merge_key(field));
                 }
                 keys
             }
-            _ => Vec::new(),
         }
     }
 
