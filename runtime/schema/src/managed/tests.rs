@@ -250,7 +250,7 @@ fn lists_merge_by_key_and_owned_items_go() {
         let list = object.live["spec"]["containers"].as_array().cloned().unwrap_or_default();
         list.iter().map(|c| c["name"].as_str().unwrap_or("").to_owned()).collect()
     };
-    assert_eq!(names(&object), ["y", "z", "x"]);
+    assert_eq!(names(&object), ["z", "x", "y"]);
     // x stays for b, y goes.
     object.apply("a", pod(json!([])), false).unwrap();
     assert_eq!(names(&object), ["z", "x"]);
@@ -359,7 +359,12 @@ fn disjoint_appliers_commute() {
         let run = |order: &[usize]| {
             let mut object = Object::new("", "ConfigMap");
             for at in order {
-                object.apply(&format!("m{at}"), config_map(configs[*at].clone().into()), false).unwrap();
+                let mut config = config_map(configs[*at].clone().into());
+                if configs[*at].is_empty() {
+                    // An empty map is something to own.
+                    config = json!({"apiVersion": "v1", "kind": "ConfigMap"});
+                }
+                object.apply(&format!("m{at}"), config, false).unwrap();
             }
             let mut owners = object.owners();
             owners.sort();
