@@ -72,20 +72,26 @@ impl DeleteOptions {
             propagation: body["propagationPolicy"].as_str().map(str::to_owned),
         };
         if let Some(orphan) = body["orphanDependents"].as_bool() {
-            if options.propagation.is_some() {
-                let detail = "orphanDependents and deletionPropagation cannot be both set";
-                return Err(invalid(Cause::invalid("propagationPolicy", &body["propagationPolicy"], detail)));
-            }
-            options.propagation = Some(if orphan { "Orphan" } else { "Background" }.into());
+            options = options.orphaning(orphan)?;
         }
         options.checked()
+    }
+
+    /// The old word for it.
+    pub(crate) fn orphaning(self, orphan: bool) -> Result<DeleteOptions> {
+        if let Some(propagation) = self.propagation {
+            let detail = "orphanDependents and deletionPropagation cannot be both set";
+            return Err(invalid(Cause::invalid("propagationPolicy", &propagation.into(), detail)));
+        }
+        let propagation = Some(if orphan { "Orphan" } else { "Background" }.into());
+        Ok(DeleteOptions { propagation, ..self })
     }
 
     pub(crate) fn checked(self) -> Result<DeleteOptions> {
         match self.propagation.as_deref() {
             None | Some("Orphan" | "Background" | "Foreground") => Ok(self),
             Some(other) => {
-                let supported = ["Background", "Foreground", "Orphan", "nil"];
+                let supported = ["Foreground", "Background", "Orphan", "nil"];
                 Err(invalid(Cause::not_supported("propagationPolicy", &other.into(), &supported)))
             }
         }

@@ -52,7 +52,10 @@ impl Api {
             if target.options.dry_run {
                 return Ok(match step {
                     Step::Remove => Deleted::Gone(current),
-                    _ => Deleted::Pending(current),
+                    Step::Leave => Deleted::Pending(current),
+                    Step::Mark(value) => {
+                        Deleted::Pending(Object { doc: self.encoded(target.kind, value).await?.shown, ..current })
+                    }
                 });
             }
             let key = target.key(target.name);
@@ -86,26 +89,31 @@ impl Api {
         current: &Object,
         options: &DeleteOptions,
     ) -> Result<(), Status> {
+        // Upstream names the kind here, not the resource.
+        let conflict =
+            |detail: String| Err(Status::conflict(&target.kind.group, &target.kind.kind, target.name, &detail));
         if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != current.uid()) {
-            return Err(target.conflict(&format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                current.uid()
-            )));
+            let found = current.uid();
+            return conflict(format!(
+                "the UID in the precondition ({uid}) does not match the UID in record ({found}). The object might have been deleted and then recreated"
+            ));
         }
         if let Some(revision) = options.resource_version.filter(|revision| *revision != current.revision) {
-            return Err(target.conflict(&format!(
-                "Precondition failed: ResourceVersion in precondition: {revision}, ResourceVersion in object meta: {}",
-                current.revision
-            )));
+            let found = current.revision;
+            return conflict(format!(
+                "the ResourceVersion in the precondition ({revision}) does not match the ResourceVersion in record ({found}). The object might have been modified"
+            ));
         }
         Ok(())
     }
 
-    /// Deletes what `chosen` picks; one that is gone already is no error. Returns the objects as they were.
+    /// Deletes the first `limit` (0: all) that `chosen` picks; one that is gone already is no error. Returns the objects as
+    /// they were.
     pub(crate) async fn delete_collection(
         &self,
         target: &mut Target<'_>,
         options: &DeleteOptions,
+        limit: usize,
         chosen: impl Fn(&Object) -> bool,
     ) -> Result<Vec<Object>, Status> {
         let prefix = self.list_prefix(target.kind, target.namespace);
@@ -115,6 +123,9 @@ impl Api {
             let object = feed::object(target.kind, &entry);
             if !chosen(&object) {
                 continue;
+            }
+            if limit > 0 && deleted.len() == limit {
+                break;
             }
             let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
             let mut one = Target {
@@ -137,7 +148,7 @@ impl Api {
 
 fn plan(target: &Target<'_>, old: &Value, options: &DeleteOptions) -> Result<Step, Status> {
     let mut new = old.clone();
-    let asked = options.grace_period_seconds;
+    let asked = options.grace_period_seconds.map(|seconds| if seconds < 0 { 1 } else { seconds });
     let supports_grace = behavior::grace_period(target.kind, old, asked);
     let deleting = old["metadata"].get("deletionTimestamp").is_some();
     let running_grace = old["metadata"]["deletionGracePeriodSeconds"].as_i64();
@@ -148,13 +159,18 @@ fn plan(target: &Target<'_>, old: &Value, options: &DeleteOptions) -> Result<Ste
         }
         match (running_grace, asked, supports_grace) {
             // Only a shorter grace period is taken.
-            (Some(running), Some(shorter), _) if shorter < running => {
-                let shorter = shorter.max(0);
+            (Some(running), Some(mut shorter), _) if shorter < running => {
                 let since =
                     old["metadata"]["deletionTimestamp"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
                 let start = since.and_then(|at| at.checked_sub(SignedDuration::from_secs(running)).ok());
                 let at = start.unwrap_or_else(now).checked_add(SignedDuration::from_secs(shorter));
-                mark(&mut new, at.unwrap_or_else(|_| now()), shorter)?;
+                let mut at = at.unwrap_or_else(|_| now());
+                if at < now() {
+                    // Over already: as short as a graceful one can be, and never in the past.
+                    at = now();
+                    shorter = shorter.min(1);
+                }
+                mark(&mut new, at, shorter)?;
                 grace = Some(shorter);
             }
             (Some(running), _, _) if running > 0 => return Ok(Step::Leave),
@@ -194,9 +210,10 @@ fn plan(target: &Target<'_>, old: &Value, options: &DeleteOptions) -> Result<Ste
 
 fn mark(value: &mut Value, at: Timestamp, grace_seconds: i64) -> Result<(), Status> {
     let metadata = meta::metadata(value)?;
-    metadata.insert("deletionTimestamp".into(), Value::from(format_time(at)));
+    let before = metadata.insert("deletionTimestamp".into(), Value::from(format_time(at)));
     metadata.insert("deletionGracePeriodSeconds".into(), Value::from(grace_seconds));
-    if let Some(generation) = metadata.get("generation").and_then(Value::as_i64) {
+    // Only the first mark asks anything new of controllers.
+    if let (None, Some(generation)) = (before, metadata.get("generation").and_then(Value::as_i64)) {
         metadata.insert("generation".into(), Value::from(generation + 1));
     }
     Ok(())

@@ -270,6 +270,10 @@ pub(crate) fn delete_request(api: &Api, request: &Request) -> Result<(DeleteOpti
             propagation: text("propagationPolicy").map(str::to_owned),
             ..DeleteOptions::default()
         };
+        let options = match text("orphanDependents").map(|_| request.query.bool("orphanDependents")) {
+            Some(orphan) => options.orphaning(orphan)?,
+            None => options,
+        };
         return Ok((options.checked()?, from_query));
     }
     let (body, _) = super::media::parse(api, request)?;

@@ -199,10 +199,11 @@ pub(crate) async fn delete_collection(api: &Api, kind: &Arc<Kind>, request: Requ
     let (delete, dry_run) = delete_request(api, &request)?;
     let mut target = target(&request, kind, Sub::Main, write_options(&request.query, "DeleteOptions")?);
     target.options.dry_run = dry_run;
-    let deleted = api.delete_collection(&mut target, &delete, |object| filter.matches(object)).await?;
+    let limit = request.query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(0);
+    let deleted = api.delete_collection(&mut target, &delete, limit, |object| filter.matches(object)).await?;
     let meta = ListMeta { revision: api.store.revision(), ..ListMeta::default() };
-    let response = items::respond(List { kind: kind.clone(), items: Items::Read(deleted), meta }, form).await?;
-    Ok(warn(response, &target.warnings))
+    let list = List { kind: kind.clone(), items: Items::Read(deleted), meta };
+    Ok(warn(items::respond(list, form).await?, &target.warnings))
 }
 
 /// scale: read, replaced or patched as the autoscaling/v1 Scale it is shown as.
