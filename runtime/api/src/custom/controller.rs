@@ -175,7 +175,7 @@ impl Controller {
             let mut target = Target::new(self.client.user(), kind, &namespace, "", Sub::Main);
             target.options = Options::default();
             self.api()
-                .delete_collection(&mut target, &DeleteOptions::default(), |object| !object.is_deleting())
+                .delete_collection(&mut target, &DeleteOptions::default(), 0, |object| !object.is_deleting())
                 .await?;
         }
         Ok(())
