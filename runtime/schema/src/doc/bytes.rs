@@ -3,7 +3,7 @@ use super::{DocError, MAX_BYTES, MAX_DEPTH, MAX_VALUES, names};
 
 pub(super) const VERSION: u8 = 1;
 
-pub(super) const NULL: u8 = 0x00;
+pub(crate) const NULL: u8 = 0x00;
 pub(super) const FALSE: u8 = 0x01;
 pub(super) const TRUE: u8 = 0x02;
 pub(super) const INT: u8 = 0x03;
@@ -135,6 +135,18 @@ pub(crate) fn value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
         }
         _ => return None,
     })
+}
+
+/// What follows the value at the front.
+#[inline]
+pub(crate) fn skip(bytes: &[u8]) -> Option<&[u8]> {
+    let (&tag, rest) = bytes.split_first()?;
+    match tag {
+        SHORT_STRING.. => rest.get(usize::from(tag) % SHORT..),
+        NULL | FALSE | TRUE | SMALL_INT..0x30 => Some(rest),
+        STRING | ESCAPED | MAP | LIST => sized(rest).map(|(_, rest)| rest),
+        _ => value(bytes).map(|(_, rest)| rest),
+    }
 }
 
 /// The key at the front and what follows it. Ids are not looked up.

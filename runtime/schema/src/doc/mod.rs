@@ -13,7 +13,7 @@ mod reference;
 mod ser;
 mod write;
 
-pub(crate) use bytes::{Key, Value, key, value};
+pub(crate) use bytes::{Key, NULL, Value, key, skip, value};
 pub(crate) use de::{Node, Overlay};
 pub use edit::Edit;
 pub use json_write::write_string;

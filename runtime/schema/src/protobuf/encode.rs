@@ -5,7 +5,7 @@
 //! is moved when its length takes another number of bytes. What does not fit its field's type is left out.
 use super::special::{self, Any};
 use crate::{
-    doc::{Key, MAX_DEPTH, Ref, Value, key, value, write_value},
+    doc::{Key, MAX_DEPTH, NULL, Ref, Value, key, skip, value, write_value},
     order::Order as _,
     table::{Container, Field, Shape, Table, TypeId},
 };
@@ -15,16 +15,20 @@ pub(super) struct Encoder<'a, 'o> {
     pub out: &'o mut Vec<u8>,
     /// Fields of the messages being written, each message's behind its parent's.
     slots: Vec<Slot<'a>>,
+    /// The order in which they are written.
+    order: Vec<Place>,
     depth: usize,
 }
 
 #[derive(Clone, Copy)]
 struct Slot<'a> {
-    /// Numbers of the embedded messages around the field, and its own: what fields are sorted by.
-    path: [u16; 3],
     field: &'a Field,
-    value: Value<'a>,
+    /// Its value begins here.
+    bytes: &'a [u8],
 }
+
+/// Numbers of the embedded messages around a field, its own, and which slot of its message it is; 16 bits each.
+type Place = u64;
 
 /// A message whose length is not yet known.
 pub(super) struct Open {
@@ -44,13 +48,24 @@ pub(super) enum Revision<'a> {
 }
 
 const BYTES: u64 = 2;
+/// ObjectMeta's resourceVersion.
+const RESOURCE_VERSION: u16 = 6;
 
 impl<'a, 'o> Encoder<'a, 'o> {
     pub fn new(table: &'a Table, out: &'o mut Vec<u8>) -> Encoder<'a, 'o> {
-        Encoder { table, out, slots: Vec::with_capacity(64), depth: 0 }
+        Encoder { table, out, slots: Vec::with_capacity(64), order: Vec::with_capacity(64), depth: 0 }
     }
 
-    fn varint(&mut self, mut value: u64) {
+    #[inline]
+    fn varint(&mut self, value: u64) {
+        if value < 0x80 {
+            self.out.push(value as u8);
+        } else {
+            self.long_varint(value);
+        }
+    }
+
+    fn long_varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.out.push(value as u8 | 0x80);
             value >>= 7;
@@ -58,6 +73,7 @@ impl<'a, 'o> Encoder<'a, 'o> {
         self.out.push(value as u8);
     }
 
+    #[inline]
     fn tag(&mut self, number: u16, wire: u64) {
         self.varint(u64::from(number) << 3 | wire);
     }
@@ -78,6 +94,10 @@ impl<'a, 'o> Encoder<'a, 'o> {
 
     pub fn close(&mut self, open: Open) {
         let len = self.out.len() - open.start;
+        if len < 0x80 && open.width == 1 {
+            self.out[open.start - 1] = len as u8;
+            return;
+        }
         let width = varint_len(len);
         let head = open.start - open.width;
         if width > open.width {
@@ -120,35 +140,47 @@ impl<'a, 'o> Encoder<'a, 'o> {
         self.depth += 1;
         let first = self.slots.len();
         self.collect(id, members);
-        if let Revision::Here(text) = revision
-            && let Some(field) = self.table.field(id, "resourceVersion")
-        {
-            self.slot(first, field, Value::Str { text: text.as_bytes(), plain: true });
-        }
+        let mut revision = revision;
         let (mut outer, mut inner): (Option<(u16, Open)>, Option<(u16, Open)>) = (None, None);
         for at in first..self.slots.len() {
-            let Slot { path, field, value } = self.slots[at];
-            let embedded = [path[1], path[2]].iter().filter(|n| **n != 0).count();
-            let (wanted_outer, wanted_inner) =
-                (Some(path[0]).filter(|_| embedded > 0), Some(path[1]).filter(|_| embedded > 1));
-            let same_outer = outer.as_ref().map(|(n, _)| *n) == wanted_outer;
-            if !same_outer || inner.as_ref().map(|(n, _)| *n) != wanted_inner {
-                self.shut(&mut inner);
+            let place = self.order[at];
+            let (first_number, second, third) = ((place >> 48) as u16, (place >> 32) as u16, (place >> 16) as u16);
+            let Some(&Slot { field, bytes }) = self.slots.get(first + usize::from(place as u16)) else { continue };
+            // resourceVersion goes before all with higher numbers.
+            if let Revision::Here(text) = revision
+                && first_number > RESOURCE_VERSION
+            {
+                self.bytes(RESOURCE_VERSION, text.as_bytes());
+                revision = Revision::None;
             }
-            if !same_outer {
-                self.shut(&mut outer);
+            if field.inline != 0 || outer.is_some() {
+                let wanted_outer = (second != 0).then_some(first_number);
+                let wanted_inner = (third != 0).then_some(second);
+                let same_outer = outer.as_ref().map(|(n, _)| *n) == wanted_outer;
+                if !same_outer || inner.as_ref().map(|(n, _)| *n) != wanted_inner {
+                    self.shut(&mut inner);
+                }
+                if !same_outer {
+                    self.shut(&mut outer);
+                }
+                if let (Some(number), None) = (wanted_outer, &outer) {
+                    outer = Some((number, self.open(number, members.len())));
+                }
+                if let (Some(number), None) = (wanted_inner, &inner) {
+                    inner = Some((number, self.open(number, members.len())));
+                }
             }
-            if let (Some(number), None) = (wanted_outer, &outer) {
-                outer = Some((number, self.open(number, members.len())));
+            if let Some((found, _)) = value(bytes) {
+                self.field(id, field, found, revision);
             }
-            if let (Some(number), None) = (wanted_inner, &inner) {
-                inner = Some((number, self.open(number, members.len())));
-            }
-            self.field(id, field, value, revision);
+        }
+        if let Revision::Here(text) = revision {
+            self.bytes(RESOURCE_VERSION, text.as_bytes());
         }
         self.shut(&mut inner);
         self.shut(&mut outer);
         self.slots.truncate(first);
+        self.order.truncate(first);
         self.depth -= 1;
     }
 
@@ -165,7 +197,7 @@ impl<'a, 'o> Encoder<'a, 'o> {
         let fields = self.table.fields(id);
         let mut from = 0;
         while let Some((name, rest)) = key(members) {
-            let Some((value, next)) = value(rest) else { return };
+            let Some(next) = skip(rest) else { return };
             members = next;
             let found = match name {
                 Key::Name(id) => position(fields, from, |field| field.name == id),
@@ -175,26 +207,31 @@ impl<'a, 'o> Encoder<'a, 'o> {
             let Some(at) = found else { continue };
             from = at + 1;
             let field = &fields[at];
-            if field.number != 0 && !matches!((value, field.shape), (Value::Null, shape) if shape != Shape::Any) {
-                self.slot(first, field, value);
+            let is_null = rest.first() == Some(&NULL) && field.shape != Shape::Any;
+            if field.number != 0 && !is_null {
+                self.slot(first, field, rest);
             }
         }
     }
 
     /// Puts a field where its number belongs. Most messages have few.
-    fn slot(&mut self, first: usize, field: &'a Field, value: Value<'a>) {
-        let path = match (u16::from(field.inline & 15), u16::from(field.inline >> 4)) {
-            (0, _) => [field.number, 0, 0],
-            (outer, 0) => [outer, field.number, 0],
-            (outer, inner) => [outer, inner, field.number],
+    fn slot(&mut self, first: usize, field: &'a Field, bytes: &'a [u8]) {
+        let number = Place::from(field.number);
+        let numbers = match (Place::from(field.inline & 15), Place::from(field.inline >> 4)) {
+            (0, _) => number << 48,
+            (outer, 0) => outer << 48 | number << 32,
+            (outer, inner) => outer << 48 | inner << 32 | number << 16,
         };
-        self.slots.push(Slot { path, field, value });
-        let slots = &mut self.slots[first..];
-        let mut at = slots.len() - 1;
-        while at > 0 && slots[at - 1].path > path {
-            slots.swap(at - 1, at);
+        let place = numbers | (self.slots.len() - first) as Place;
+        self.slots.push(Slot { field, bytes });
+        self.order.push(place);
+        let order = &mut self.order[first..];
+        let mut at = order.len() - 1;
+        while at > 0 && order[at - 1] > place {
+            order[at] = order[at - 1];
             at -= 1;
         }
+        order[at] = place;
     }
 
     fn field(&mut self, owner: TypeId, field: &Field, found: Value<'a>, revision: Revision<'a>) {
