@@ -338,3 +338,29 @@ fn the_cni_plugin_refuses_rubbish() {
         );
     }
 }
+
+#[test]
+fn a_node_answers_through_the_proxy_what_a_kubelet_answers() {
+    let kubectl = namespace("node-proxy");
+    kubectl.apply(&pod("talker", "echo hello; sleep 600", "", ""));
+    kubectl.eventually_field("pod/talker", ".status.phase", "Running", 60);
+    let node = kubectl.field("pod/talker", ".spec.nodeName").expect("a node");
+    let get = |path: &str| kubectl.ok(&format!("get --raw /api/v1/nodes/{node}/proxy/{path}"));
+    assert_eq!(get("healthz"), "ok");
+    assert!(get("pods").contains("\"talker\""));
+    assert!(get("configz").contains("KubeletConfiguration"));
+    assert_eq!(get(&format!("containerLogs/{}/talker/main", kubectl.name())), "hello\n");
+    eventually("the pod's figures", 30, || {
+        let summary = get("stats/summary");
+        let has = |text: &str| summary.contains(text);
+        let is_there =
+            has("\"talker\"") && has("usageCoreNanoSeconds") && has("workingSetBytes") && has("\"nodeName\"");
+        if is_there { Ok(()) } else { Err(summary) }
+    });
+    let metrics = get("metrics/resource");
+    for name in
+        ["node_cpu_usage_seconds_total ", "node_memory_working_set_bytes ", "pod_memory_working_set_bytes{namespace="]
+    {
+        assert!(metrics.contains(name), "no {name} in {metrics}");
+    }
+}

@@ -445,3 +445,32 @@ impl Room {
         self.configure("ValidatingWebhookConfiguration", "w", json!({"clientConfig": webhook.client_config("/w")}));
     }
 }
+
+#[test]
+fn match_conditions_decide_before_the_webhook_is_asked() {
+    let room = Room::new("conditions");
+    let webhook = Webhook::start(&[], allow);
+    let condition = |expression: &str| json!([{"name": "c", "expression": expression}]);
+    room.validating(
+        &webhook,
+        json!({"matchConditions": condition("object.metadata.name != 'skipped' && request.operation == 'CREATE'")}),
+    );
+    assert_eq!(room.create("skipped", "").0, 201);
+    assert!(webhook.calls().is_empty());
+    assert_eq!(room.create("asked", "").0, 201);
+    assert_eq!(webhook.calls().len(), 1);
+    let target = format!("validatingwebhookconfiguration/{}-v", room.namespace);
+    server().kubectl.ok(&format!("delete {target}"));
+    room.validating(&webhook, json!({"matchConditions": condition("object.data.nothing == 'x'")}));
+    let (code, status) = room.create("broken", "");
+    assert_eq!((code, &status["reason"]), (403, &json!("Forbidden")), "{status}");
+    assert_eq!(webhook.calls().len(), 1);
+    let bad = json!({"metadata": {"name": "bad-condition"}, "webhooks": [{"name": "a.b.c", "sideEffects": "None",
+        "admissionReviewVersions": ["v1"], "clientConfig": {"url": "https://h"}, "matchConditions": condition("object.")}]});
+    let answer = server().client().post(&format!("{GROUP}/validatingwebhookconfigurations"), &bad).json();
+    let message = answer["message"].as_str().unwrap_or("").to_owned();
+    assert!(
+        message.contains("webhooks[0].matchConditions[0].expression: Invalid value: \"object.\": compilation failed"),
+        "{message}"
+    );
+}
