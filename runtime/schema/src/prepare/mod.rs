@@ -214,8 +214,12 @@ fn note_storage_version(map: &mut Members) {
     let storage = versions.into_iter().flatten().find(|version| version["storage"] == true);
     let Some(name) = storage.map(|version| version["name"].clone()) else { return };
     let status = map.entry("status").or_insert_with(|| json!({})).as_object_mut();
-    let stored = status.map(|status| status.entry("storedVersions").or_insert_with(|| json!([])));
-    if let Some(Value::Array(stored)) = stored
+    let Some(stored) = status.map(|status| status.entry("storedVersions").or_insert(Value::Null)) else { return };
+    // A list that is always there is null while it is empty.
+    if stored.is_null() {
+        *stored = json!([]);
+    }
+    if let Value::Array(stored) = stored
         && !stored.contains(&name)
     {
         stored.push(name);
