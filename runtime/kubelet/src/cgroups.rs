@@ -1,9 +1,12 @@
 //! The pods' part of the cgroup tree: /kubepods, one group per QoS class that needs one, one per pod, on cgroup v1
 //! and v2. With the cgroupfs driver they are made here; with the systemd driver systemd makes the slices from their
-//! names when the runtime asks for a sandbox, and they are given their limits then.
+//! names when the runtime asks for a sandbox, and is told their limits then and their end later.
 //!
 //! What cannot be made is no reason not to run a pod: it is told once and the runtime makes what it needs.
-use crate::resources::{CPU_PERIOD_US, MAX_SHARES, MIN_SHARES, PodCgroup};
+use crate::{
+    resources::{CPU_PERIOD_US, MAX_SHARES, MIN_SHARES, PodCgroup},
+    systemd,
+};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -50,7 +53,15 @@ impl Cgroups {
     /// Gives the pod's group its limits. Blocking.
     pub fn limit(&self, uid: &str, qos: &str, limits: &PodCgroup) {
         let path = group(self.driver, uid, qos);
-        let made = if self.unified { create_v2(Path::new(ROOT), &path, limits) } else { create_v1(&path, limits) };
+        let by_hand =
+            || if self.unified { create_v2(Path::new(ROOT), &path, limits) } else { create_v1(&path, limits) };
+        let made = match self.driver {
+            Driver::Cgroupfs => by_hand(),
+            // What systemd does not know, it takes back when it is reloaded.
+            Driver::Systemd => {
+                systemd::set_properties(&parent(self.driver, uid, qos), &self.properties(limits)).or_else(|_| by_hand())
+            }
+        };
         let made = made.and_then(|()| self.balance());
         if let Err(e) = made
             && !self.told.swap(true, Ordering::Relaxed)
@@ -59,47 +70,80 @@ impl Cgroups {
         }
     }
 
+    /// The limits as a slice's properties.
+    fn properties(&self, limits: &PodCgroup) -> Vec<(&'static str, u64)> {
+        let number = |value: i64| u64::try_from(value).unwrap_or(0);
+        let mut properties = vec![(self.weight_property(), number(self.scale(limits.cpu_shares)))];
+        if let Some(quota) = limits.cpu_quota_us {
+            properties.push(("CPUQuotaPerSecUSec", number(quota * (1_000_000 / CPU_PERIOD_US))));
+        }
+        if let Some(bytes) = limits.memory_limit_bytes {
+            properties.push((if self.unified { "MemoryMax" } else { "MemoryLimit" }, number(bytes)));
+        }
+        properties
+    }
+
+    fn weight_property(&self) -> &'static str {
+        if self.unified { "CPUWeight" } else { "CPUShares" }
+    }
+
+    /// Shares as the hierarchy counts them.
+    fn scale(&self, shares: i64) -> i64 {
+        if self.unified { weight(shares) } else { shares }
+    }
+
     /// What the pods get of the processor as a whole, and each class beside the pods of the other: a class of which
     /// nothing is said would outweigh every pod (pkg/kubelet/cm/qos_container_manager_linux.go). The tree is what is
     /// counted, so a restart of the node loses nothing.
     fn balance(&self) -> io::Result<()> {
         let (root, file) = if self.unified { (ROOT, "cpu.weight") } else { ("/sys/fs/cgroup/cpu", "cpu.shares") };
-        let name = |class| match self.driver {
-            Driver::Cgroupfs => String::from(class),
-            Driver::Systemd if class == "kubepods" => "kubepods.slice".into(),
-            Driver::Systemd => format!("kubepods-{class}.slice"),
+        let [pods, burstable, best_effort] = match self.driver {
+            Driver::Cgroupfs => ["kubepods", "burstable", "besteffort"],
+            Driver::Systemd => ["kubepods.slice", "kubepods-burstable.slice", "kubepods-besteffort.slice"],
         };
-        let root = Path::new(root).join(name("kubepods"));
+        let root = Path::new(root).join(pods);
+        let weigh = |dir: &Path, unit: &str, value: i64| {
+            let current = fs::read_to_string(dir.join(file)).ok().and_then(|text| text.trim().parse::<i64>().ok());
+            match current {
+                // Not there, or as it should be.
+                None => Ok(()),
+                Some(current) if current == value => Ok(()),
+                Some(_) if self.driver == Driver::Systemd => {
+                    let property = (self.weight_property(), u64::try_from(value).unwrap_or(1));
+                    systemd::set_properties(unit, &[property]).or_else(|_| set(dir, file, value))
+                }
+                Some(_) => set(dir, file, value),
+            }
+        };
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as i64);
-        let scale = |shares| if self.unified { weight(shares) } else { shares };
-        let limit = scale(MAX_SHARES);
-        if root.join(file).exists() {
-            set(&root, file, scale(SHARES_OF_A_CPU * cpus))?;
-        }
-        let burstable = root.join(name("burstable"));
-        if burstable.join(file).exists() {
-            let pods = fs::read_dir(&burstable)?.flatten();
-            let each =
-                pods.filter_map(|pod| fs::read_to_string(pod.path().join(file)).ok()?.trim().parse::<i64>().ok());
-            set(&burstable, file, each.sum::<i64>().clamp(scale(MIN_SHARES), limit))?;
-        }
-        let best_effort = root.join(name("besteffort"));
-        if best_effort.join(file).exists() { set(&best_effort, file, scale(MIN_SHARES)) } else { Ok(()) }
+        weigh(&root, pods, self.scale(SHARES_OF_A_CPU * cpus))?;
+        let dir = root.join(burstable);
+        let each = fs::read_dir(&dir).into_iter().flatten().flatten();
+        let each = each.filter_map(|pod| fs::read_to_string(pod.path().join(file)).ok()?.trim().parse::<i64>().ok());
+        let sum = each.sum::<i64>().clamp(self.scale(MIN_SHARES), self.scale(MAX_SHARES));
+        weigh(&dir, burstable, sum)?;
+        weigh(&root.join(best_effort), best_effort, self.scale(MIN_SHARES))
     }
 
     /// Removes the pod's group where it is left, its empty children first. Blocking.
     pub fn remove(&self, uid: &str, qos: &str) {
-        if self.driver == Driver::Systemd {
-            return;
-        }
-        let path = parent(self.driver, uid, qos);
+        let path = group(self.driver, uid, qos);
         let roots: Vec<PathBuf> = if self.unified {
             vec![ROOT.into()]
         } else {
             fs::read_dir(ROOT).into_iter().flatten().flatten().map(|e| e.path()).collect()
         };
-        for root in roots {
-            let dir = root.join(path.trim_start_matches('/'));
+        let dirs = roots.into_iter().map(|root| root.join(path.trim_start_matches('/')));
+        let dirs: Vec<PathBuf> = dirs.filter(|dir| dir.exists()).collect();
+        if dirs.is_empty() {
+            return;
+        }
+        if self.driver == Driver::Systemd
+            && let Err(e) = systemd::stop(&parent(self.driver, uid, qos))
+        {
+            tracing::debug!(error = %e, path, "slice stays");
+        }
+        for dir in dirs {
             if let Err(e) = remove_tree(&dir, 0) {
                 tracing::debug!(error = %e, dir = %dir.display(), "cgroup stays");
             }

@@ -35,6 +35,7 @@ mod spec;
 mod state;
 mod stats;
 mod status;
+mod systemd;
 mod volumes;
 mod watch;
 mod worker;

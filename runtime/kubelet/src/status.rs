@@ -266,7 +266,6 @@ fn volume_mounts(spec: &Container) -> Option<Vec<VolumeMountStatus>> {
         mount_path: m.mount_path.clone(),
         read_only: m.read_only.filter(|r| *r),
         recursive_read_only: (m.read_only == Some(true)).then(|| "Disabled".to_owned()),
-        ..Default::default()
     });
     Some(statuses.collect())
 }
