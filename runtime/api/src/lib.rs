@@ -38,6 +38,7 @@ pub mod tls;
 pub mod tokens;
 mod websocket;
 
+pub use admission::policy::policy_warnings;
 pub use behavior::addresses;
 pub use client::{Change, Client, DeleteOptions, Patch, Sub};
 pub use error::Error;

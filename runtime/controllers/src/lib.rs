@@ -28,6 +28,7 @@ mod job;
 mod namespace;
 mod node_lifecycle;
 mod pod_gc;
+mod policy_status;
 mod protection;
 mod replicaset;
 mod resource_quota;
@@ -93,6 +94,7 @@ pub fn start_all(client: &Client, config: &Config) {
     disruption::start(client);
     ttl_after_finished::start(client);
     protection::start(client);
+    policy_status::start(client);
     service_cidr::start(client);
     token_cleaner::start(client);
 }

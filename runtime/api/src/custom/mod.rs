@@ -23,6 +23,11 @@ pub(crate) const GROUP: &str = "apiextensions.k8s.io";
 pub(crate) const PLURAL: &str = "customresourcedefinitions";
 pub(crate) const PREFIX: &str = "apiextensions.k8s.io/customresourcedefinitions/";
 
+/// What expressions see of a custom kind's objects; None: nothing.
+pub(crate) fn type_of(kind: &Kind) -> Option<mote_cel::Type> {
+    rules::declared(kind.schema()?, true).map(|(slot, _)| slot.ty)
+}
+
 /// The definitions as they are served.
 #[derive(Default)]
 pub(crate) struct Definitions {

@@ -1,7 +1,7 @@
 //! Admission policies in CEL: ValidatingAdmissionPolicy, MutatingAdmissionPolicy, and the match conditions they share with
 //! webhooks. `definitions` keeps what is configured ready to use, `environment` says what expressions may name, `scope`
 //! evaluates them over one request, `validating` and `mutating` are the two ways of asking, `check` refuses what does not
-//! compile. The engine is `mote_cel`.
+//! compile, `typecheck` warns of what cannot be right. The engine is `mote_cel`.
 pub(crate) mod check;
 mod conditions;
 mod definitions;
@@ -9,10 +9,13 @@ mod environment;
 mod mutating;
 mod params;
 mod scope;
+mod typecheck;
 mod validating;
 
 pub(crate) use conditions::Conditions;
 pub(crate) use definitions::Policies;
+pub use typecheck::policy_warnings;
+
 pub(crate) use mutating::{Reinvocation, mutate};
 pub(crate) use validating::validate;
 
