@@ -12,11 +12,13 @@ pub const RUNTIME_BUDGET_MATCH_CONDITIONS: u64 = 2_500_000;
 pub const MAX_REQUEST_SIZE_BYTES: u64 = 3 * 1024 * 1024;
 
 /// Elements and blocks of text copied or compared for one expression.
-const MAX_WORK: u64 = 20_000_000;
+const MAX_WORK: u64 = 5_000_000;
+/// What an item weighs that is made, not only looked at: this and the next keep what an expression holds below 80 MB.
+const NEW_ITEM: usize = 4;
 /// How deeply evaluation nests, through the expressions that ask for the value of others: each level takes stack.
 const MAX_FRAMES: u32 = 600;
 /// Bytes of text that weigh as much as one element.
-const TEXT_BLOCK: usize = 32;
+const TEXT_BLOCK: usize = 16;
 
 /// What is left for a number of expressions.
 #[derive(Debug)]
@@ -87,6 +89,9 @@ impl Budget {
     pub(crate) fn work(&mut self, elements: usize) -> Result<(), Error> {
         self.work = self.work.saturating_add(elements as u64);
         if self.work > MAX_WORK { Err(Error::Budget) } else { Ok(()) }
+    }
+    pub(crate) fn new_items(&mut self, count: usize) -> Result<(), Error> {
+        self.work(count.saturating_mul(NEW_ITEM))
     }
     pub(crate) fn text_work(&mut self, bytes: usize) -> Result<(), Error> {
         self.work(bytes / TEXT_BLOCK + 1)

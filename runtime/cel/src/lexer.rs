@@ -95,7 +95,7 @@ fn next(rest: &str) -> Result<(Token, usize), usize> {
 
 /// The prefix letters of a string (`r`, `b`, `rb`, ...) and whether it is bytes.
 fn string_start(rest: &str) -> Option<(usize, bool)> {
-    let quote = rest.find(['"', '\''])?;
+    let quote = rest.bytes().take(3).position(|b| b == b'"' || b == b'\'')?;
     match &rest[..quote] {
         "" | "r" | "R" => Some((quote, false)),
         "b" | "B" | "br" | "bR" | "Br" | "BR" => Some((quote, true)),

@@ -50,7 +50,7 @@ fn add<'a>(context: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
 /// Sets and maps merge; other lists are put one behind the other.
 fn add_lists<'a>(context: &mut Context<'_>, a: &Value<'a>, b: &Value<'a>) -> Outcome<'a> {
     let length = a.list_len().unwrap_or(0) + b.list_len().unwrap_or(0);
-    context.budget.work(length)?;
+    context.budget.new_items(length)?;
     let mut items = Vec::with_capacity(length);
     for item in a.items().into_iter().flatten() {
         items.push(item?);

@@ -171,7 +171,7 @@ fn is_zero(value: &Value<'_>) -> bool {
 fn unwrap_all<'a>(context: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
     let [list] = args else { return wrong() };
     let Some(items) = list.items() else { return wrong() };
-    context.budget.work(list.list_len().unwrap_or(0))?;
+    context.budget.new_items(list.list_len().unwrap_or(0))?;
     let mut values = Vec::new();
     for item in items {
         match item? {

@@ -42,7 +42,7 @@ pub const FUNCTIONS: &[Function] = &[
 /// The items of a list, counted as work.
 fn items<'a>(context: &mut Context<'_>, list: &Value<'a>) -> Result<Vec<Value<'a>>, Error> {
     let Some(items) = list.items() else { return Err(Error::no_overload()) };
-    context.budget.work(list.list_len().unwrap_or(0))?;
+    context.budget.new_items(list.list_len().unwrap_or(0))?;
     items.collect()
 }
 
@@ -139,7 +139,7 @@ fn slice<'a>(context: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
     if to > length {
         return refuse(&format!("list is length {length}"));
     }
-    context.budget.work(to - from)?;
+    context.budget.new_items(to - from)?;
     let part: Result<Vec<Value<'a>>, Error> = (from..to).filter_map(|at| list.list_get(at)).collect();
     Ok(Value::list(part?))
 }
@@ -213,7 +213,7 @@ fn sorted<'a>(context: &mut Context<'_>, list: &Value<'a>, keys: &Value<'a>) -> 
 
 fn range<'a>(context: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
     let [Value::Int(end)] = args else { return wrong() };
-    context.budget.work(usize::try_from(*end).unwrap_or(0))?;
+    context.budget.new_items(usize::try_from(*end).unwrap_or(0))?;
     Ok(Value::list((0..*end).map(Value::Int).collect()))
 }
 
@@ -304,7 +304,7 @@ pub fn insert<'a>(
         Ok(_) => Err(Error::new(format!("insert failed: key {} already exists", super::format::show_key(&key)))),
         Err(at) => {
             let copied = if Rc::strong_count(map) > 1 { map.len() } else { (map.len() - at) / 64 };
-            context.budget.work(copied + 1)?;
+            context.budget.new_items(copied + 1)?;
             Rc::make_mut(map).insert(at, (key, value));
             Ok(())
         }

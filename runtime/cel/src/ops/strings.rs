@@ -67,7 +67,7 @@ fn find_all<'a>(context: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let regex = context.regexes.get(pattern).map_err(illegal)?;
     let found: Vec<Value<'a>> = regex.find_all(text, limit).into_iter().map(Value::string).collect();
-    context.budget.work(found.len())?;
+    context.budget.new_items(found.len())?;
     Ok(Value::list(found))
 }
 
@@ -139,7 +139,7 @@ fn split<'a>(context: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
         _ => return wrong(),
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    context.budget.work(text.len().min(limit))?;
+    context.budget.new_items(text.len().min(limit))?;
     let mut parts: Vec<Value<'a>> = Vec::new();
     if limit == 0 {
         return Ok(Value::list(parts));
