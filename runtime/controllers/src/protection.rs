@@ -1,5 +1,6 @@
 //! Claims in use by pods and volumes bound to claims are not removed under them: finalizers put on when they are made and
-//! taken off when nobody uses them any more (pkg/controller/volume/{pvcprotection,pvprotection}). Two flavours of one rule.
+//! taken off when nobody uses them any more (pkg/controller/volume/{pvcprotection,pvprotection,vacprotection}). Three
+//! flavours of one rule.
 use crate::{owner::gone_is_fine, pod, session::Session};
 use mote_api::{
     Change, Client, Kind, Object, Sub,
@@ -28,6 +29,17 @@ const VOLUMES: Flavor = Flavor {
     watches: &[("", "v1", "persistentvolumes")],
 };
 
+const CLASSES: Flavor = Flavor {
+    name: "vac-protection",
+    user: "volumeattributesclass-protection-controller",
+    finalizer: "kubernetes.io/vac-protection",
+    watches: &[
+        ("storage.k8s.io", "v1", "volumeattributesclasses"),
+        ("", "v1", "persistentvolumeclaims"),
+        ("", "v1", "persistentvolumes"),
+    ],
+};
+
 struct Controller {
     flavor: &'static Flavor,
     session: Session,
@@ -36,7 +48,7 @@ struct Controller {
 }
 
 pub fn start(client: &Client) {
-    for flavor in [&CLAIMS, &VOLUMES] {
+    for flavor in [&CLAIMS, &VOLUMES, &CLASSES] {
         let session = Session::new(client, flavor.user);
         let (group, version, plural) = flavor.watches[0];
         let (kind, pods) = (session.kind(group, version, plural), session.kind("", "v1", "pods"));
@@ -51,6 +63,18 @@ fn claims(pod: &Object) -> impl Iterator<Item = String> {
         let ephemeral = volume.get("ephemeral").exists();
         named.or_else(|| ephemeral.then(|| format!("{}-{}", pod.name(), volume.get("name").str())))
     })
+}
+
+/// The VolumeAttributesClasses that a claim or a volume names: wanted, on the way, and in effect.
+fn classes(object: &Object) -> impl Iterator<Item = &str> {
+    let target = object.root().at("status.modifyVolumeStatus.targetVolumeAttributesClassName");
+    let names = ["spec.volumeAttributesClassName", "status.currentVolumeAttributesClassName"];
+    names
+        .into_iter()
+        .map(|path| object.root().at(path))
+        .chain([target])
+        .map(|name| name.str())
+        .filter(|n| !n.is_empty())
 }
 
 impl Reconciler for Controller {
@@ -68,6 +92,10 @@ impl Reconciler for Controller {
             if change.new.is_some() {
                 queue.add(Key::new(object.namespace(), object.name()));
             }
+        } else if self.flavor.name == CLASSES.name {
+            // What the older side named may be free now.
+            let old = change.old.iter().flat_map(classes);
+            old.for_each(|name| queue.add(Key::new("", name)));
         } else if change.new.as_ref().is_none_or(pod::is_finished) {
             claims(object).for_each(|name| queue.add(Key::new(object.namespace(), &name)));
         }
@@ -98,6 +126,15 @@ impl Reconciler for Controller {
 
 impl Controller {
     fn in_use(&self, object: &Object) -> Result<bool, Error> {
+        if self.flavor.name == CLASSES.name {
+            let (claims, volumes) = (
+                self.session.kind("", "v1", "persistentvolumeclaims"),
+                self.session.kind("", "v1", "persistentvolumes"),
+            );
+            let mut users = self.session.list(&claims, None)?;
+            users.extend(self.session.list(&volumes, None)?);
+            return Ok(users.iter().any(|user| classes(user).any(|name| name == object.name())));
+        }
         if !self.kind.namespaced {
             return Ok(object.root().at("status.phase").str() == "Bound");
         }
