@@ -184,6 +184,14 @@ fn cluster_address(
     if !has_cluster_ip(spec) {
         return Ok(());
     }
+    let families = spec["ipFamilies"].as_array().into_iter().flatten().enumerate();
+    if let Some((at, family)) = families.into_iter().find(|(_, family)| **family != "IPv4")
+        && before.is_empty()
+        && spec["clusterIP"] != "None"
+    {
+        let cause = Cause::invalid(format!("spec.ipFamilies[{at}]"), family, "not configured on this cluster");
+        return Err(invalid(name, cause));
+    }
     if spec["clusterIP"].as_str().unwrap_or("").is_empty()
         && let Some(first) = spec["clusterIPs"][0].as_str()
     {

@@ -315,3 +315,143 @@ fn crosses_namespaces(affinity: Ref<'_>) -> bool {
             .any(|term| !term.get("namespaces").is_empty() || term.get("namespaceSelector").is_map())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mote_schema::{Catalog, Doc};
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    fn kind(group: &str, plural: &str) -> Arc<Kind> {
+        Catalog::builtin().by_resource(group, "v1", plural).unwrap().clone()
+    }
+
+    fn check(group: &str, plural: &str, object: Value, expected: &str) {
+        let doc = Doc::encode(&object).unwrap();
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(usage(&kind(group, plural), doc.root(), now).to_string(), expected, "{object}");
+    }
+
+    #[test]
+    fn pods() {
+        let container = |requests: Value, limits: Value| json!({"name": "c", "resources": {"requests": requests, "limits": limits}});
+        check("", "pods", json!({"spec": {"containers": [{"name": "c"}]}}), "count/pods=1,pods=1");
+        check(
+            "",
+            "pods",
+            json!({"spec": {
+                "containers": [container(json!({"cpu": "100m", "example.com/gpu": "2"}), json!({"memory": "1Gi"}))],
+                "initContainers": [
+                    {"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "50m"}}},
+                    container(json!({"cpu": "300m"}), json!({}))],
+                "overhead": {"cpu": "10m", "memory": "1Mi"}}}),
+            "count/pods=1,cpu=360m,limits.memory=1025Mi,memory=1Mi,pods=1,requests.cpu=360m,requests.example.com/gpu=2,requests.memory=1Mi",
+        );
+        check(
+            "",
+            "pods",
+            json!({"spec": {"resources": {"requests": {"cpu": "2"}}, "containers": [container(json!({"cpu": "1"}), json!({}))]}}),
+            "count/pods=1,cpu=2,pods=1,requests.cpu=2",
+        );
+        let ended = json!({"status": {"phase": "Succeeded"}, "spec": {"containers": [container(json!({"cpu": "1"}), json!({}))]}});
+        check("", "pods", ended, "count/pods=1");
+        let overdue =
+            json!({"metadata": {"deletionTimestamp": "2025-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30}});
+        check("", "pods", overdue, "count/pods=1");
+        // A resize under way counts with the larger of what is wanted and what is held.
+        let shrinking = json!({
+            "spec": {"containers": [container(json!({"cpu": "1"}), json!({}))]},
+            "status": {"containerStatuses": [{"name": "c", "resources": {"requests": {"cpu": "3"}}, "allocatedResources": {"cpu": "2"}}]}});
+        check("", "pods", shrinking, "count/pods=1,cpu=3,pods=1,requests.cpu=3");
+    }
+
+    #[test]
+    fn others() {
+        let service = |spec: Value| json!({"spec": spec});
+        let ports = json!([{"port": 1, "nodePort": 30000}, {"port": 2}]);
+        for (spec, node_ports, balancers) in [
+            (json!({"type": "ClusterIP", "ports": ports}), 0, 0),
+            (json!({"type": "NodePort", "ports": ports}), 2, 0),
+            (json!({"type": "LoadBalancer", "ports": ports}), 2, 1),
+            (json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": ports}), 1, 1),
+        ] {
+            let counts = format!("services.loadbalancers={balancers},services.nodeports={node_ports}");
+            check("", "services", service(spec), &format!("count/services=1,services=1,{counts}"));
+        }
+        check(
+            "",
+            "persistentvolumeclaims",
+            json!({"spec": {"storageClassName": "gold", "resources": {"requests": {"storage": "1500m"}}}}),
+            "count/persistentvolumeclaims=1,gold.storageclass.storage.k8s.io/persistentvolumeclaims=1,gold.storageclass.storage.k8s.io/requests.storage=2,persistentvolumeclaims=1,requests.storage=2",
+        );
+        check("", "secrets", json!({}), "count/secrets=1,secrets=1");
+        check("apps", "deployments", json!({}), "count/deployments.apps=1");
+        check(
+            "resource.k8s.io",
+            "resourceclaims",
+            json!({"spec": {"devices": {"requests": [
+                {"exactly": {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 2}},
+                {"firstAvailable": [
+                    {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 1},
+                    {"deviceClassName": "tpu", "allocationMode": "All"}]}]}}}),
+            "count/resourceclaims.resource.k8s.io=1,gpu.deviceclass.resource.k8s.io/devices=3,tpu.deviceclass.resource.k8s.io/devices=32",
+        );
+    }
+
+    #[test]
+    fn names_and_the_kinds_they_count() {
+        for (group, plural, name, counted) in [
+            ("", "pods", "limits.cpu", true),
+            ("", "pods", "requests.example.com/gpu", true),
+            ("", "pods", "requests.storage", false),
+            ("", "pods", "hugepages-2Mi", true),
+            ("", "pods", "count/pods", true),
+            ("", "services", "services.nodeports", true),
+            ("", "persistentvolumeclaims", "gold.storageclass.storage.k8s.io/requests.storage", true),
+            ("", "persistentvolumeclaims", "gold.storageclass.storage.k8s.io/other", false),
+            ("", "configmaps", "configmaps", true),
+            ("", "configmaps", "secrets", false),
+            ("apps", "deployments", "count/deployments.apps", true),
+            ("apps", "deployments", "deployments", false),
+        ] {
+            assert_eq!(matching(&kind(group, plural), name), counted, "{name} of {plural}");
+        }
+    }
+
+    #[test]
+    fn scopes() {
+        let in_scope = |spec: Value, pod: Value| {
+            let (quota, pod) = (Doc::encode(&json!({"spec": spec})).unwrap(), Doc::encode(&pod).unwrap());
+            super::super::in_scope(quota.root(), &kind("", "pods"), pod.root())
+        };
+        let selector = |scope: &str, operator: &str, values: Value| json!({"scopeSelector": {"matchExpressions": [{"scopeName": scope, "operator": operator, "values": values}]}});
+        let deadline = || json!({"spec": {"activeDeadlineSeconds": 5, "priorityClassName": "high"}});
+        let burstable = || json!({"spec": {"containers": [{"resources": {"requests": {"cpu": "1"}}}]}});
+        let affine = json!({"spec": {"affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+            {"podAffinityTerm": {"namespaceSelector": {}}}]}}}});
+        assert!(in_scope(json!({}), deadline()));
+        assert!(in_scope(json!({"scopes": ["Terminating", "BestEffort"]}), deadline()));
+        assert!(!in_scope(json!({"scopes": ["NotTerminating"]}), deadline()));
+        assert!(in_scope(json!({"scopes": ["NotBestEffort"]}), burstable()));
+        assert!(in_scope(selector("PriorityClass", "In", json!(["high", "low"])), deadline()));
+        assert!(!in_scope(selector("PriorityClass", "NotIn", json!(["high"])), deadline()));
+        assert!(in_scope(selector("PriorityClass", "NotIn", json!(["high"])), burstable()));
+        assert!(!in_scope(selector("PriorityClass", "Exists", Value::Null), burstable()));
+        assert!(in_scope(selector("CrossNamespacePodAffinity", "Exists", Value::Null), affine));
+        assert!(!in_scope(selector("CrossNamespacePodAffinity", "Exists", Value::Null), burstable()));
+    }
+
+    #[test]
+    fn what_containers_have_to_say() {
+        let pod = Doc::encode(&json!({"spec": {"initContainers": [{"name": "i"}], "containers": [
+            {"name": "b"}, {"name": "a", "resources": {"limits": {"cpu": "1"}}}]}}))
+        .unwrap();
+        let lacks = |names: &[&str]| lacks(&kind("", "pods"), pod.root(), names.iter().copied());
+        assert_eq!(
+            lacks(&["limits.cpu", "memory", "pods"]).as_deref(),
+            Some("must specify limits.cpu for: b,i; memory for: a,b,i")
+        );
+        assert_eq!(lacks(&["pods", "requests.ephemeral-storage"]), None);
+    }
+}

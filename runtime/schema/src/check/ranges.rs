@@ -1,6 +1,6 @@
 //! ServiceCIDR and IPAddress (pkg/apis/networking/validation).
 use super::at::{At, Errors};
-use crate::validate as format;
+use crate::{Cause, status::go_quote, validate as format};
 
 const MAX_CIDRS: usize = 2;
 
@@ -25,14 +25,17 @@ fn list(new: &At<'_>, cidrs: &At<'_>, errors: &mut Errors) {
         return errors.required(cidrs, "at least one CIDR required");
     }
     if cidrs.len() > MAX_CIDRS {
-        return errors.invalid_value(&cidrs.path, new.peek("spec"), "may only hold up to 2 values");
+        // The whole spec, under its Go field's name.
+        let shown: Vec<String> = cidrs.items().map(|at| go_quote(at.str())).collect();
+        let message = format!("Invalid value: {{\"CIDRs\":[{}]}}: may only hold up to 2 values", shown.join(","));
+        return errors.0.push(Cause { reason: "FieldValueInvalid", message, field: cidrs.path.clone() });
     }
     for at in cidrs.items() {
         errors.each(&at, format::cidr(at.str()));
     }
-    let family = |at: At<'_>| at.str().contains(':');
-    let families: Vec<bool> = cidrs.items().map(family).collect();
-    if families.len() == MAX_CIDRS && families[0] == families[1] {
+    let family = |at: At<'_>| at.str().split_once('/').map(|(address, _)| address.contains(':'));
+    let families: Vec<Option<bool>> = cidrs.items().map(family).collect();
+    if families.len() == MAX_CIDRS && families[0].is_some() && families[0] == families[1] {
         let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
         errors.invalid(cidrs, detail);
     }
@@ -41,7 +44,14 @@ fn list(new: &At<'_>, cidrs: &At<'_>, errors: &mut Errors) {
 pub(super) fn ip_address(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     let parent = new.at("spec.parentRef");
     if let Some(old) = old {
-        return errors.immutable(&parent, &old.at("spec.parentRef"));
+        if parent.value != old.at("spec.parentRef").value {
+            // Shown as the Go struct it is upstream.
+            let fields = ["Group", "Resource", "Namespace", "Name"];
+            let shown = fields.map(|name| format!("\"{name}\":{}", go_quote(parent.get(&name.to_lowercase()).str())));
+            let message = format!("Invalid value: {{{}}}: field is immutable", shown.join(","));
+            errors.0.push(Cause { reason: "FieldValueInvalid", message, field: parent.path.clone() });
+        }
+        return;
     }
     if !parent.is_set() {
         return errors.required(&parent, "");
@@ -57,5 +67,79 @@ pub(super) fn ip_address(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors
             "" => {}
             text => errors.each(&at, format::path_segment_name(text)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn check(rule: fn(&At<'_>, Option<&At<'_>>, &mut Errors), old: Value, new: Value, expected: &[&str]) {
+        let mut errors = Errors::default();
+        let old = Some(&old).filter(|old| !old.is_null()).map(At::root);
+        rule(&At::root(&json!({"spec": new})), old.as_ref(), &mut errors);
+        let got: Vec<String> = errors.0.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        assert_eq!(got, expected, "{new}");
+    }
+
+    #[test]
+    fn service_cidrs() {
+        let cidrs = |list: &[&str]| json!({"cidrs": list});
+        let stored = |list: &[&str]| json!({"spec": cidrs(list)});
+        let new = |list: &[&str], expected: &[&str]| check(service_cidr, Value::Null, cidrs(list), expected);
+        new(&["10.0.0.0/24", "fd00::/112"], &[]);
+        new(&[], &["spec.cidrs: Required value: at least one CIDR required"]);
+        new(
+            &["10.0.0.1/24", "x"],
+            &[
+                "spec.cidrs[0]: Invalid value: \"10.0.0.1/24\": must not have bits set beyond the prefix length",
+                "spec.cidrs[1]: Invalid value: \"x\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+            ],
+        );
+        let both = "spec.cidrs: Invalid value: [\"10.0.0.0/24\",\"10.1.0.0/24\"]: may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+        new(&["10.0.0.0/24", "10.1.0.0/24"], &[both]);
+        new(
+            &["a/1", "b/1", "c/1"],
+            &["spec.cidrs: Invalid value: {\"CIDRs\":[\"a/1\",\"b/1\",\"c/1\"]}: may only hold up to 2 values"],
+        );
+        let update =
+            |old: &[&str], new: &[&str], expected: &[&str]| check(service_cidr, stored(old), cidrs(new), expected);
+        update(&["10.0.0.0/24"], &["10.0.0.0/24", "fd00::/112"], &[]);
+        update(
+            &["10.0.0.0/24"],
+            &["10.1.0.0/24"],
+            &["spec.cidrs[0]: Invalid value: \"10.1.0.0/24\": field is immutable"],
+        );
+        update(
+            &["10.0.0.0/24", "fd00::/112"],
+            &["10.0.0.0/24"],
+            &["spec.cidrs: Invalid value: [\"10.0.0.0/24\"]: field is immutable"],
+        );
+    }
+
+    #[test]
+    fn ip_addresses() {
+        let parent =
+            |resource: &str, name: &str| json!({"parentRef": {"resource": resource, "name": name, "namespace": "n"}});
+        check(ip_address, Value::Null, parent("services", "s"), &[]);
+        check(ip_address, Value::Null, json!({}), &["spec.parentRef: Required value"]);
+        check(
+            ip_address,
+            Value::Null,
+            parent("", "a/b"),
+            &[
+                "spec.parentRef.resource: Required value",
+                "spec.parentRef.name: Invalid value: \"a/b\": may not contain '/'",
+            ],
+        );
+        check(
+            ip_address,
+            json!({"spec": parent("services", "s")}),
+            parent("services", "t"),
+            &[
+                "spec.parentRef: Invalid value: {\"Group\":\"\",\"Resource\":\"services\",\"Namespace\":\"n\",\"Name\":\"t\"}: field is immutable",
+            ],
+        );
     }
 }
