@@ -6,7 +6,7 @@ const MAX_CIDRS: usize = 2;
 
 pub(super) fn service_cidr(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     let cidrs = new.at("spec.cidrs");
-    let Some(old) = old else { return list(new, &cidrs, errors) };
+    let Some(old) = old else { return list(&cidrs, errors) };
     let before = old.at("spec.cidrs");
     let changed = before.items().zip(cidrs.items()).filter(|(old, new)| old.value != new.value);
     match (before.len(), cidrs.len()) {
@@ -14,13 +14,13 @@ pub(super) fn service_cidr(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Erro
         // A second address family may come later.
         (1, 2) => {
             changed.for_each(|(_, at)| errors.invalid(&at, "field is immutable"));
-            list(new, &cidrs, errors);
+            list(&cidrs, errors);
         }
         _ => errors.invalid(&cidrs, "field is immutable"),
     }
 }
 
-fn list(new: &At<'_>, cidrs: &At<'_>, errors: &mut Errors) {
+fn list(cidrs: &At<'_>, errors: &mut Errors) {
     if cidrs.len() == 0 {
         return errors.required(cidrs, "at least one CIDR required");
     }
