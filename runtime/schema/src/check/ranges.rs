@@ -21,7 +21,7 @@ pub(super) fn service_cidr(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Erro
 }
 
 fn list(cidrs: &At<'_>, errors: &mut Errors) {
-    if cidrs.len() == 0 {
+    if cidrs.is_empty() {
         return errors.required(cidrs, "at least one CIDR required");
     }
     if cidrs.len() > MAX_CIDRS {
