@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use mote_api::{
     Change, Client, Kind, Object, Ref, Sub,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
-    quota::{self, Amounts},
+    quota::{self, Amounts, Life},
 };
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
@@ -93,7 +93,7 @@ impl Controller {
                 sum.add(&quota::usage(kind, object.root(), now));
                 if kind.plural == "pods"
                     && kind.group.is_empty()
-                    && let Ok(Some(at)) = quota::is_live(object.root(), now)
+                    && let Life::Until(at) = quota::life(object.root(), now)
                 {
                     overdue = Some(overdue.map_or(at, |earlier| earlier.min(at)));
                 }
@@ -130,13 +130,12 @@ fn frees(change: &Change) -> bool {
     let differs = |path: &str| !same(old.root().at(path), new.root().at(path));
     match &*change.kind.plural {
         "pods" => {
-            let live = |pod: &Object| quota::is_live(pod.root(), Timestamp::now());
+            let life = |pod: &Object| quota::life(pod.root(), Timestamp::now());
             differs("spec.activeDeadlineSeconds")
                 || differs("spec.containers")
                 || differs("status.containerStatuses") && resources(old) != resources(new)
-                || live(old).is_ok() && live(new).is_err()
-                // Its deletion has a deadline from now on.
-                || live(old) == Ok(None) && live(new) != Ok(None)
+                // It has ended, or its deletion has a deadline from now on.
+                || life(old) != life(new)
         }
         "services" => differs("spec.type") || differs("spec.ports"),
         "persistentvolumeclaims" => {

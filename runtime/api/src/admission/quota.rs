@@ -45,7 +45,7 @@ pub(super) async fn charge(attributes: &mut Attributes<'_, '_>, new: &Value) -> 
     }
     let quota_itself = attributes.is("", "resourcequotas");
     let handled = quota::counts(attributes.target.kind) && handles(attributes, new);
-    if !quota_itself && !(handled && has_quotas(api, namespace)) {
+    if !(quota_itself || handled && has_quotas(api, namespace)) {
         return Ok(());
     }
     attributes.beside.holds.push(Box::new(api.quota_locks.of(namespace).lock_arc().await));

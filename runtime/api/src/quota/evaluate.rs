@@ -103,7 +103,7 @@ pub fn usage(kind: &Kind, object: Ref<'_>, now: Timestamp) -> Amounts {
     let mut used = Amounts::default();
     used.set(count_name(kind), one());
     match evaluator(kind) {
-        Evaluator::Pods if is_live(object, now).is_ok() => {
+        Evaluator::Pods if life(object, now) != Life::Ended => {
             let counted = Counted { status: true, overhead: true };
             let requests = pod::totals(object, Side::Requests, counted);
             used.add(&compute(&requests, &pod::totals(object, Side::Limits, counted)));
@@ -121,21 +121,28 @@ pub fn usage(kind: &Kind, object: Ref<'_>, now: Timestamp) -> Amounts {
     used
 }
 
-/// Whether a pod still takes what it asked for: not once it has ended, nor when its deletion is overdue. The error of
-/// one that is being deleted in time is `Ok` with the moment from which it will not count.
-pub fn is_live(pod: Ref<'_>, now: Timestamp) -> Result<Option<Timestamp>, ()> {
+/// Whether a pod still takes what it asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    Lasting,
+    /// It is being deleted, and will not count when that is overdue.
+    Until(Timestamp),
+    Ended,
+}
+
+pub fn life(pod: Ref<'_>, now: Timestamp) -> Life {
     if matches!(pod.at("status.phase").str(), "Failed" | "Succeeded") {
-        return Err(());
+        return Life::Ended;
     }
     let meta = pod.get("metadata");
     let deleted = meta.get("deletionTimestamp").as_str().and_then(|text| text.parse::<Timestamp>().ok());
     let (Some(deleted), Some(grace)) = (deleted, meta.get("deletionGracePeriodSeconds").as_i64()) else {
-        return Ok(None);
+        return Life::Lasting;
     };
     match deleted.checked_add(SignedDuration::from_secs(grace)) {
-        Ok(overdue) if now > overdue => Err(()),
-        Ok(overdue) => Ok(Some(overdue)),
-        Err(_) => Ok(None),
+        Ok(overdue) if now > overdue => Life::Ended,
+        Ok(overdue) => Life::Until(overdue),
+        Err(_) => Life::Lasting,
     }
 }
 

@@ -6,7 +6,7 @@ mod evaluate;
 pub mod pod;
 
 pub use amounts::Amounts;
-pub use evaluate::{counts, is_live, lacks, matching, usage};
+pub use evaluate::{Life, counts, lacks, life, matching, usage};
 
 use mote_schema::{Kind, Ref};
 
