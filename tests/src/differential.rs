@@ -186,6 +186,10 @@ fn masked_text(text: &str) -> String {
         {
             out.push_str("<value>");
             rest = &rest[bytes..];
+        } else if let Some(tail) = rest.strip_prefix("X509SHA256=") {
+            // The administrator's own certificate.
+            out.push_str("X509SHA256=<hash>");
+            rest = tail.trim_start_matches(|c: char| c.is_ascii_hexdigit());
         } else if let Some(tail) = rest.strip_prefix("kube-api-access-").filter(|tail| suffix(tail)) {
             out.push_str("kube-api-access-<suffix>");
             rest = &tail[5..];

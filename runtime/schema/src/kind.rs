@@ -196,7 +196,8 @@ fn list(words: &mut Words) -> Vec<Text> {
 const ALL_VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 /// Kinds whose strategy upstream keeps metadata.generation (pkg/registry/*/strategy.go).
-const WITH_GENERATION: [(&str, &str); 20] = [
+const WITH_GENERATION: [(&str, &str); 21] = [
+    ("storage.k8s.io", "CSIDriver"),
     ("", "Pod"),
     ("", "ReplicationController"),
     ("", "PodTemplate"),

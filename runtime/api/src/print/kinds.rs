@@ -74,11 +74,11 @@ pub(super) static PRINTERS: &[Printer] = &[
     of("", "PersistentVolumeClaim", "~Name Status Volume Capacity Access_Modes StorageClass VolumeAttributesClass Age *VolumeMode", storage::claim),
     of("", "ComponentStatus", "~Name Status Message Error", policy::component_status),
     of("", "ResourceQuota", "~Name Request Limit Age", policy::resource_quota),
-    of("apps", "Deployment", "~Name Ready #Up-to-date #Available Age *Containers *Images *Selector", workload::deployment),
+    of("apps", "Deployment", "~Name Ready Up-to-date Available Age *Containers *Images *Selector", workload::deployment),
     of("apps", "ReplicaSet", "~Name #Desired #Current #Ready Age *Containers *Images *Selector", workload::replica_set),
     of("apps", "DaemonSet", "~Name #Desired #Current #Ready #Up-to-date #Available Node_Selector Age *Containers *Images *Selector", workload::daemon_set),
     of("apps", "StatefulSet", "~Name Ready Age *Containers *Images", workload::stateful_set),
-    of("apps", "ControllerRevision", "~Name Controller #Revision Age", workload::controller_revision),
+    of("apps", "ControllerRevision", "~Name Controller Revision Age", workload::controller_revision),
     of("batch", "Job", "~Name Status Completions Duration Age *Containers *Images *Selector", workload::job),
     of("batch", "CronJob", "~Name Schedule Timezone ?Suspend #Active Last_Schedule Age *Containers *Images *Selector", workload::cron_job),
     of("autoscaling", "HorizontalPodAutoscaler", "~Name Reference Targets MinPods MaxPods Replicas Age", workload::autoscaler),
@@ -99,7 +99,6 @@ pub(super) static PRINTERS: &[Printer] = &[
     of("storage.k8s.io", "VolumeAttachment", "~Name ~Attacher PV Node ?Attached Age", storage::attachment),
     of("storage.k8s.io", "CSINode", "~Name #Drivers Age", storage::csi_node),
     of("storage.k8s.io", "CSIDriver", "~Name ?AttachRequired ?PodInfoOnMount ?StorageCapacity TokenRequests ?RequiresRepublish Modes Age", storage::csi_driver),
-    of("storage.k8s.io", "CSIStorageCapacity", "~Name StorageClassName Capacity", storage::csi_capacity),
     of("scheduling.k8s.io", "PriorityClass", "~Name #Value ?Global-Default Age PreemptionPolicy", policy::priority_class),
     of("node.k8s.io", "RuntimeClass", "~Name Handler Age", policy::runtime_class),
     of("admissionregistration.k8s.io", "MutatingWebhookConfiguration", "~Name #Webhooks Age", access::webhooks),
@@ -117,7 +116,7 @@ pub(super) static PRINTERS: &[Printer] = &[
     of("resource.k8s.io", "ResourceSlice", "~Name Node Driver Pool Age", storage::resource_slice),
 ];
 
-const EVENT: &str = "Last_Seen Type Reason Object *Subobject *Source Message *First_Seen *Count *Name";
+const EVENT: &str = "Last_Seen Type Reason Object *Subobject *Source Message *First_Seen *Count *~Name";
 const BINDING: &str = "~Name Role Age *Users *Groups *ServiceAccounts";
 
 fn name_and_age(row: &mut Row<'_>) {

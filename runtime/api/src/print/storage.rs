@@ -105,13 +105,6 @@ pub(super) fn csi_driver(row: &mut Row<'_>) {
     row.age();
 }
 
-pub(super) fn csi_capacity(row: &mut Row<'_>) {
-    let capacity = row.at("capacity");
-    row.name();
-    row.string("storageClassName");
-    row.text(&if capacity.exists() { quantity(capacity) } else { UNSET.into() });
-}
-
 pub(super) fn resource_claim(row: &mut Row<'_>) {
     let (deleting, allocated) = (row.object.is_deleting(), row.at("status.allocation").exists());
     let reserved = allocated && row.at("status.reservedFor").items().next().is_some();

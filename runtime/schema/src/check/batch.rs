@@ -184,9 +184,7 @@ fn update(spec: &At<'_>, old: &At<'_>, errors: &mut Errors) {
     if spec.peek("template") != &template {
         errors.invalid(&spec.get("template"), "field is immutable");
     }
-    for field in
-        ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"]
-    {
+    for field in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
         errors.immutable(&spec.get(field), &old.get(field));
     }
 }
@@ -349,9 +347,8 @@ fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
         }
         let mut bounds = Vec::new();
         for part in parts {
-            let index: i64 = part
-                .parse()
-                .map_err(|_| format!("cannot convert string to integer for index: {part:?}"))?;
+            let index: i64 =
+                part.parse().map_err(|_| format!("cannot convert string to integer for index: {part:?}"))?;
             if index >= completions {
                 return Err(format!("too large index: {part:?}"));
             }
@@ -395,7 +392,7 @@ pub(super) fn job_status(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors
         (has("Complete"), has("Failed"), has("SuccessCriteriaMet"), has("FailureTarget"));
     let (started, ended) = (status.get("startTime"), status.get("completionTime"));
     let indexed = spec.get("completionMode").str() == "Indexed";
-    let mut refuse = |is: bool, detail: &str, errors: &mut Errors| {
+    let refuse = |is: bool, detail: &str, errors: &mut Errors| {
         if is {
             errors.invalid_unshown(&conditions, detail);
         }

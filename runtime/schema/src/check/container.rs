@@ -256,10 +256,8 @@ fn volume_mounts(container: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
                     errors.forbidden(&recursive, "may only be specified when readOnly is true");
                 }
                 if !matches!(propagation.str(), "" | "None") {
-                    errors.forbidden(
-                        &recursive,
-                        "may only be specified when mountPropagation is None or not specified",
-                    );
+                    errors
+                        .forbidden(&recursive, "may only be specified when mountPropagation is None or not specified");
                 }
             }
             _ => errors.unsupported(&recursive, &["Disabled", "Enabled", "IfPossible"]),
@@ -273,10 +271,8 @@ fn volume_mounts(container: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
         }
         match pod.volumes.iter().find(|(known, _)| *known == name.str()) {
             None => errors.not_found(&name),
-            Some((_, false)) => errors.invalid(
-                &name,
-                "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode",
-            ),
+            Some((_, false)) => errors
+                .invalid(&name, "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode"),
             Some(_) => {}
         }
         if path.str().is_empty() {

@@ -5,16 +5,22 @@
 //! Everything here reads a cleaned and defaulted tree; it changes nothing and never panics on what it finds. A kind without a
 //! file of its own gets metadata and the table's rules.
 mod at;
+mod autoscaling;
 mod batch;
 mod cluster;
 mod config;
 mod container;
+mod csi;
+mod devices;
 mod env;
+mod events;
+mod flow;
 mod meta;
 mod network;
 mod pod;
 mod ranges;
 mod rbac;
+mod requests;
 mod resources;
 mod rules;
 mod scheduling;
@@ -92,7 +98,9 @@ fn spec(kind: &Kind, new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
         ("apps", "ControllerRevision") => workloads::controller_revision(new, old, errors),
         ("batch", "Job") => batch::job(new, old, errors),
         ("batch", "CronJob") => batch::cron_job(new, errors),
-        ("autoscaling", "HorizontalPodAutoscaler") => workloads::autoscaler(new, errors),
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscaling::autoscaler(new, &kind.version, errors),
+        ("", "Event") => events::event(new, old, false, errors),
+        ("events.k8s.io", "Event") => events::event(new, old, true, errors),
         ("policy", "PodDisruptionBudget") => workloads::disruption_budget(new, errors),
         ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => rbac::role(new, kind.namespaced, errors),
         ("rbac.authorization.k8s.io", _) => rbac::binding(new, old, kind.namespaced, errors),
@@ -109,6 +117,18 @@ fn spec(kind: &Kind, new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
             webhooks::configuration(new, old, errors)
         }
         ("apiregistration.k8s.io", "APIService") => webhooks::api_service(new, errors),
+        ("storage.k8s.io", "CSIDriver") => csi::driver(new, old, errors),
+        ("storage.k8s.io", "CSINode") => csi::node(new, old, errors),
+        ("storage.k8s.io", "CSIStorageCapacity") => csi::capacity(new, old, errors),
+        ("storage.k8s.io", "VolumeAttachment") => csi::attachment(new, old, errors),
+        ("storage.k8s.io", "VolumeAttributesClass") => csi::attributes_class(new, old, errors),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => flow::schema(new, errors),
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => flow::level(new, errors),
+        ("certificates.k8s.io", "CertificateSigningRequest") => requests::signing_request(new, old, errors),
+        ("resource.k8s.io", "DeviceClass") => devices::class(new, errors),
+        ("resource.k8s.io", "ResourceClaim") => devices::claim(new, old, errors),
+        ("resource.k8s.io", "ResourceClaimTemplate") => devices::claim_template(new, old, errors),
+        ("resource.k8s.io", "ResourceSlice") => devices::slice(new, old, errors),
         ("storage.k8s.io", "StorageClass") => storage::storage_class(new, old, errors),
         _ => {}
     }
@@ -120,6 +140,13 @@ fn status(kind: &Kind, new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) 
         ("apps", "ReplicaSet") => workloads::replica_set_status(&new.get("status"), errors),
         ("", "Pod") => pod::status(new, old, errors),
         ("batch", "Job") => batch::job_status(new, old, errors),
+        ("", "Namespace") => cluster::namespace_status(new, errors),
+        ("", "Node") => cluster::node_status(new, errors),
+        ("", "ResourceQuota") => cluster::resource_quota_status(new, errors),
+        ("", "PersistentVolumeClaim") => storage::claim_status(new, errors),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => flow::schema_status(new, errors),
+        ("resource.k8s.io", "ResourceClaim") => devices::claim_status(new, errors),
+        ("autoscaling", _) => autoscaling::autoscaler_status(new, errors),
         _ => {}
     }
 }

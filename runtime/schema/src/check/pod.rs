@@ -161,10 +161,8 @@ fn resource_claims(list: &At<'_>, errors: &mut Errors) {
             rules(&claim, "name!label", errors);
         }
         match (claimed.is_set(), template.is_set()) {
-            (true, true) => errors.invalid(
-                &claim,
-                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
-            ),
+            (true, true) => errors
+                .invalid(&claim, "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"),
             (false, false) => {
                 errors.invalid(&claim, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`");
             }
@@ -254,7 +252,10 @@ fn names(spec: &At<'_>, errors: &mut Errors) {
     let host = spec.get("hostnameOverride");
     if host.is_set() {
         errors.each(&host, format::dns1123_subdomain(host.str()));
-        for (field, set) in [("setHostnameAsFQDN", spec.get("setHostnameAsFQDN").is_true()), ("hostNetwork", spec.get("hostNetwork").is_true())] {
+        for (field, set) in [
+            ("setHostnameAsFQDN", spec.get("setHostnameAsFQDN").is_true()),
+            ("hostNetwork", spec.get("hostNetwork").is_true()),
+        ] {
             if set {
                 errors.forbidden(&host, &format!("may not be specified when {field} is true"));
             }

@@ -7,7 +7,8 @@ use serde_json::Value;
 const STANDARD: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
 /// Standard names that mean something elsewhere: in quotas and volumes (pkg/apis/core/helper).
-const OTHER_STANDARD: [&str; 17] = [
+const OTHER_STANDARD: [&str; 18] = [
+    "requests.hugepages-",
     "requests.cpu",
     "requests.memory",
     "requests.ephemeral-storage",
@@ -27,16 +28,25 @@ const OTHER_STANDARD: [&str; 17] = [
     "services.loadbalancers",
 ];
 
-fn resource_name(name: &str, path: &str, errors: &mut Errors) {
+/// validateResourceName
+pub(super) fn resource_name(name: &str, path: &str, errors: &mut Errors) {
     let at = Value::from(name);
-    for message in validate::qualified_name(name) {
+    let messages = validate::qualified_name(name);
+    let known = || STANDARD.contains(&name) || OTHER_STANDARD.contains(&name) || name.starts_with("hugepages-");
+    if messages.is_empty() && !name.contains('/') && !known() {
+        errors.invalid_value(path, &at, "must be a standard resource type or fully qualified");
+    }
+    for message in messages {
         errors.invalid_value(path, &at, &message);
     }
+}
+
+/// ValidateContainerResourceName
+pub(super) fn container_resource_name(name: &str, path: &str, errors: &mut Errors) {
+    resource_name(name, path, errors);
+    let at = Value::from(name);
     if !name.contains('/') {
         if !STANDARD.contains(&name) && !name.starts_with("hugepages-") {
-            if !OTHER_STANDARD.contains(&name) {
-                errors.invalid_value(path, &at, "must be a standard resource type or fully qualified");
-            }
             errors.invalid_value(path, &at, "must be a standard resource for containers");
         }
     } else if name.starts_with("requests.")
@@ -71,11 +81,11 @@ pub(super) fn requirements(at: &At<'_>, claims: &[&str], errors: &mut Errors) {
     };
     for (name, value) in limits.members() {
         // The name's own path carries the name as a key.
-        resource_name(name, &format!("{}[{name}]", limits.path), errors);
+        container_resource_name(name, &format!("{}[{name}]", limits.path), errors);
         quantity(&limits, name, value, errors);
     }
     for (name, value) in requests.members() {
-        resource_name(name, &format!("{}[{name}]", requests.path), errors);
+        container_resource_name(name, &format!("{}[{name}]", requests.path), errors);
         quantity(&requests, name, value, errors);
         let limit = limits.value.get(name);
         let overcommitted = name.contains('/') || name.starts_with("hugepages-");

@@ -72,7 +72,8 @@ fn form(at: &At<'_>, name: &str, errors: &mut Errors) {
 
 /// IsDomainPrefixedPath
 pub(super) fn domain_prefixed_path(at: &At<'_>, errors: &mut Errors) {
-    let Some((host, path)) = at.str().split_once('/').filter(|(host, path)| !host.is_empty() && !path.is_empty()) else {
+    let Some((host, path)) = at.str().split_once('/').filter(|(host, path)| !host.is_empty() && !path.is_empty())
+    else {
         return errors.invalid(at, "must be a domain-prefixed path (such as \"acme.io/foo\")");
     };
     for message in format::dns1123_subdomain(host) {

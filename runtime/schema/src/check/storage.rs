@@ -1,9 +1,11 @@
 //! Volumes and claims of the cluster (pkg/apis/{core,storage}/validation).
 use super::{
     at::{At, Errors},
-    meta, scheduling,
+    meta,
+    rules::rules,
+    scheduling, volume,
 };
-use crate::{quantity::Quantity, validate as format};
+use crate::{Cause, quantity::Quantity, validate as format};
 use serde_json::Value;
 
 const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
@@ -12,6 +14,10 @@ fn access_modes(spec: &At<'_>, detail: &str, errors: &mut Errors) {
     let modes = spec.get("accessModes");
     if modes.is_empty() {
         errors.required(&modes, detail);
+    }
+    for mode in modes.items().filter(|m| !MODES.contains(&m.str())) {
+        // Upstream leaves the index out of this path.
+        errors.unsupported(&mode.moved(&*modes.path), &MODES);
     }
     let has =
         |one_pod: bool| modes.items().any(|m| (m.str() == "ReadWriteOncePod") == one_pod && MODES.contains(&m.str()));
@@ -44,8 +50,16 @@ pub(super) fn claim_spec(spec: &At<'_>, errors: &mut Errors) {
             errors.each(&at, format::dns1123_subdomain(at.str()));
         }
     }
+    let (source, reference) = (spec.get("dataSource"), spec.get("dataSourceRef"));
+    if source.is_set() && reference.is_set() && source.value != reference.value {
+        errors.invalid(spec, "must match dataSourceRef");
+    }
     for field in ["dataSource", "dataSourceRef"] {
         let at = spec.get(field);
+        if at.is_set() && at.get("apiGroup").str().is_empty() && at.get("kind").str() != "PersistentVolumeClaim" {
+            let detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+            errors.invalid_value(&at.path, at.get("kind").value, detail);
+        }
         if at.is_set() {
             for name in ["name", "kind"] {
                 if at.get(name).str().is_empty() {
@@ -113,20 +127,50 @@ const NOT_A_SOURCE: [&str; 9] = [
     "volumeAttributesClassName",
 ];
 
+fn sources<'v>(spec: &At<'v>) -> Vec<&'v str> {
+    spec.members().filter(|(_, v)| !v.is_null()).map(|(name, _)| name).filter(|n| !NOT_A_SOURCE.contains(n)).collect()
+}
+
 pub(super) fn persistent_volume(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     let spec = new.get("spec");
-    access_modes(&spec, "", errors);
+    volume_spec(&spec, false, errors);
+    if let Some(old) = old {
+        for name in sources(&spec) {
+            if spec.peek(name) != old.get("spec").peek(name) {
+                errors.forbidden(
+                    &spec.get("persistentvolumesource"),
+                    "spec.persistentvolumesource is immutable after creation\n",
+                );
+            }
+        }
+        errors.immutable(&spec.get("volumeMode").moved("volumeMode"), &old.at("spec.volumeMode"));
+        attributes_class_needs_driver(&spec, errors);
+    }
+}
+
+fn attributes_class_needs_driver(spec: &At<'_>, errors: &mut Errors) {
+    if spec.get("volumeAttributesClassName").is_set() && !spec.get("csi").is_set() {
+        errors.required(&spec.get("csi"), "has to be specified when using volumeAttributesClassName");
+    }
+}
+
+/// ValidatePersistentVolumeSpec; `inline` in an attachment, which has no capacity.
+pub(super) fn volume_spec(spec: &At<'_>, inline: bool, errors: &mut Errors) {
+    access_modes(spec, "", errors);
     let capacity = spec.get("capacity");
-    if capacity.is_empty() {
-        errors.required(&capacity, "");
+    if !inline {
+        if capacity.is_empty() {
+            errors.required(&capacity, "");
+        }
+        if !capacity.get("storage").is_set() || capacity.len() > 1 {
+            errors.0.push(Cause::not_supported(&*capacity.path, capacity.value, &["storage"]));
+        }
+        for (name, _) in capacity.members() {
+            resource_value(&capacity.key(name), errors);
+            positive(&capacity.key(name), errors);
+        }
     }
-    if !capacity.get("storage").is_set() || capacity.len() > 1 {
-        errors.unsupported(&capacity, &["storage"]);
-    }
-    for (name, _) in capacity.members() {
-        positive(&capacity.key(name), errors);
-    }
-    let sources: Vec<&str> = spec.members().map(|(name, _)| name).filter(|n| !NOT_A_SOURCE.contains(n)).collect();
+    let sources = sources(spec);
     match sources.as_slice() {
         [] => errors.required(&spec, "must specify a volume type"),
         [name, rest @ ..] => {
@@ -139,41 +183,74 @@ pub(super) fn persistent_volume(new: &At<'_>, old: Option<&At<'_>>, errors: &mut
     let affinity = spec.at("nodeAffinity.required");
     if affinity.is_set() {
         scheduling::node_selector(&affinity, errors);
+    } else if spec.get("nodeAffinity").is_set() {
+        errors.required(&affinity, "must specify required node constraints");
     } else if spec.get("local").is_set() {
         errors.required(&spec.at("nodeAffinity"), "Local volume requires node affinity");
     }
-    let class = spec.get("storageClassName");
-    if !class.str().is_empty() {
-        errors.each(&class, format::dns1123_subdomain(class.str()));
+    let reclaim = spec.get("persistentVolumeReclaimPolicy");
+    if reclaim.str() == "Recycle" && spec.at("hostPath.path").str() == "/" {
+        errors.forbidden(&reclaim, "may not be 'recycle' for a hostPath mount of '/'");
     }
-    if let Some(old) = old {
-        for name in sources {
-            if spec.peek(name) != old.get("spec").peek(name) {
-                errors.forbidden(
-                    &spec.get("persistentvolumesource"),
-                    "spec.persistentvolumesource is immutable after creation\n",
-                );
-            }
+    rules(spec, "storageClassName~subdomain", errors);
+    let class = spec.get("volumeAttributesClassName");
+    if class.is_set() && class.str().is_empty() {
+        errors.required(&class, "an empty string is disallowed");
+    }
+    rules(spec, "volumeAttributesClassName~subdomain", errors);
+    attributes_class_needs_driver(spec, errors);
+}
+
+/// ValidateBasicResource
+fn resource_value(at: &At<'_>, errors: &mut Errors) {
+    if let Ok(quantity) = Quantity::parse(at.str())
+        && quantity.is_negative()
+    {
+        let shown = Value::from(quantity.milli_value() as i64 / 1000);
+        errors.invalid_value(&at.path, &shown, "must be a valid resource quantity");
+    }
+}
+
+const RESIZES: [&str; 5] = [
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizePending",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+];
+
+/// ValidatePersistentVolumeClaimStatusUpdate
+pub(super) fn claim_status(new: &At<'_>, errors: &mut Errors) {
+    let status = new.get("status");
+    let capacity = status.get("capacity");
+    capacity.members().for_each(|(name, _)| resource_value(&capacity.key(name), errors));
+    let statuses = status.get("allocatedResourceStatuses");
+    for (name, value) in statuses.members() {
+        if value.as_str().is_some_and(|v| !RESIZES.contains(&v)) {
+            errors.0.push(Cause::not_supported(&*statuses.path, &Value::from(name), &RESIZES));
         }
-        errors.immutable(&spec.get("volumeMode").moved("volumeMode"), &old.at("spec.volumeMode"));
     }
 }
 
 fn source(spec: &At<'_>, name: &str, errors: &mut Errors) {
     let at = spec.get(name);
-    let fields: &[&str] = match name {
-        "hostPath" | "local" => &["path"],
-        "nfs" => &["server", "path"],
-        "csi" => &["driver", "volumeHandle"],
-        _ => &[],
-    };
-    for field in fields {
-        if at.get(field).str().is_empty() {
-            errors.required(&at.get(field), "");
+    match name {
+        "hostPath" => volume::host_path(&at, errors),
+        "local" => rules(&at, "path!path", errors),
+        "csi" => {
+            rules(&at, "driver!driver volumeHandle!", errors);
+            for secret in [
+                "controllerPublishSecretRef",
+                "controllerExpandSecretRef",
+                "nodePublishSecretRef",
+                "nodeExpandSecretRef",
+            ] {
+                if at.get(secret).is_set() {
+                    rules(&at.get(secret), "name! namespace!", errors);
+                }
+            }
         }
-    }
-    if matches!(name, "hostPath" | "local") {
-        errors.each(&at.get("path"), format::path_no_backsteps(at.get("path").str()));
+        _ => volume::remote(name, &at, errors),
     }
 }
 
@@ -190,9 +267,48 @@ pub(super) fn storage_class(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Err
     for (key, _) in parameters.members().filter(|(k, _)| k.is_empty()) {
         errors.invalid_value(&parameters.path, &Value::from(key), "field can not be empty.");
     }
+    let policy = new.get("reclaimPolicy");
+    if !matches!(policy.str(), "" | "Delete" | "Retain") {
+        errors.unsupported(&policy, &["Delete", "Retain"]);
+    }
+    topologies(&new.get("allowedTopologies"), errors);
     if let Some(old) = old {
         for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
             errors.immutable(&new.get(field), &old.get(field));
         }
     }
 }
+
+/// validateAllowedTopologies
+fn topologies(list: &At<'_>, errors: &mut Errors) {
+    let mut terms: Vec<Value> = Vec::new();
+    for term in list.items() {
+        let mut found = serde_json::Map::new();
+        for requirement in term.get("matchLabelExpressions").items() {
+            let (key, values) = (requirement.get("key"), requirement.get("values"));
+            let mut seen: Vec<&str> = Vec::new();
+            if values.is_empty() {
+                errors.required(&values, "");
+            }
+            for value in values.items() {
+                if seen.contains(&value.str()) {
+                    errors.duplicate(&value);
+                }
+                seen.push(value.str());
+            }
+            errors.each(&key, format::qualified_name(key.str()));
+            seen.sort_unstable();
+            seen.dedup();
+            if found.insert(key.str().to_owned(), seen.into()).is_some() {
+                errors.duplicate(&key);
+            }
+        }
+        let found = Value::Object(found);
+        if terms.contains(&found) || found.as_object().is_some_and(|f| f.is_empty()) {
+            errors.duplicate(&At { value: &EMPTY, path: format!("{}.matchLabelExpressions", term.path) });
+        }
+        terms.push(found);
+    }
+}
+
+static EMPTY: Value = Value::String(String::new());

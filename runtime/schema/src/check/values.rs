@@ -7,6 +7,8 @@ use crate::{
 
 /// Fields that upstream words in its own way; their checks are in the files of their kinds.
 const WORDED_ELSEWHERE: &[(&str, &str)] = &[
+    ("ResourceQuotaSpec", "scopes"),
+    ("StorageClass", "reclaimPolicy"),
     ("MutatingWebhook", "sideEffects"),
     ("ValidatingWebhook", "sideEffects"),
     ("Lifecycle", "stopSignal"),
@@ -16,7 +18,7 @@ const WORDED_ELSEWHERE: &[(&str, &str)] = &[
     ("AzureDiskVolumeSource", "*"),
     ("LabelSelectorRequirement", "operator"),
     ("NodeSelectorRequirement", "operator"),
-    ("ScopedResourceSelectorRequirement", "operator"),
+    ("ScopedResourceSelectorRequirement", "*"),
     ("FieldSelectorRequirement", "operator"),
     ("Toleration", "operator"),
     ("DeploymentStrategy", "type"),

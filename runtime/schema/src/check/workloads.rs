@@ -286,28 +286,6 @@ fn counts(status: &At<'_>, fields: &[&str], errors: &mut Errors) {
     }
 }
 
-pub(super) fn autoscaler(new: &At<'_>, errors: &mut Errors) {
-    let spec = new.get("spec");
-    let (min, max) = (spec.get("minReplicas"), spec.get("maxReplicas"));
-    if min.int().is_some_and(|n| n < 1) {
-        errors.invalid(&min, "must be greater than or equal to 1");
-    }
-    if max.int().unwrap_or(0) < 1 {
-        errors.invalid(&max, "must be greater than 0");
-    }
-    if min.int().is_some_and(|n| n > max.int().unwrap_or(0)) {
-        errors.invalid(&max, "must be greater than or equal to `minReplicas`");
-    }
-    let target = spec.get("scaleTargetRef");
-    for field in ["kind", "name"] {
-        let at = target.get(field);
-        match at.str() {
-            "" => errors.required(&at, ""),
-            text => errors.each(&at, format::path_segment_name(text)),
-        }
-    }
-}
-
 pub(super) fn disruption_budget(new: &At<'_>, errors: &mut Errors) {
     let spec = new.get("spec");
     let (min, max) = (spec.get("minAvailable"), spec.get("maxUnavailable"));

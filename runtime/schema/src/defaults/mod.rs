@@ -39,7 +39,9 @@ fn walk(table: &Table, id: TypeId, map: &mut Members, depth: usize) {
     for field in table.fields(id) {
         let name = table.name(field);
         let default = table.default(field);
-        if !default.is_empty() && is_unset(map.get(name), field.presence) {
+        // A zero that is left out anyway needs no default.
+        let is_left_out = field.presence == Presence::Omit && matches!(default, "0" | "false" | "\"\"");
+        if !default.is_empty() && !is_left_out && is_unset(map.get(name), field.presence) {
             // The table's test reads every default.
             if let Ok(value) = serde_json::from_str(default) {
                 map.insert(name.into(), value);
@@ -100,7 +102,6 @@ fn hook(package: &str, name: &str, map: &mut Members) {
             workloads::strategy(name, map);
         }
         ("io.k8s.api.apps.v1", "StatefulSetSpec") => workloads::stateful_set(map),
-        ("io.k8s.api.batch.v1", "JobSpec") => workloads::job(map),
         ("io.k8s.api.autoscaling.v2", "HorizontalPodAutoscalerSpec") => workloads::autoscaler(map),
         ("io.k8s.api.networking.v1", "NetworkPolicySpec") => network_policy(map),
         ("io.k8s.api.rbac.v1", "Subject") => subject(map),

@@ -26,7 +26,10 @@ pub(super) fn stateful_set(spec: &mut Members) {
     }
 }
 
-pub(super) fn job(spec: &mut Members) {
+/// A Job's own: a CronJob's template is completed when a Job is made of it.
+fn job(spec: &mut Members) {
+    default(spec, "completionMode", "NonIndexed".into());
+    default(spec, "suspend", false.into());
     if !spec.contains_key("completions") && !spec.contains_key("parallelism") {
         spec.insert("completions".into(), 1.into());
     }
@@ -37,7 +40,7 @@ pub(super) fn job(spec: &mut Members) {
     default(spec, "podReplacementPolicy", replacement.into());
 }
 
-/// Only a Job itself, not a CronJob's template, which has no such spec at its root. A Job says whether its selector is its own.
+/// A Job says whether its selector is its own.
 pub(super) fn job_labels(map: &mut Members) {
     let template = map.get("spec").and_then(|s| s.get("template")?.get("metadata")?.get("labels")).cloned();
     if let (Some(labels), Some(meta)) = (template, object(map, "metadata")) {
@@ -45,6 +48,7 @@ pub(super) fn job_labels(map: &mut Members) {
     }
     if let Some(spec) = object(map, "spec") {
         default(spec, "manualSelector", false.into());
+        job(spec);
     }
 }
 

@@ -35,7 +35,8 @@ const RESET_FOR_STATUS: [&str; 5] =
 
 pub fn create(kind: &Kind, value: &mut Value) {
     let Some(map) = value.as_object_mut() else { return };
-    if kind.has_generation {
+    // A CSIDriver has none until it is changed.
+    if kind.has_generation && kind.kind != "CSIDriver" {
         set_generation(map, 1);
     }
     // A node registers itself, status and all; custom kinds drop theirs like the others.
@@ -50,6 +51,10 @@ pub fn create(kind: &Kind, value: &mut Value) {
         ("", "Namespace") => namespace(map),
         ("", "Service") => service::create(map),
         ("", "PersistentVolumeClaim") => data_sources(map),
+        ("", "PersistentVolume") => {
+            let now = map.get("metadata").and_then(|m| m.get("creationTimestamp")).cloned();
+            set_in(map, "status", "lastPhaseTransitionTime", now);
+        }
         ("apps", "DaemonSet") => set_template_generation(map, 1),
         ("batch", "Job") => job(map),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => note_storage_version(map),
@@ -229,6 +234,15 @@ fn note_storage_version(map: &mut Members) {
 /// Either field of a claim says where its first content comes from (NormalizeDataSources).
 fn data_sources(map: &mut Members) {
     let Some(spec) = map.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    // The older field takes only what it was made for; anything else is dropped without a word.
+    let is_known = |source: &Value| {
+        let group = source.get("apiGroup").and_then(Value::as_str).unwrap_or("");
+        let kind = source.get("kind").and_then(Value::as_str).unwrap_or("");
+        matches!((group, kind), ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot"))
+    };
+    if spec.get("dataSource").is_some_and(|source| !is_known(source)) {
+        spec.remove("dataSource");
+    }
     match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
         (Some(source), None) => {
             spec.insert("dataSourceRef".into(), source);
@@ -260,6 +274,8 @@ fn job(map: &mut Members) {
     if spec.get("manualSelector") == Some(&Value::Bool(true)) {
         return;
     }
+    let label_path = |spec: &Members| spec.get("template").and_then(|t| t.get("metadata")?.get("labels")).cloned();
+    let before = label_path(spec);
     let template = defaults::object(spec, "template").and_then(|t| defaults::object(t, "metadata"));
     if let Some(labels) = template.and_then(|m| defaults::object(m, "labels")) {
         for (label, value) in [
@@ -273,6 +289,12 @@ fn job(map: &mut Members) {
     }
     if let Some(labels) = defaults::object(spec, "selector").and_then(|s| defaults::object(s, "matchLabels")) {
         labels.entry("batch.kubernetes.io/controller-uid").or_insert(uid);
+    }
+    // A Job without labels of its own has its template's, with those just made.
+    let labels = label_path(spec);
+    let own = map.get("metadata").and_then(|m| m.get("labels"));
+    if own.is_none() || own == before.as_ref() {
+        set_in(map, "metadata", "labels", labels);
     }
 }
 
