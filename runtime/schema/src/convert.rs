@@ -128,7 +128,9 @@ fn autoscaler_from_stored(map: &mut Map<String, Value>) {
     }
     for (part, field, annotation) in ANNOTATED {
         let value = map.get_mut(part).and_then(Value::as_object_mut).and_then(|p| p.remove(field));
-        let Some(value) = value.filter(|v| v.as_array().is_none_or(|l| !l.is_empty())) else { continue };
+        let Some(value) = value.filter(|v| !v.is_null() && v.as_array().is_none_or(|l| !l.is_empty())) else {
+            continue;
+        };
         if let Some(annotations) = annotations(map) {
             annotations.insert(annotation.into(), value.to_string().into());
         }

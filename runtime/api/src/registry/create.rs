@@ -96,7 +96,7 @@ impl Api {
         let mut beside = Beside::default();
         behavior::allocate(self, target, None, &mut object, &mut beside)?;
         let name = meta::text(meta::metadata(&mut object)?, "name").to_owned();
-        let mut causes = check::validate(target.kind, &object, None, "");
+        let mut causes = check::validate(target.judged_as(), &object, None, "");
         crate::custom::check(target, &object, None, &mut causes);
         causes.extend(admission::policy::check::causes(target.kind, &object, None));
         if !causes.is_empty() {

@@ -60,6 +60,11 @@ pub struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
+    /// The kind whose rules hold: both faces of an Event are one stored object, and the newer one is stricter.
+    fn judged_as(&self) -> &'a Arc<Kind> {
+        if self.asked.kind == "Event" { self.asked } else { self.kind }
+    }
+
     pub(crate) fn new(user: &'a User, kind: &'a Arc<Kind>, namespace: &'a str, name: &'a str, sub: Sub) -> Target<'a> {
         let options = Options::default();
         let (manager, created, internal, is_admitted, warnings) = ("", false, false, false, Vec::new());

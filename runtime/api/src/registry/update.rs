@@ -178,7 +178,7 @@ impl Api {
         owners::keep_times(old, &mut new);
         let mut beside = Beside::default();
         behavior::allocate(self, target, Some(old), &mut new, &mut beside)?;
-        let mut causes = check::validate(target.kind, &new, Some(old), target.sub.name());
+        let mut causes = check::validate(target.judged_as(), &new, Some(old), target.sub.name());
         crate::custom::check(target, &new, Some(old), &mut causes);
         causes.extend(admission::policy::check::causes(target.kind, &new, Some(old)));
         if !causes.is_empty() {

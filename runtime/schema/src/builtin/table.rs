@@ -670,7 +670,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(4, Object(32), One, None, 32, 2, 0, 0),
     f(5, Object(33), One, None, 32, 3, 0, 0),
     // io.k8s.api.apps.v1.DaemonSetCondition
-    f(62, Time, One, None, 0, 3, 0, 0),
+    f(62, Time, One, None, 32, 3, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
     f(5, String, One, None, 33, 2, 0, 18),
@@ -702,8 +702,8 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(4, Object(37), One, None, 32, 2, 0, 0),
     f(5, Object(38), One, None, 32, 3, 0, 0),
     // io.k8s.api.apps.v1.DeploymentCondition
-    f(62, Time, One, None, 0, 7, 0, 0),
-    f(266, Time, One, None, 0, 6, 0, 0),
+    f(62, Time, One, None, 32, 7, 0, 0),
+    f(266, Time, One, None, 32, 6, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
     f(5, String, One, None, 33, 2, 0, 18),
@@ -737,7 +737,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(4, Object(42), One, None, 32, 2, 0, 0),
     f(5, Object(43), One, None, 32, 3, 0, 0),
     // io.k8s.api.apps.v1.ReplicaSetCondition
-    f(62, Time, One, None, 0, 3, 0, 0),
+    f(62, Time, One, None, 32, 3, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
     f(5, String, One, None, 33, 2, 0, 18),
@@ -771,7 +771,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(4, Object(51), One, None, 32, 2, 0, 0),
     f(5, Object(52), One, None, 32, 3, 0, 0),
     // io.k8s.api.apps.v1.StatefulSetCondition
-    f(62, Time, One, None, 0, 3, 0, 0),
+    f(62, Time, One, None, 32, 3, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
     f(5, String, One, None, 33, 2, 0, 18),
@@ -993,7 +993,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(758, Object(92), One, None, 16, 2, 0, 0),
     f(759, Object(92), One, None, 16, 1, 0, 0),
     // io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerCondition
-    f(62, Time, One, None, 0, 3, 0, 0),
+    f(62, Time, One, None, 32, 3, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
     f(5, String, One, None, 33, 2, 0, 18),
@@ -1083,8 +1083,8 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(4, Object(114), One, None, 32, 2, 0, 0),
     f(5, Object(115), One, None, 32, 3, 0, 0),
     // io.k8s.api.batch.v1.JobCondition
-    f(63, Time, One, None, 0, 3, 0, 0),
-    f(62, Time, One, None, 0, 4, 0, 0),
+    f(63, Time, One, None, 32, 3, 0, 0),
+    f(62, Time, One, None, 32, 4, 0, 0),
     f(61, String, One, None, 0, 6, 0, 0),
     f(60, String, One, None, 0, 5, 0, 0),
     f(5, String, One, None, 33, 2, 0, 18),
@@ -1149,8 +1149,8 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(4, Object(126), One, None, 33, 2, 0, 0),
     f(5, Object(127), One, None, 32, 3, 0, 0),
     // io.k8s.api.certificates.v1.CertificateSigningRequestCondition
-    f(62, Time, One, None, 0, 5, 0, 0),
-    f(266, Time, One, None, 0, 4, 0, 0),
+    f(62, Time, One, None, 32, 5, 0, 0),
+    f(266, Time, One, None, 32, 4, 0, 0),
     f(61, String, One, None, 0, 3, 0, 0),
     f(60, String, One, None, 0, 2, 0, 0),
     f(5, String, One, None, 33, 6, 0, 18),
@@ -1360,15 +1360,15 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(75, Object(164), One, None, 16, 3, 0, 0),
     f(74, Object(165), One, None, 16, 1, 0, 0),
     // io.k8s.api.core.v1.ContainerStateRunning
-    f(73, Time, One, None, 0, 1, 0, 0),
+    f(73, Time, One, None, 32, 1, 0, 0),
     // io.k8s.api.core.v1.ContainerStateTerminated
     f(66, String, One, None, 0, 7, 0, 0),
     f(76, Int32, One, None, 33, 1, 0, 0),
-    f(77, Time, One, None, 0, 6, 0, 0),
+    f(77, Time, One, None, 32, 6, 0, 0),
     f(61, String, One, None, 0, 4, 0, 0),
     f(60, String, One, None, 0, 3, 0, 0),
     f(789, Int32, One, None, 0, 2, 0, 0),
-    f(73, Time, One, None, 0, 5, 0, 0),
+    f(73, Time, One, None, 32, 5, 0, 0),
     // io.k8s.api.core.v1.ContainerStateWaiting
     f(61, String, One, None, 0, 2, 0, 0),
     f(60, String, One, None, 0, 1, 0, 0),
@@ -1471,11 +1471,11 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(154, String, One, None, 0, 12, 0, 0),
     f(18, String, One, None, 0, 0, 0, 0),
     f(139, Int32, One, None, 0, 8, 0, 0),
-    f(241, MicroTime, One, None, 0, 10, 0, 0),
-    f(532, Time, One, None, 0, 6, 0, 0),
+    f(241, MicroTime, One, None, 32, 10, 0, 0),
+    f(532, Time, One, None, 32, 6, 0, 0),
     f(579, Object(241), One, None, 33, 2, 0, 0),
     f(19, String, One, None, 0, 0, 0, 0),
-    f(600, Time, One, None, 0, 7, 0, 0),
+    f(600, Time, One, None, 32, 7, 0, 0),
     f(61, String, One, None, 0, 4, 0, 0),
     f(3, Object(491), One, None, 32, 1, 0, 0),
     f(60, String, One, None, 0, 3, 0, 0),
@@ -1487,7 +1487,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(8, String, One, None, 0, 9, 0, 0),
     // io.k8s.api.core.v1.EventSeries
     f(139, Int32, One, None, 0, 1, 0, 0),
-    f(264, MicroTime, One, None, 0, 2, 0, 0),
+    f(264, MicroTime, One, None, 32, 2, 0, 0),
     // io.k8s.api.core.v1.EventSource
     f(441, String, One, None, 0, 1, 0, 0),
     f(160, String, One, None, 0, 2, 0, 0),
@@ -1643,7 +1643,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(4, Object(220), One, None, 32, 2, 0, 0),
     f(5, Object(221), One, None, 32, 3, 0, 0),
     // io.k8s.api.core.v1.NamespaceCondition
-    f(62, Time, One, None, 0, 4, 0, 0),
+    f(62, Time, One, None, 32, 4, 0, 0),
     f(61, String, One, None, 0, 6, 0, 0),
     f(60, String, One, None, 0, 5, 0, 0),
     f(5, String, One, None, 33, 2, 0, 18),
@@ -1670,8 +1670,8 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(167, String, One, None, 33, 1, 0, 0),
     f(38, Quantity, Map, None, 33, 3, 0, 0),
     // io.k8s.api.core.v1.NodeCondition
-    f(595, Time, One, None, 0, 3, 0, 0),
-    f(62, Time, One, None, 0, 4, 0, 0),
+    f(595, Time, One, None, 32, 3, 0, 0),
+    f(62, Time, One, None, 32, 4, 0, 0),
     f(61, String, One, None, 0, 6, 0, 0),
     f(60, String, One, None, 0, 5, 0, 0),
     f(5, String, One, None, 33, 2, 0, 18),
@@ -1763,8 +1763,8 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(4, Object(245), One, None, 32, 2, 0, 0),
     f(5, Object(246), One, None, 32, 3, 0, 0),
     // io.k8s.api.core.v1.PersistentVolumeClaimCondition
-    f(63, Time, One, None, 0, 3, 0, 0),
-    f(62, Time, One, None, 0, 4, 0, 0),
+    f(63, Time, One, None, 32, 3, 0, 0),
+    f(62, Time, One, None, 32, 4, 0, 0),
     f(61, String, One, None, 0, 6, 0, 0),
     f(60, String, One, None, 0, 5, 0, 0),
     f(5, String, One, None, 33, 2, 0, 18),
@@ -1862,8 +1862,8 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(202, String, One, None, 1, 1, 0, 0),
     f(845, String, Map, None, 0, 7, 0, 0),
     // io.k8s.api.core.v1.PodCondition
-    f(63, Time, One, None, 0, 3, 0, 0),
-    f(62, Time, One, None, 0, 4, 0, 0),
+    f(63, Time, One, None, 32, 3, 0, 0),
+    f(62, Time, One, None, 32, 4, 0, 0),
     f(61, String, One, None, 0, 6, 0, 0),
     f(64, Int64, One, None, 0, 7, 0, 0),
     f(60, String, One, None, 0, 5, 0, 0),
@@ -2040,7 +2040,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(4, Object(283), One, None, 32, 2, 0, 0),
     f(5, Object(284), One, None, 32, 3, 0, 0),
     // io.k8s.api.core.v1.ReplicationControllerCondition
-    f(62, Time, One, None, 0, 3, 0, 0),
+    f(62, Time, One, None, 32, 3, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
     f(5, String, One, None, 33, 2, 0, 18),
@@ -2380,10 +2380,10 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(154, String, One, None, 0, 6, 0, 0),
     f(18, String, One, None, 0, 0, 0, 0),
     f(477, Int32, One, None, 0, 15, 0, 0),
-    f(478, Time, One, None, 0, 13, 0, 0),
-    f(479, Time, One, None, 0, 14, 0, 0),
+    f(478, Time, One, None, 32, 13, 0, 0),
+    f(479, Time, One, None, 32, 14, 0, 0),
     f(480, Object(184), One, None, 32, 12, 0, 0),
-    f(241, MicroTime, One, None, 0, 2, 0, 0),
+    f(241, MicroTime, One, None, 32, 2, 0, 0),
     f(19, String, One, None, 0, 0, 0, 0),
     f(3, Object(491), One, None, 32, 1, 0, 0),
     f(657, String, One, None, 0, 10, 0, 0),
@@ -2396,7 +2396,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(8, String, One, None, 0, 11, 0, 0),
     // io.k8s.api.events.v1.EventSeries
     f(139, Int32, One, None, 33, 1, 0, 0),
-    f(264, MicroTime, One, None, 1, 2, 0, 0),
+    f(264, MicroTime, One, None, 33, 2, 0, 0),
     // io.k8s.api.flowcontrol.v1.ExemptPriorityLevelConfiguration
     f(267, Int32, One, None, 16, 2, 0, 27),
     f(287, Int32, One, None, 16, 1, 0, 27),
@@ -2409,7 +2409,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(4, Object(349), One, None, 32, 2, 0, 0),
     f(5, Object(350), One, None, 32, 3, 0, 0),
     // io.k8s.api.flowcontrol.v1.FlowSchemaCondition
-    f(62, Time, One, None, 0, 3, 0, 0),
+    f(62, Time, One, None, 32, 3, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
     f(5, String, One, None, 0, 2, 0, 18),
@@ -2445,7 +2445,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(4, Object(359), One, None, 32, 2, 0, 0),
     f(5, Object(360), One, None, 32, 3, 0, 0),
     // io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationCondition
-    f(62, Time, One, None, 0, 3, 0, 0),
+    f(62, Time, One, None, 32, 3, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
     f(5, String, One, None, 0, 2, 0, 18),
@@ -2931,7 +2931,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     // io.k8s.api.storage.v1.VolumeError
     f(507, Int32, One, None, 16, 3, 0, 0),
     f(61, String, One, None, 0, 2, 0, 0),
-    f(23, Time, One, None, 0, 1, 0, 0),
+    f(23, Time, One, None, 32, 1, 0, 0),
     // io.k8s.api.storage.v1.VolumeNodeResources
     f(139, Int32, One, None, 16, 1, 0, 0),
     // io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceColumnDefinition
@@ -2951,7 +2951,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(4, Object(470), One, None, 33, 2, 0, 0),
     f(5, Object(471), One, None, 32, 3, 0, 0),
     // io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionCondition
-    f(62, Time, One, None, 0, 3, 0, 0),
+    f(62, Time, One, None, 32, 3, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(64, Int64, One, None, 0, 6, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
@@ -3161,7 +3161,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(4, Object(500), One, None, 32, 2, 0, 0),
     f(5, Object(501), One, None, 32, 3, 0, 0),
     // io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIServiceCondition
-    f(62, Time, One, None, 0, 3, 0, 0),
+    f(62, Time, One, None, 32, 3, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
     f(5, String, One, None, 33, 2, 0, 18),

@@ -25,7 +25,7 @@ pub(super) fn autoscaler(new: &At<'_>, version: &str, errors: &mut Errors) {
     if min.int().is_some_and(|n| n > max.int().unwrap_or(0)) {
         errors.invalid(&max, "must be greater than or equal to `minReplicas`");
     }
-    object_reference(&spec.get("scaleTargetRef"), errors);
+    object_reference(&spec.get("scaleTargetRef"), true, errors);
     let percent = spec.get("targetCPUUtilizationPercentage");
     if version == "v1" {
         // v1's one number is a metric of the internal type.
@@ -47,13 +47,13 @@ pub(super) fn autoscaler(new: &At<'_>, version: &str, errors: &mut Errors) {
     }
 }
 
-fn object_reference(at: &At<'_>, errors: &mut Errors) {
+fn object_reference(at: &At<'_>, needs_group: bool, errors: &mut Errors) {
     rules(at, "kind!segment name!segment", errors);
     let version = at.get("apiVersion");
     let core = matches!(at.get("kind").str(), "ReplicationController");
     if version.str().split('/').count() > 2 {
         errors.invalid(&version, &format!("unexpected GroupVersion string: {}", version.str()));
-    } else if !version.str().contains('/') && !core {
+    } else if needs_group && !version.str().contains('/') && !core {
         errors.invalid(&version, "apiVersion must specify API group");
     }
 }
@@ -87,7 +87,7 @@ fn metric_spec(at: &At<'_>, errors: &mut Errors) {
 fn source(name: &str, at: &At<'_>, errors: &mut Errors) {
     let by_resource = matches!(name, "resource" | "containerResource");
     if name == "object" {
-        object_reference(&at.get("describedObject"), errors);
+        object_reference(&at.get("describedObject"), false, errors);
     }
     if by_resource && at.get("name").str().is_empty() {
         errors.required(&at.get("name"), "must specify a resource name");

@@ -19,7 +19,7 @@ pub(super) fn namespace(new: &At<'_>, errors: &mut Errors) {
 
 pub(super) fn node(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     taints(&new.at("spec.taints").moved("metadata.taints"), errors);
-    node_status(new, errors);
+    node_resources(&new.get("status"), errors);
     if let Some(old) = old
         && old.at("spec.externalID").value != new.at("spec.externalID").value
     {
@@ -297,7 +297,7 @@ pub(super) fn namespace_status(new: &At<'_>, errors: &mut Errors) {
     }
 }
 
-/// validateNodeResources and addresses
+/// ValidateNodeUpdate, as far as it is about what the node says of itself
 pub(super) fn node_status(new: &At<'_>, errors: &mut Errors) {
     let status = new.get("status");
     let mut seen: Vec<&Value> = Vec::new();
@@ -307,6 +307,10 @@ pub(super) fn node_status(new: &At<'_>, errors: &mut Errors) {
         }
         seen.push(address.value);
     }
+    node_resources(&status, errors);
+}
+
+fn node_resources(status: &At<'_>, errors: &mut Errors) {
     for list in ["capacity", "allocatable"] {
         for (name, _) in status.get(list).members() {
             autoscaling::non_negative_quantity(&status.get(list).get(name), errors);

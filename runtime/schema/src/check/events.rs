@@ -6,26 +6,9 @@ use super::{
 use crate::validate as format;
 use serde_json::Value;
 
-/// What the two faces call the same: old, new.
-const NAMES: [(&str, &str); 8] = [
-    ("involvedObject", "regarding"),
-    ("message", "note"),
-    ("reportingComponent", "reportingController"),
-    ("firstTimestamp", "deprecatedFirstTimestamp"),
-    ("lastTimestamp", "deprecatedLastTimestamp"),
-    ("count", "deprecatedCount"),
-    ("source", "deprecatedSource"),
-    ("type", "type"),
-];
-
-/// A field by the old face's name, which paths have in both.
-fn field<'v>(at: &At<'v>, new_face: bool, name: &str) -> At<'v> {
-    let found = NAMES.iter().find(|(old, _)| *old == name).map_or(name, |(_, new)| if new_face { new } else { name });
-    at.get(found).moved(name)
-}
-
+/// `new_face` when the client came by events.k8s.io; the object has its stored form, core/v1, all the same.
 pub(super) fn event(new: &At<'_>, old: Option<&At<'_>>, new_face: bool, errors: &mut Errors) {
-    let get = |name: &str| field(new, new_face, name);
+    let get = |name: &str| new.get(name);
     let (time, object) = (get("eventTime"), get("involvedObject").get("namespace"));
     let namespace = new.at("metadata.namespace").str();
     let fits = if time.is_set() {
@@ -86,7 +69,7 @@ pub(super) fn event(new: &At<'_>, old: Option<&At<'_>>, new_face: bool, errors: 
         ["firstTimestamp", "lastTimestamp", "count", "source"].iter().for_each(|name| unset(name, errors));
         return;
     };
-    let before = |name: &str| field(old, new_face, name);
+    let before = |name: &str| old.get(name);
     if get("series").value != before("series").value {
         series(errors);
     }

@@ -98,8 +98,11 @@ fn extra_name_rules(kind: &Kind, name: &At<'_>, errors: &mut Errors) {
         {
             errors.forbidden(
                 name,
-                "priority class names with 'system-' prefix are reserved for system use only. error: \
-                 system- prefix is reserved for system priority classes",
+                &format!(
+                    "priority class names with 'system-' prefix are reserved for system use only. error: {} is not a \
+                     known system priority class",
+                    name.str()
+                ),
             );
         }
         _ => {}

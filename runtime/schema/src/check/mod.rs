@@ -146,6 +146,11 @@ fn status(kind: &Kind, new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) 
         ("", "PersistentVolumeClaim") => storage::claim_status(new, errors),
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => flow::schema_status(new, errors),
         ("resource.k8s.io", "ResourceClaim") => devices::claim_status(new, errors),
+        ("policy", "PodDisruptionBudget") => rules::rules(
+            &new.get("status"),
+            "disruptionsAllowed>=0 currentHealthy>=0 desiredHealthy>=0 expectedPods>=0",
+            errors,
+        ),
         ("autoscaling", _) => autoscaling::autoscaler_status(new, errors),
         _ => {}
     }

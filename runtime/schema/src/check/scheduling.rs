@@ -180,8 +180,7 @@ fn label_keys(at: &At<'_>, errors: &mut Errors) {
 const ZERO: &str = "must be greater than zero";
 
 fn spread(list: &At<'_>, errors: &mut Errors) {
-    let mut seen = HashSet::new();
-    for constraint in list.items() {
+    for (place, constraint) in list.items().enumerate() {
         let (skew, key, action) =
             (constraint.get("maxSkew"), constraint.get("topologyKey"), constraint.get("whenUnsatisfiable"));
         if skew.int().unwrap_or(0) <= 0 {
@@ -197,10 +196,12 @@ fn spread(list: &At<'_>, errors: &mut Errors) {
         if action.str().is_empty() {
             errors.unsupported(&action, &["DoNotSchedule", "ScheduleAnyway"]);
         }
-        if !seen.insert((key.str(), action.str())) {
-            let pair = format!("{{{}, {}}}", key.str(), action.str());
+        let pair = |at: &At<'_>| (at.get("topologyKey").value.clone(), at.get("whenUnsatisfiable").value.clone());
+        // The first of two equal ones is to blame.
+        for _ in list.items().skip(place + 1).filter(|later| pair(later) == pair(&constraint)) {
+            let both = format!("{{{}, {}}}", key.str(), action.str());
             let path = format!("{}.{{topologyKey, whenUnsatisfiable}}", constraint.path);
-            errors.0.push(crate::Cause::duplicate(path, &Value::from(pair)));
+            errors.0.push(crate::Cause::duplicate(path, &Value::from(both)));
         }
         if domains.is_set() && action.str() != "DoNotSchedule" {
             let detail = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {}", action.str());

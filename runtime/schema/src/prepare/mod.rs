@@ -55,6 +55,7 @@ pub fn create(kind: &Kind, value: &mut Value) {
             let now = map.get("metadata").and_then(|m| m.get("creationTimestamp")).cloned();
             set_in(map, "status", "lastPhaseTransitionTime", now);
         }
+        ("coordination.k8s.io", "Lease") => without_election(map),
         ("apps", "DaemonSet") => set_template_generation(map, 1),
         ("batch", "Job") => job(map),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => note_storage_version(map),
@@ -111,6 +112,7 @@ fn update_main(kind: &Kind, old: &Value, map: &mut Members) {
         }
         ("", "Service") => service::update(old, map),
         ("", "PersistentVolumeClaim") => data_sources(map),
+        ("coordination.k8s.io", "Lease") => without_election(map),
         ("apps", "DaemonSet") => {
             let before = old["metadata"]["annotations"][TEMPLATE_GENERATION].as_str().and_then(|n| n.parse().ok());
             let changed = map.get("spec").and_then(|s| s.get("template")) != Some(&old["spec"]["template"]);
@@ -201,6 +203,12 @@ fn reset_status(kind: &Kind, map: &mut Members) {
             map.insert("status".into(), Value::Object(status));
         }
     }
+}
+
+/// Coordinated leader election is off by default, and its fields go with it.
+fn without_election(map: &mut Members) {
+    set_in(map, "spec", "strategy", None);
+    set_in(map, "spec", "preferredHolder", None);
 }
 
 /// What older API versions had as a field of its own (pkg/apis/apps/v1/conversion.go); it counts changes of the template.
