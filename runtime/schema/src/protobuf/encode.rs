@@ -47,6 +47,9 @@ pub(super) enum Revision<'a> {
     Here(&'a str),
 }
 
+/// An embedded message that is open, and its number.
+type Embedded = Option<(u16, Open)>;
+
 const BYTES: u64 = 2;
 /// ObjectMeta's resourceVersion.
 const RESOURCE_VERSION: u16 = 6;
@@ -141,7 +144,7 @@ impl<'a, 'o> Encoder<'a, 'o> {
         let first = self.slots.len();
         self.collect(id, members);
         let mut revision = revision;
-        let (mut outer, mut inner): (Option<(u16, Open)>, Option<(u16, Open)>) = (None, None);
+        let (mut outer, mut inner): (Embedded, Embedded) = (None, None);
         for at in first..self.slots.len() {
             let place = self.order[at];
             let (first_number, second, third) = ((place >> 48) as u16, (place >> 32) as u16, (place >> 16) as u16);
@@ -184,7 +187,7 @@ impl<'a, 'o> Encoder<'a, 'o> {
         self.depth -= 1;
     }
 
-    fn shut(&mut self, open: &mut Option<(u16, Open)>) {
+    fn shut(&mut self, open: &mut Embedded) {
         if let Some((_, open)) = open.take() {
             self.close(open);
         }
