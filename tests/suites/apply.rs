@@ -84,10 +84,13 @@ fn kubectl_applies_at_the_server() {
     );
     assert!(apply(&changed, &["--field-manager=other", "--force-conflicts"]).stdout.contains("serverside-applied"));
     assert_eq!(kubectl.field("deployment/web", ".spec.replicas").unwrap(), "3");
-    // What only kubectl applied and does not apply any more goes.
+    // Two applied the port: it goes with the second.
     let fewer = DEPLOYMENT.replace("  replicas: 1\n", "").replace(", ports: [{containerPort: 80}]", "");
+    let port = || kubectl.field("deployment/web", ".spec.template.spec.containers[0].ports[*].containerPort").unwrap();
     apply(&fewer, &[]);
-    assert_eq!(kubectl.field("deployment/web", ".spec.template.spec.containers[0].ports").unwrap(), "80");
+    assert_eq!(port(), "80");
+    apply(&fewer, &["--field-manager=other"]);
+    assert_eq!(port(), "");
 }
 
 #[test]
@@ -247,7 +250,7 @@ spec:
     let status = apply(&path, "fieldManager=two", &third).json();
     assert_eq!(
         status["message"],
-        "Apply failed with 2 conflicts: conflicts with \"one\":\n- .spec.slots[name=\"a\"].size\n- .spec.whole"
+        "Apply failed with 2 conflicts: conflicts with \"one\":\n- .spec.whole\n- .spec.slots[name=\"a\"].size"
     );
     // b and y were the second manager's alone.
     let left = ok(&apply(&path, "fieldManager=two", &rack(json!({"tags": ["x"]}))), 200);

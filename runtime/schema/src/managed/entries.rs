@@ -124,12 +124,6 @@ impl Entries {
         });
         Some(Value::Array(self.0.iter().map(entry_value).collect()))
     }
-
-    /// The same owners of the same fields, whenever they wrote them.
-    pub fn same_but_times(&self, other: &Entries) -> bool {
-        let timeless = |entry: &Entry| Entry { time: None, ..entry.clone() };
-        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(|(a, b)| timeless(a) == timeless(b))
-    }
 }
 
 fn entry_value(entry: &Entry) -> Value {

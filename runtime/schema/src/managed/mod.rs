@@ -21,14 +21,14 @@ mod types; // list and map types of any kind
 mod update; // conflicts, ownership, removal
 mod validate; // whether a configuration fits its type
 
-pub use element::Element;
-pub use entries::{Entries, Entry};
-pub use fields::{Ordered, parse as parse_fields, to_value as fields_to_value};
+pub use fields::Ordered;
 pub use mutation::lay_over;
 pub use reset::Filter;
-pub use set::Set;
 pub use tracker::{Tracker, Versions};
-pub use types::{At, Atom, TypeRef};
+pub use types::TypeRef;
+
+use element::Element;
+use set::Set;
 
 #[cfg(test)]
 mod tests;

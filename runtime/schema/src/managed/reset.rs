@@ -60,7 +60,7 @@ impl Filter {
         match self {
             Filter::All => {}
             Filter::Exclude(excluded) => *set = set.recursive_difference(excluded),
-            Filter::Include(paths) => *set = include(set, &paths.to_vec()),
+            Filter::Include(paths) => *set = include(set, paths),
         }
     }
 }

@@ -41,12 +41,11 @@ pub fn to_parent(
             continue;
         };
         let path = path(&dotted);
-        if entry.set.contains(&path) {
-            if scale.take(&id(&entry.manager, entry.applied, SCALE, &entry.subresource)).is_none() {
-                let mut own = Set::default();
-                own.insert(&path);
-                entry.set = entry.set.difference(&own);
-            }
+        let at_scale = id(&entry.manager, entry.applied, SCALE, &entry.subresource);
+        if entry.set.contains(&path) && scale.take(&at_scale).is_none() {
+            let mut own = Set::default();
+            own.insert(&path);
+            entry.set = entry.set.difference(&own);
         }
         if !entry.set.is_empty() {
             entries.put(entry);

@@ -169,8 +169,11 @@ impl Set {
     }
 }
 
+/// What becomes of an element that one or both have.
+type Choose<'c> = dyn Fn(Option<&Node>, Option<&Node>) -> Option<Node> + 'c;
+
 /// Both in order, equal elements together.
-fn zip(a: &Set, b: &Set, choose: &dyn Fn(Option<&Node>, Option<&Node>) -> Option<Node>) -> Set {
+fn zip(a: &Set, b: &Set, choose: &Choose<'_>) -> Set {
     let (mut i, mut j, mut out) = (0, 0, Vec::new());
     loop {
         let (left, right) = (a.0.get(i), b.0.get(j));

@@ -1,5 +1,9 @@
 //! Laws, and cases in tables: each is a row of writes and what managedFields and the object are then.
-use super::{Element, Entries, Filter, Set, Tracker, Versions, fields, parse_fields};
+use super::{
+    Element, Filter, Set, Tracker, Versions,
+    entries::Entries,
+    fields::{self, parse as parse_fields},
+};
 use crate::{Catalog, Kind, Status, defaults, prune};
 use serde_json::{Value, json};
 use std::sync::Arc;

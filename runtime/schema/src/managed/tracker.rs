@@ -60,7 +60,7 @@ pub struct Tracker<'a> {
 }
 
 /// An object before it was: for built-in kinds what Go writes of an empty struct.
-pub fn empty(kind: &Kind) -> Value {
+fn empty(kind: &Kind) -> Value {
     let mut value = Value::Object(Map::new());
     if !kind.is_custom() && prune::clean(kind, &mut value).is_err() {
         return Value::Null;
