@@ -272,13 +272,9 @@ spec:
     kubectl.ok(&format!("get pods --field-selector spec.nodeName=n1 {AS}"));
     let refusal = kubectl.fails(&format!("get pods {AS}"));
     assert!(refusal.contains("can only list/watch pods with spec.nodeName field selector"), "{refusal}");
-    assert_eq!(
-        kubectl
-            .ok(&format!("create token default --bound-object-kind Pod --bound-object-name p {AS}"))
-            .matches('.')
-            .count(),
-        2
-    );
+    let uid = kubectl.field("pod/p", ".metadata.uid").unwrap();
+    let bound = format!("--bound-object-kind Pod --bound-object-name p --bound-object-uid {uid}");
+    assert_eq!(kubectl.ok(&format!("create token default {bound} {AS}")).matches('.').count(), 2);
 }
 
 /// A client certificate of the front proxy's authority.
