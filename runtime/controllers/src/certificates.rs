@@ -177,7 +177,7 @@ impl Reconciler for Controller {
             match self.ends_in(&request) {
                 Some(left) if left.is_zero() => {
                     gone_is_fine(self.session.delete(&request, DeleteOptions::default()).await)?;
-                    return Ok(Next::Done);
+                    Ok(Next::Done)
                 }
                 left => {
                     self.handle(&request).await?;

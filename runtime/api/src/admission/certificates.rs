@@ -29,7 +29,8 @@ pub(super) fn subject(request: &Value) -> Result<Subject, &'static str> {
     let subject = &parsed.certification_request_info.subject;
     let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().map(str::to_owned).ok();
     Ok(Subject {
-        common_name: subject.iter_common_name().next().and_then(text).unwrap_or_default(),
+        // The last, as for Go: what is asked for must be what is authenticated later.
+        common_name: subject.iter_common_name().last().and_then(text).unwrap_or_default(),
         organizations: subject.iter_organization().filter_map(text).collect(),
     })
 }

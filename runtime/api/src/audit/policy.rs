@@ -228,7 +228,8 @@ impl Rule {
 
     /// apiserver/pkg/apis/audit/validation.
     fn complain(&self, path: &str, wrong: &mut Vec<String>) {
-        if !self.paths.is_empty() && !(self.resources.is_empty() && self.namespaces.is_empty()) {
+        let by_resource = !self.resources.is_empty() || !self.namespaces.is_empty();
+        if !self.paths.is_empty() && by_resource {
             wrong.push(format!(
                 "{path}.nonResourceURLs: rules cannot apply to both regular resources and non-resource URLs"
             ));

@@ -23,7 +23,7 @@ pub enum Peer {
     User(std::sync::Arc<User>),
     /// Names users by headers.
     FrontProxy,
-    /// Signed by the front-proxy authority for somebody else.
+    /// Signed by the front-proxy authority for somebody else, or for nobody who can be told.
     Stranger,
 }
 
@@ -31,7 +31,14 @@ impl Peer {
     /// `chain` was verified by TLS against the cluster's authority or the front proxy's (`front_proxy_pem`).
     pub fn of(chain: &[impl AsRef<[u8]>], front_proxy_pem: &str) -> Peer {
         let Some(leaf) = chain.first() else { return Peer::Nobody };
-        let Some(user) = x509::user(leaf.as_ref()) else { return Peer::Nobody };
+        let user = match x509::user(leaf.as_ref()) {
+            Ok(Some(user)) => user,
+            Ok(None) => return Peer::Nobody,
+            Err(error) => {
+                tracing::debug!(error, "a client's certificate");
+                return Peer::Stranger;
+            }
+        };
         if !chain.iter().any(|certificate| is_signed_by(certificate.as_ref(), front_proxy_pem)) {
             return Peer::User(user.into());
         }

@@ -87,9 +87,7 @@ impl Authenticator {
                 Ok(Arc::new(user))
             }
             (None, Some(user), _) => Ok(user),
-            (None, None, Peer::FrontProxy | Peer::Stranger) => {
-                Err("a certificate of the front proxy's authority names no user of its own".into())
-            }
+            (None, None, Peer::FrontProxy | Peer::Stranger) => Err("the certificate names no user".into()),
             (None, None, _) => Ok(Arc::new(User::new(ANONYMOUS, &[UNAUTHENTICATED]))),
         }
     }

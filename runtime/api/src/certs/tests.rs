@@ -149,7 +149,7 @@ fn clients_are_users() {
     let dir = Dir::new();
     let certificates = dir.open(&[]);
     let issued = certificates.issue_client("system:node:board", &["system:nodes"]).unwrap();
-    let user = crate::auth::x509::user(&pem_der(&issued.certificate).unwrap()).unwrap();
+    let user = crate::auth::x509::user(&pem_der(&issued.certificate).unwrap()).unwrap().unwrap();
     assert_eq!(user.name, "system:node:board");
     assert_eq!(user.groups, ["system:nodes", "system:authenticated"]);
     assert!(user.extra[crate::auth::CREDENTIAL_ID][0].starts_with("X509SHA256="));

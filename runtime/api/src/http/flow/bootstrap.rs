@@ -16,7 +16,8 @@ const SCHEMAS: &str = "flowschemas";
 const LEVELS: &str = "prioritylevelconfigurations";
 
 /// Name, shares, percent lendable, and queues, hand and length where requests may wait.
-const LEVEL_TABLE: [(&str, u32, u32, Option<(u32, u32, u32)>); 8] = [
+type LevelRow = (&'static str, u32, u32, Option<(u32, u32, u32)>);
+const LEVEL_TABLE: [LevelRow; 8] = [
     ("exempt", 0, 0, None),
     ("catch-all", 5, 0, None),
     ("system", 30, 33, Some((64, 6, 50))),
@@ -32,7 +33,8 @@ const MANDATORY: usize = 2;
 
 /// Name, level, precedence, distinguisher, subjects (`g:` group, `u:` user, `s:` all accounts of a namespace), and rules
 /// (`*`: everything; else `verbs groups resources`, with `!` when not at the cluster scope; or `verbs paths`).
-const SCHEMA_TABLE: [(&str, &str, u32, &str, &[&str], &[&str]); 11] = [
+type SchemaRow = (&'static str, &'static str, u32, &'static str, &'static [&'static str], &'static [&'static str]);
+const SCHEMA_TABLE: [SchemaRow; 11] = [
     ("exempt", "exempt", 1, "", &["g:system:masters"], &["*"]),
     ("catch-all", "catch-all", 10_000, "ByUser", EVERYBODY, &["*"]),
     ("probes", "exempt", 2, "", EVERYBODY, &["get /healthz,/readyz,/livez"]),

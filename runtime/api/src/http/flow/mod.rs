@@ -104,7 +104,7 @@ impl Flow {
             }
         }
         levels.order_by(|a, b| a.name().cmp(b.name()));
-        let shares: u64 = levels.iter().map(|level| Limits::shares(level)).sum();
+        let shares: u64 = levels.iter().map(Limits::shares).sum();
         let total = self.total.load(Ordering::Acquire);
         let levels: Vec<Arc<Level>> = levels
             .iter()
@@ -207,7 +207,7 @@ mod tests {
     /// The suggested objects, as upstream classifies with them.
     #[test]
     fn classification() {
-        let flow = Flow::new(|| bootstrap::all_for_tests());
+        let flow = Flow::new(bootstrap::all_for_tests);
         flow.set_total(600);
         let (masters, nodes) = (&["system:masters", "system:authenticated"], &["system:nodes", "system:authenticated"]);
         let accounts: &[&str] =
