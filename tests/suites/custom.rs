@@ -1,6 +1,10 @@
 //! Custom resources as people use them, on an API server alone: a definition is made and is served, objects are checked,
 //! completed and shown by it, versions and subresources do what they say, and all goes when the definition goes.
-use mote_tests::{Kubectl, Server, eventually, kubectl::Output};
+use mote_tests::{
+    Kubectl, Server, eventually,
+    kubectl::Output,
+    webhook::{Call, Reply, Webhook},
+};
 use serde_json::{Value, json};
 use std::sync::OnceLock;
 
@@ -287,6 +291,85 @@ fn versions_share_their_objects() {
     definition.versions.as_array_mut().unwrap().remove(0);
     let output = kubectl.with_input(&["apply", "-f", "-"], Some(&definition.manifest().to_string()));
     refused(&output, "status.storedVersions[0]: Invalid value: \"v1\": missing from spec.versions");
+}
+
+/// v1 has `spec.host` and `spec.port`, v2 both in `spec.address`.
+fn convert(call: &Call) -> Reply {
+    let request = call.request();
+    let version = request["desiredAPIVersion"].as_str().unwrap_or("").to_owned();
+    let objects = request["objects"].as_array().into_iter().flatten().map(|object| {
+        let mut object = object.clone();
+        object["apiVersion"] = version.as_str().into();
+        let spec = object["spec"].clone();
+        object["spec"] = match spec["address"].as_str().and_then(|address| address.split_once(':')) {
+            Some((host, port)) => json!({"host": host, "port": port}),
+            None => json!({"address": format!("{}:{}", spec["host"].as_str().unwrap_or(""), spec["port"].as_str().unwrap_or(""))}),
+        };
+        object["metadata"]["annotations"] = json!({"converted": version});
+        object
+    });
+    let broken = request["objects"].to_string().contains("broken");
+    let result =
+        if broken { json!({"status": "Failure", "message": "cannot do that"}) } else { json!({"status": "Success"}) };
+    Reply::Json(
+        200,
+        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview",
+        "response": {"uid": request["uid"], "result": result, "convertedObjects": objects.collect::<Vec<_>>()}}),
+    )
+}
+
+#[test]
+fn a_webhook_makes_one_version_from_another() {
+    let kubectl = server().kubectl.namespace("custom");
+    let webhook = Webhook::start(&[], convert);
+    let text = || json!({"type": "string"});
+    let mut definition = Definition::new("webhook", spec(json!({"host": text(), "port": text()})));
+    let v2 = json!({"name": "v2", "served": true, "storage": false, "schema": {"openAPIV3Schema": spec(json!({"address": text()}))}});
+    definition.versions.as_array_mut().unwrap().push(v2);
+    let mut manifest = definition.manifest();
+    let conversion = json!({"clientConfig": webhook.client_config("/convert"), "conversionReviewVersions": ["v1"]});
+    manifest["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": conversion});
+    kubectl.apply(&manifest.to_string());
+    kubectl.ok("wait --for=condition=Established crd/things.webhook.example.com --timeout=10s");
+    assert!(create(&kubectl, &definition.object("a", json!({"host": "h", "port": "80"}))).success);
+    assert_eq!(webhook.calls().len(), 0, "what is stored as it is asked for needs no webhook");
+    let client = server().client();
+    let path = |version: &str, rest: &str| {
+        format!("/apis/webhook.example.com/{version}/namespaces/{}/things{rest}", kubectl.name())
+    };
+    let two = client.get(&path("v2", "/a")).json();
+    assert_eq!((&two["apiVersion"], &two["spec"]), (&json!("webhook.example.com/v2"), &json!({"address": "h:80"})));
+    assert_eq!(two["metadata"]["annotations"]["converted"], "webhook.example.com/v2");
+    // Written as one, stored and shown as the other.
+    let mut three = definition.object("b", json!({"address": "x:1"}));
+    three["apiVersion"] = "webhook.example.com/v2".into();
+    let made = create(&kubectl, &three);
+    assert!(made.success, "{made}");
+    assert_eq!(client.get(&path("v1", "/b")).json()["spec"], json!({"host": "x", "port": "1"}));
+    let list = client.get(&path("v2", "")).json();
+    let specs: Vec<&Value> = list["items"].as_array().unwrap().iter().map(|item| &item["spec"]["address"]).collect();
+    assert_eq!(specs, [&json!("h:80"), &json!("x:1")]);
+    let watched = client.get(&path("v2", "?watch=true&timeoutSeconds=1")).text();
+    assert!(watched.contains(r#""address":"h:80""#), "{watched}");
+    let patched = kubectl.with_input(
+        &["patch", "things.v2.webhook.example.com/a", "--type=merge", "-p", r#"{"spec":{"address":"h:81"}}"#],
+        None,
+    );
+    assert!(patched.success, "{patched}");
+    assert_eq!(client.get(&path("v1", "/a")).json()["spec"], json!({"host": "h", "port": "81"}));
+    // The storage version changes; what was stored before is converted when it is read.
+    manifest["spec"]["versions"][0]["storage"] = json!(false);
+    manifest["spec"]["versions"][1]["storage"] = json!(true);
+    kubectl.apply(&manifest.to_string());
+    assert_eq!(client.get(&path("v1", "/a")).json()["spec"], json!({"host": "h", "port": "81"}));
+    assert_eq!(client.get(&path("v2", "/a")).json()["spec"], json!({"address": "h:81"}));
+    kubectl.ok("annotate things.v1.webhook.example.com/a note=x");
+    let calls = webhook.calls().len();
+    assert_eq!(client.get(&path("v2", "/a")).json()["spec"], json!({"address": "h:81"}));
+    assert_eq!(webhook.calls().len(), calls, "the write stored the new version");
+    let broken = create(&kubectl, &definition.object("c", json!({"host": "broken"})));
+    refused(&broken, "conversion webhook for webhook.example.com/v1, Kind=Thing failed: cannot do that");
+    kubectl.ok("delete things.v1.webhook.example.com a b");
 }
 
 #[test]

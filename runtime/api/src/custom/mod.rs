@@ -162,3 +162,6 @@ pub(crate) async fn gone(api: &Api, kind: &Kind) {
         changed.await;
     }
 }
+
+#[cfg(test)]
+mod tests;
