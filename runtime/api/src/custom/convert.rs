@@ -5,6 +5,7 @@
 //!
 //! A Doc of a custom kind holds the apiVersion it is stored as.
 use super::review;
+pub(crate) use super::review::MAX_OBJECTS;
 use crate::{Object, feed, server::Api};
 use mote_schema::{Doc, Kind, Status, managed::Ordered, structural};
 use mote_store::{Entry, Event};
@@ -14,7 +15,12 @@ use std::sync::Arc;
 /// Whether the bytes are of another version, which only the webhook can make this one from.
 fn needs_webhook(kind: &Kind, doc: &Doc) -> bool {
     let is_this = |stored: &str| stored.is_empty() || version_of(stored) == kind.version;
-    kind.custom.as_ref().is_some_and(|custom| custom.has_webhook) && !is_this(doc.root().get("apiVersion").str())
+    waits(kind) && !is_this(doc.root().get("apiVersion").str())
+}
+
+/// Whether some of its objects may have to be made by a webhook before they are looked at.
+pub(crate) fn waits(kind: &Kind) -> bool {
+    kind.custom.as_ref().is_some_and(|custom| custom.has_webhook)
 }
 
 /// "v1" of "example.com/v1".
@@ -130,7 +136,7 @@ async fn convert(api: &Api, kind: &Arc<Kind>, objects: Vec<&Object>) -> Result<V
 
 /// An object, which says itself what version it is of, in another version of its kind: what `matchPolicy: Equivalent` asks for.
 pub(crate) async fn between(api: &Api, kind: &Arc<Kind>, value: Value) -> Result<Value, Status> {
-    let mut value = match kind.custom.as_ref().is_some_and(|custom| custom.has_webhook) {
+    let mut value = match waits(kind) {
         true => review::ask(api, kind, &kind.api_version(), vec![value]).await?.pop().unwrap_or_default(),
         false => value,
     };
@@ -141,7 +147,7 @@ pub(crate) async fn between(api: &Api, kind: &Arc<Kind>, value: Value) -> Result
 
 /// Entries of a list, in this kind's version. Those of kinds without a webhook stay as they are.
 pub(crate) async fn entries(api: &Api, kind: &Arc<Kind>, mut entries: Vec<Entry>) -> Result<Vec<Entry>, Status> {
-    if kind.custom.as_ref().is_none_or(|custom| !custom.has_webhook) {
+    if !waits(kind) {
         return Ok(entries);
     }
     let others: Vec<(usize, Object)> = entries
@@ -150,7 +156,7 @@ pub(crate) async fn entries(api: &Api, kind: &Arc<Kind>, mut entries: Vec<Entry>
         .map(|(at, entry)| (at, feed::object(kind, entry)))
         .filter(|(_, object)| needs_webhook(kind, &object.doc))
         .collect();
-    for batch in others.chunks(review::MAX_OBJECTS) {
+    for batch in others.chunks(MAX_OBJECTS) {
         let converted = convert(api, kind, batch.iter().map(|(_, object)| object).collect()).await?;
         for ((at, _), value) in batch.iter().zip(converted) {
             if let Some(entry) = entries.get_mut(*at) {
@@ -163,7 +169,7 @@ pub(crate) async fn entries(api: &Api, kind: &Arc<Kind>, mut entries: Vec<Entry>
 
 /// The same for both sides of events.
 pub(crate) async fn events(api: &Api, kind: &Arc<Kind>, mut events: Vec<Event>) -> Result<Vec<Event>, Status> {
-    if kind.custom.as_ref().is_none_or(|custom| !custom.has_webhook) {
+    if !waits(kind) {
         return Ok(events);
     }
     let sides: Vec<Entry> = events.iter().flat_map(|event| event.old.iter().chain(&event.new)).cloned().collect();

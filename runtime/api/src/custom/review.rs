@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Upstream's client for these has this timeout.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Objects of one review. Upstream sends a list as one; a board holds no list twice.
-pub(super) const MAX_OBJECTS: usize = 200;
+pub(crate) const MAX_OBJECTS: usize = 200;
 
 /// Each of `objects` as `api_version`, in their order.
 pub(super) async fn ask(api: &Api, kind: &Kind, api_version: &str, objects: Vec<Value>) -> Result<Vec<Value>, Status> {

@@ -1,7 +1,7 @@
 //! DELETE: at once, after a grace period, or when the last finalizer is gone (registry/rest/delete.go,
 //! registry/generic/registry/store.go).
 use super::{Api, Beside, MAX_TRIES, MODIFIED, Target, format_time, meta, now, storage_error};
-use crate::{DeleteOptions, admission, behavior, feed};
+use crate::{DeleteOptions, admission, behavior, custom::convert, feed};
 use jiff::{SignedDuration, Timestamp};
 use mote_schema::{Object, Status};
 use mote_store::{Error, Precondition};
@@ -119,7 +119,17 @@ impl Api {
         let prefix = self.list_prefix(target.kind, target.namespace);
         let snapshot = self.store.snapshot();
         let mut deleted = Vec::new();
-        for entry in snapshot.range(&prefix, None) {
+        let mut rest = snapshot.range(&prefix, None);
+        let mut batch = Vec::new().into_iter();
+        loop {
+            let Some(entry) = batch.next() else {
+                let next = rest.by_ref().take(convert::MAX_OBJECTS).collect();
+                batch = convert::entries(self, target.kind, next).await?.into_iter();
+                match batch.as_slice() {
+                    [] => break,
+                    _ => continue,
+                }
+            };
             let object = feed::object(target.kind, &entry);
             if !chosen(&object) {
                 continue;

@@ -100,7 +100,18 @@ pub(crate) async fn list(api: &Api, kind: &Arc<Kind>, request: &Request) -> Resu
     let form = media::negotiate(request, kind)?;
     let options = ListOptions::parse(&request.query, kind, &request.info.name)?;
     let prefix = api.list_prefix(kind, &request.info.namespace);
-    let page = page(api, kind, &prefix, &options)?;
+    let page = match options.filter.is_empty() || !crate::custom::convert::waits(kind) {
+        true => page(api, kind, &prefix, &options)?,
+        // Selected by what another program makes of them.
+        false => {
+            api.check_readable(&prefix)?;
+            let (snapshot, after) = state(api, &prefix, &options)?;
+            let stored = snapshot.range(&prefix, after.as_deref()).collect();
+            let revision = snapshot.revision();
+            let converted = crate::custom::convert::entries(api, kind, stored).await?;
+            select(kind, &prefix, &options, revision, converted.into_iter())
+        }
+    };
     let meta = ListMeta {
         revision: page.revision,
         next: page.next.unwrap_or_default(),
@@ -113,13 +124,25 @@ pub(crate) async fn list(api: &Api, kind: &Arc<Kind>, request: &Request) -> Resu
 fn page(api: &Api, kind: &Arc<Kind>, prefix: &str, options: &ListOptions) -> Result<Page, Status> {
     api.check_readable(prefix)?;
     let (snapshot, after) = state(api, prefix, options)?;
+    let entries = snapshot.range(prefix, after.as_deref());
+    Ok(select(kind, prefix, options, snapshot.revision(), entries))
+}
+
+/// What is asked for of `entries`.
+fn select(
+    kind: &Arc<Kind>,
+    prefix: &str,
+    options: &ListOptions,
+    revision: u64,
+    entries: impl Iterator<Item = Entry>,
+) -> Page {
     // Whoever takes any revision gets all of it (cacher.computeListLimit).
     let all = options.limit == 0 || options.revision == Some(0) && options.continue_token.is_empty();
     let limit = if all { usize::MAX } else { options.limit };
     let mut objects: Vec<Entry> = Vec::new();
     let mut more = false;
     let mut remaining = 0usize;
-    for entry in snapshot.range(prefix, after.as_deref()) {
+    for entry in entries {
         if objects.len() < limit {
             if options.filter.is_empty() || options.filter.matches(&feed::object(kind, &entry)) {
                 objects.push(entry);
@@ -131,14 +154,14 @@ fn page(api: &Api, kind: &Arc<Kind>, prefix: &str, options: &ListOptions) -> Res
             break;
         }
     }
-    let revision = i64::try_from(snapshot.revision()).unwrap_or(i64::MAX);
-    let token = |entry: &Entry| continue_token(revision, entry.key.strip_prefix(prefix).unwrap_or(""));
-    Ok(Page {
+    let number = i64::try_from(revision).unwrap_or(i64::MAX);
+    let token = |entry: &Entry| continue_token(number, entry.key.strip_prefix(prefix).unwrap_or(""));
+    Page {
         next: objects.last().filter(|_| more).map(token),
         remaining: (more && options.filter.is_empty()).then_some(remaining),
-        revision: snapshot.revision(),
+        revision,
         objects,
-    })
+    }
 }
 
 /// Which root is listed, and after which key.

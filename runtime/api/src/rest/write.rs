@@ -214,7 +214,7 @@ pub(crate) async fn scale(api: &Api, kind: &Arc<Kind>, request: Request) -> Resu
     }
     let (change, complaints, options) = match request.info.verb.as_str() {
         "get" => {
-            let object = api.get(kind, &request.info.namespace, &request.info.name)?;
+            let object = api.current(kind, &request.info.namespace, &request.info.name).await?;
             return media::document(api, 200, &behavior::read_scale(kind, &object.to_value())?, form);
         }
         "update" => {
