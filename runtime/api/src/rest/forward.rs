@@ -51,7 +51,7 @@ pub(crate) struct Forward<'a> {
 pub(crate) enum Forwarded {
     /// The two connections are joined; the answer is 101.
     Upgraded(Response),
-    Answered(http::Response<Incoming>, Kept),
+    Answered(Box<http::Response<Incoming>>, Kept),
 }
 
 pub(crate) fn encode_path(path: &str) -> String {
@@ -71,7 +71,7 @@ pub(crate) async fn forward(api: &Api, request: &mut Request, to: Forward<'_>) -
     let upgrade = request.upgrade.take();
     let outgoing = outgoing(request, &to, upgrade.is_some())?;
     let (response, kept) = api.outbound.send(to.endpoint, outgoing).await?;
-    let Some(client) = upgrade else { return Ok(Forwarded::Answered(response, kept)) };
+    let Some(client) = upgrade else { return Ok(Forwarded::Answered(Box::new(response), kept)) };
     match response.status().as_u16() {
         101 => {
             let headers = headers_back(response.headers(), true);
@@ -80,7 +80,7 @@ pub(crate) async fn forward(api: &Api, request: &mut Request, to: Forward<'_>) -
             Ok(Forwarded::Upgraded(Response { status: 101, headers, body: Body::Empty }))
         }
         code if code < 400 => Err(format!("invalid upgrade response: status code {code}")),
-        _ => Ok(Forwarded::Answered(response, kept)),
+        _ => Ok(Forwarded::Answered(Box::new(response), kept)),
     }
 }
 

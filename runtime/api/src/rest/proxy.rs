@@ -62,7 +62,7 @@ async fn pass(api: &Api, mut request: Request, address: SocketAddr, tls: bool) -
     match forward(api, &mut request, to).await {
         Ok(Forwarded::Upgraded(response)) => Ok(response),
         Ok(Forwarded::Answered(response, kept)) => {
-            back(response, kept, &links::Through { prefix: &prefix, authority: &authority }).await
+            back(*response, kept, &links::Through { prefix: &prefix, authority: &authority }).await
         }
         Err(error) => Err(Status::unavailable(format!("error trying to reach service: {error}"))),
     }
