@@ -116,6 +116,7 @@ fn a_validating_webhook_is_told_all_and_its_own_words_reach_the_client() {
     assert!(request["userInfo"]["groups"].as_array().unwrap().contains(&json!("system:masters")), "{request}");
     assert_eq!(request["options"]["kind"], "CreateOptions");
     assert_eq!(request["options"]["apiVersion"], "meta.k8s.io/v1");
+    assert_eq!(calls[2].request()["options"]["fieldManager"], "kubectl-create");
     assert_eq!((&request["object"]["kind"], &request["object"]["apiVersion"]), (&json!("ConfigMap"), &json!("v1")));
     assert_eq!(request["object"]["data"], json!({"a": "b"}));
     assert_eq!(request["oldObject"], Value::Null);

@@ -364,7 +364,8 @@ fn an_evicted_pod_says_so() {
     let mut on_node = pod("p");
     on_node["spec"]["nodeName"] = "n".into();
     server.ok("POST", PODS, on_node);
-    server.ok("POST", &format!("{PODS}/p/eviction"), json!({"apiVersion": "policy/v1", "kind": "Eviction"}));
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    server.ok("POST", &format!("{PODS}/p/eviction"), eviction);
     let evicted = server.ok("GET", &format!("{PODS}/p"), Value::Null);
     assert!(evicted["metadata"]["deletionTimestamp"].is_string());
     let condition = evicted["status"]["conditions"].as_array().and_then(|list| list.last());

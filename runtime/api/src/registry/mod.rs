@@ -34,6 +34,8 @@ pub enum FieldValidation {
 pub struct Options {
     pub dry_run: bool,
     pub validation: FieldValidation,
+    /// The target's manager is what the client called itself, not made from its program's name.
+    pub names_manager: bool,
 }
 
 /// What one write is aimed at, and by whom.

@@ -207,6 +207,7 @@ pub(crate) fn patch_options(query: &Query, applies: bool) -> Result<(Options, bo
 fn checked_options(query: &Query, what: &str, mut causes: Vec<Cause>) -> Result<Options, Status> {
     let mut options = Options::default();
     let manager = query.get("fieldManager").unwrap_or("");
+    options.names_manager = !manager.is_empty();
     if manager.len() > MAX_MANAGER_BYTES {
         causes.push(Cause::too_long("fieldManager", MAX_MANAGER_BYTES));
     }

@@ -317,6 +317,9 @@ fn options(attributes: &Attributes<'_, '_>) -> Value {
         }
         return options;
     }
+    if asked.names_manager {
+        options["fieldManager"] = attributes.target.manager.into();
+    }
     match asked.validation {
         FieldValidation::Strict => options["fieldValidation"] = "Strict".into(),
         FieldValidation::Ignore => options["fieldValidation"] = "Ignore".into(),
