@@ -83,6 +83,10 @@ pub(crate) async fn mutate(
                 continue;
             }
         };
+        if let Err(why) = params::kind(api, policy) {
+            fail(format!("policy \"{name}\" denied request: failed to configure policy: {why}"));
+            continue;
+        }
         for binding in &bound.bindings {
             let matches = match &binding.matcher {
                 Some(matcher) => matcher.matches(attributes, new).map(|matched| matched.is_some()),
@@ -215,18 +219,24 @@ fn change(
                 .map_err(|error| format!("error applying patch: {error}"))
         }
         Mutation::JsonPatch(_) => {
-            let mut operations = Vec::new();
+            let mut object = inputs.object.clone().into_owned();
             for item in value.items().into_iter().flatten() {
                 let item = item.map_err(|error| error.to_string())?;
-                operations.push(operation(&item)?);
+                let operation = operation(&item)?;
+                let text = |field: &str| operation[field].as_str().unwrap_or("").to_owned();
+                let (kind, path) = (text("op"), text("path"));
+                match patch::json(&mut object, &Json::Array(vec![operation])) {
+                    Ok(()) => {}
+                    // A test that fails says that there is nothing to do.
+                    Err(_) if kind == "test" => return Ok(inputs.object.clone().into_owned()),
+                    Err(_) => {
+                        return Err(format!(
+                            "JSON Patch: {kind} operation does not apply: doc is missing path: {path}: missing value"
+                        ));
+                    }
+                }
             }
-            let mut object = inputs.object.clone().into_owned();
-            match patch::json(&mut object, &Json::Array(operations)) {
-                Ok(()) => Ok(object),
-                // A failed test only says that there is nothing to do.
-                Err(status) if status.message.contains("test") => Ok(inputs.object.clone().into_owned()),
-                Err(status) => Err(format!("JSON Patch: {}", status.message)),
-            }
+            Ok(object)
         }
     }
 }

@@ -65,8 +65,7 @@ fn types_to_check(catalog: &Catalog, spec: Ref<'_>) -> Vec<(String, Type)> {
         }
     }
     let print = |((group, version, name), kind): ((String, String, String), Arc<Kind>)| {
-        let slash = if group.is_empty() { "" } else { "/" };
-        (format!("{group}{slash}{version}, Kind={name}"), type_of(&kind))
+        (format!("{group}/{version}, Kind={name}"), type_of(&kind))
     };
     kinds.into_iter().map(print).collect()
 }

@@ -60,6 +60,12 @@ pub(crate) async fn validate(attributes: &mut Attributes<'_, '_>, new: &Json) ->
                 continue;
             }
         };
+        if let Err(why) = params::kind(api, policy) {
+            if !policy.ignores_failures {
+                first.get_or_insert(by_policy(format!("failed to configure policy: {why}")));
+            }
+            continue;
+        }
         let mut annotations: Vec<(String, Vec<String>)> = Vec::new();
         for binding in &bound.bindings {
             let by = || format!("ValidatingAdmissionPolicy '{name}' with binding '{}'", binding.object.name());
