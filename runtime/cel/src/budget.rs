@@ -52,10 +52,6 @@ impl Budget {
     pub fn is_exceeded(&self) -> bool {
         self.spent > self.total
     }
-    /// Of the expression that ran last.
-    pub fn last_call(&self) -> u64 {
-        self.call
-    }
 
     /// Around one expression; an inner one (a policy's variable) has a limit of its own. Give what `begin` gave to `end`.
     pub(crate) fn begin(&mut self) -> (u64, u64) {

@@ -1,7 +1,7 @@
 //! What an expression may name, and expressions compiled against it.
 use crate::{
     Error, Issue,
-    ast::{Ast, Expr, Id, Literal},
+    ast::{Ast, Id},
     budget::Budget,
     check::{Checked, check},
     cost::{self, CostRange},
@@ -125,12 +125,6 @@ impl<'a, const N: usize> Variables<'a> for [(&str, Value<'a>); N] {
     }
 }
 
-/// How large values may be, for who knows better than the declared types.
-pub trait SizeHints {
-    /// By the path from a variable: fields, "@items", "@keys", "@values". None: nothing is known.
-    fn max_elements(&self, path: &[&str]) -> Option<u64>;
-}
-
 impl Program {
     pub fn result_type(&self) -> &Type {
         self.checked.ty(self.ast.root)
@@ -143,25 +137,12 @@ impl Program {
 
     /// The least and the most an evaluation may cost, by the sizes of the environment's slots.
     pub fn estimated_cost(&self, environment: &Environment) -> CostRange {
-        cost::estimate(self, &cost::Declared(environment))
-    }
-
-    /// The same by other sizes.
-    pub fn estimated_cost_by(&self, hints: &dyn SizeHints) -> CostRange {
-        cost::estimate(self, hints)
+        cost::estimate(self, environment)
     }
 
     /// Costs are taken from `budget`, also when evaluation fails.
     pub fn evaluate<'a>(&'a self, variables: &dyn Variables<'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {
         eval::evaluate(self, variables, budget)
-    }
-
-    /// The text, when the expression is nothing but a string literal.
-    pub fn as_literal(&self) -> Option<&str> {
-        match self.ast.get(self.ast.root) {
-            Expr::Literal(Literal::String(text)) => Some(text),
-            _ => None,
-        }
     }
 
     pub(crate) fn is_constant(&self, id: Id) -> bool {

@@ -5,8 +5,8 @@ use crate::{
     Error,
     ast::{ACCU, Ast, Expr, Fold, Id, Literal},
     budget::Budget,
+    charge,
     check::Callee,
-    cost,
     environment::{Program, Variables},
     ops,
     regex::Regexes,
@@ -355,7 +355,7 @@ impl<'a> Evaluator<'_, 'a> {
             }
         }
         if let Some(error) = failed {
-            self.budget.charge(cost::actual(function.name, callee, &values, None))?;
+            self.budget.charge(charge::actual(function.name, callee, &values, None))?;
             return Err(error);
         }
         let mut context = ops::Context { budget: self.budget, regexes: &mut self.regexes };
@@ -366,7 +366,7 @@ impl<'a> Evaluator<'_, 'a> {
         let cost = if self.is_free(id, function.name, callee, args) {
             0
         } else {
-            cost::actual(function.name, callee, &values, result.as_ref().ok())
+            charge::actual(function.name, callee, &values, result.as_ref().ok())
         };
         self.budget.charge(cost)?;
         result

@@ -8,6 +8,7 @@
 mod ast;
 pub mod auth; // what the authorizer library asks
 mod budget;
+mod charge; // what a call did cost
 mod check; // types
 mod cost; // what an evaluation may cost
 mod environment;
@@ -26,7 +27,7 @@ pub mod value;
 
 pub use budget::{Budget, MAX_REQUEST_SIZE_BYTES, PER_CALL_LIMIT, RUNTIME_BUDGET, RUNTIME_BUDGET_MATCH_CONDITIONS};
 pub use cost::CostRange;
-pub use environment::{Environment, Program, SizeHints, Variables};
+pub use environment::{Environment, Program, Variables};
 pub use error::{Error, Issue, print_issues};
 pub use escape::escape;
 pub(crate) use mote_schema::regex;
