@@ -247,6 +247,7 @@ fn forms_and_refusals() {
         let text = status["message"].as_str().unwrap_or("");
         assert!(got == code && text.starts_with(message), "{method} {target} {accept}: {got} {text}");
     }
+    server.refused("GET", &format!("{MAPS}/b"), Value::Null, "404 NotFound: configmaps \"b\" not found");
     let none = server.send("GET", "/apis/none.example.com/v1/things", "", b"", "");
     assert_eq!((none.status, media(&none).as_str()), (404, "text/plain; charset=utf-8"));
     let yaml = server.send("GET", one, "", b"", "application/yaml");

@@ -141,14 +141,15 @@ fn route(kind: &Kind, request: &Request) -> Result<(), Status> {
     if all_namespaces && !has("list") {
         return Err(unknown());
     }
-    let of_one = !info.name.is_empty() && info.subresource.is_empty();
-    no_method(
-        has(verb)
-            && matches!(request.method.as_str(), "GET" | "POST" | "PUT" | "PATCH" | "DELETE")
-            && !(all_namespaces && !matches!(verb, "list" | "watch"))
-            && !(of_one && verb == "create")
-            && !(info.name.is_empty() && matches!(verb, "update" | "patch")),
-    )
+    let is_method = matches!(request.method.as_str(), "GET" | "POST" | "PUT" | "PATCH" | "DELETE");
+    let is_place = match verb {
+        "list" | "watch" => true,
+        _ if all_namespaces => false,
+        "create" => info.name.is_empty() || !info.subresource.is_empty(),
+        "update" | "patch" => !info.name.is_empty(),
+        _ => true,
+    };
+    no_method(has(verb) && is_method && is_place)
 }
 
 impl Handler for Rest {
