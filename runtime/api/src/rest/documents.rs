@@ -2,11 +2,16 @@
 //! that has one already (kubectl keeps them for hours) gets 304 and no bytes.
 use crate::{
     aggregation, discovery,
-    http::{Body, Request, Response},
+    http::{
+        Body, Request, Response,
+        accept::{Indent, JSON, PROTOBUF, YAML, clauses, is_pretty},
+    },
     openapi,
     server::Api,
 };
+use http::Method;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use mote_schema::Status;
 use std::hash::{DefaultHasher, Hasher as _};
 
 impl Api {
@@ -19,6 +24,10 @@ impl Api {
         let found = if self.aggregation.is_empty() { found } else { aggregation::merge(self, path, found) };
         let Some((media, bytes)) = found else {
             return Response::text(404, "404 page not found\n");
+        };
+        let (media, bytes) = match shown(request, media, bytes) {
+            Ok(shown) => shown,
+            Err(status) => return Response::error(&status),
         };
         // The same bytes in another build give the same tag: the hasher is unkeyed.
         let mut hasher = DefaultHasher::new();
@@ -38,4 +47,32 @@ impl Api {
             false => response,
         }
     }
+}
+
+/// Discovery's documents are negotiated as objects are, but that protobuf, which upstream has for them too, is JSON here.
+fn shown(request: &Request, media: &'static str, bytes: Vec<u8>) -> Result<(&'static str, Vec<u8>), Status> {
+    if !matches!(request.path.split('/').nth(1), Some("api" | "apis")) {
+        return Ok((media, bytes));
+    }
+    if !matches!(request.method, Method::GET | Method::HEAD) {
+        let message = "the server does not allow this method on the requested resource";
+        return Err(Status::unrouted(405, "MethodNotAllowed", message));
+    }
+    let accept = request.header(ACCEPT);
+    let mut named = accept.split(',').map(|part| part.split(';').next().unwrap_or("").trim());
+    if !accept.is_empty() && !named.any(|named| matches!(named, "*/*" | JSON | YAML | PROTOBUF)) {
+        return Err(Status::unrouted(406, "NotAcceptable", "406: Not Acceptable"));
+    }
+    let first =
+        clauses(accept).into_iter().find_map(|clause| [JSON, YAML].into_iter().find(|media| clause.takes(media)));
+    if media == JSON && first == Some(YAML) {
+        let value = serde_json::from_slice(&bytes).map_err(Status::internal)?;
+        return Ok((YAML, mote_schema::prune::to_yaml(&value).map_err(Status::internal)?.into_bytes()));
+    }
+    if is_pretty(&request.headers, &request.query) {
+        let mut out = Vec::new();
+        Indent::default().write(&bytes, &mut out);
+        return Ok((media, out));
+    }
+    Ok((media, bytes))
 }
