@@ -8,6 +8,7 @@ use crate::{
     time,
     types::{Bindings, Type, most_general, substitute},
 };
+use mote_schema::Order as _;
 
 /// What a checked call may mean.
 #[derive(Debug, Clone)]
@@ -66,7 +67,7 @@ pub fn check(source: &str, ast: &mut Ast, environment: &Environment) -> Result<C
     if issues.is_empty() {
         return Ok(checked);
     }
-    issues.sort_by_key(|issue| (issue.line, issue.column));
+    issues.order_by_key(|issue| (issue.line, issue.column));
     issues.dedup();
     Err(issues)
 }

@@ -1,6 +1,7 @@
 //! CEL's types, as the checker sees them and as JSON is read by them. A type says what a value may be; a `Slot` adds how
 //! large it may grow, which only cost estimation asks for.
 use crate::escape::escape;
+use mote_schema::Order as _;
 use std::{fmt, sync::Arc};
 
 /// The largest number of elements when nothing bounds a value.
@@ -97,7 +98,7 @@ impl Fields {
             Some((escape(&property)?.into(), Field { property: property.into(), slot }))
         });
         let mut fields: Vec<(Box<str>, Field)> = named.collect();
-        fields.sort_by(|a, b| a.0.cmp(&b.0));
+        fields.order_by(|a, b| a.0.cmp(&b.0));
         Fields { name: name.into(), constructible: false, fields }
     }
 

@@ -10,6 +10,7 @@ use mote_api::{
     Change, Client, DeleteOptions, Kind, Object, Sub,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
+use mote_schema::Gather as _;
 use mote_schema::Order as _;
 use serde_json::{Map, Value, json};
 use std::{
@@ -318,7 +319,7 @@ fn plan(mut wanted: BTreeMap<String, Group>, existing: &[Existing]) -> Plan {
 }
 
 fn fit(group: Group, indices: &[usize], existing: &[Existing], plan: &mut Plan) {
-    let mut missing: BTreeMap<String, Value> = group.endpoints.into_iter().map(|e| (identity_of(&e), e)).collect();
+    let mut missing: BTreeMap<String, Value> = group.endpoints.into_iter().map(|e| (identity_of(&e), e)).gather();
     // (index, endpoints that stay, changed)
     let mut slices: Vec<(usize, Vec<Value>, bool)> = indices
         .iter()

@@ -14,6 +14,7 @@ use mote_api::{
     Change, Client, DeleteOptions, Doc, Kind, Object, Status,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
+use mote_schema::Gather as _;
 use mote_schema::selector::LabelSelector;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -155,7 +156,7 @@ impl Controller {
 
     async fn step(&self, pass: &Pass<'_>, pods: &[Object]) -> Result<(), Error> {
         let range = pass.start..pass.start + pass.replicas;
-        let by_ordinal: BTreeMap<i64, &Object> = pods.iter().filter_map(|p| Some((ordinal(p)?, p))).collect();
+        let by_ordinal: BTreeMap<i64, &Object> = pods.iter().filter_map(|p| Some((ordinal(p)?, p))).gather();
         for n in range.clone() {
             if self.keep(pass, n, by_ordinal.get(&n).copied()).await? && pass.monotonic {
                 return Ok(());

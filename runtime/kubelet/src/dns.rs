@@ -2,6 +2,7 @@
 //! text. Behaviour: upstream's pkg/kubelet/network/dns/dns.go and kubelet_pods.go.
 use crate::pod::Pod;
 use mote_cri::v1::DnsConfig;
+use mote_schema::Gather as _;
 use std::collections::BTreeMap;
 
 const MAX_NAMESERVERS: usize = 3;
@@ -35,7 +36,7 @@ pub fn config(pod: &Pod, cluster_dns: &str, cluster_domain: &str, host_resolv_co
         config.searches.extend(own.searches.iter().flatten().cloned());
         unique(&mut config.servers);
         unique(&mut config.searches);
-        let mut options: BTreeMap<String, String> = config.options.iter().map(|o| split_option(o)).collect();
+        let mut options: BTreeMap<String, String> = config.options.iter().map(|o| split_option(o)).gather();
         for option in own.options.iter().flatten() {
             let Some(name) = &option.name else { continue };
             options.insert(name.clone(), option.value.clone().unwrap_or_default());

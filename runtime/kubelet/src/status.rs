@@ -14,6 +14,7 @@ use crate::{
     state::{self, PodState, State},
 };
 use jiff::Timestamp;
+use mote_schema::Gather as _;
 use mote_schema::Order as _;
 use std::collections::{BTreeMap, HashMap};
 
@@ -272,7 +273,7 @@ fn volume_mounts(spec: &Container) -> Option<Vec<VolumeMountStatus>> {
 
 /// getPhase upstream.
 fn phase(pod: &Pod, statuses: &[&ContainerStatus], inputs: &Inputs<'_>) -> &'static str {
-    let by_name: BTreeMap<&str, &ContainerStatus> = statuses.iter().map(|s| (s.name.as_str(), *s)).collect();
+    let by_name: BTreeMap<&str, &ContainerStatus> = statuses.iter().map(|s| (s.name.as_str(), *s)).gather();
     let state = |c: &Container| by_name.get(c.name.as_str()).map(|s| (*s, s.state.clone().unwrap_or_default()));
     let last = |s: &ContainerStatus| s.last_state.as_ref().and_then(|l| l.terminated.as_ref()).map(|t| t.exit_code);
     let (mut pending_init, mut pending_sidecars, mut init_failed) = (0, 0, false);

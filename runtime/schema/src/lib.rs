@@ -32,5 +32,5 @@ mod yaml; // trees to YAML text
 pub use doc::{Doc, Ref};
 pub use kind::{Catalog, Kind};
 pub use object::Object;
-pub use order::Order;
+pub use order::{Gather, Order};
 pub use status::{Cause, Status};

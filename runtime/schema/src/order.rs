@@ -37,6 +37,17 @@ impl<T> Order<T> for [T] {
     }
 }
 
+/// Collecting into maps and sets in little code: theirs sorts all entries first, by a sort of its own for every type.
+pub trait Gather: Iterator + Sized {
+    fn gather<C: Default + Extend<Self::Item>>(self) -> C {
+        let mut all = C::default();
+        all.extend(self);
+        all
+    }
+}
+
+impl<I: Iterator> Gather for I {}
+
 /// Which element belongs at each place.
 fn places(count: usize, compare: &mut dyn FnMut(usize, usize) -> Ordering) -> Vec<usize> {
     let mut places: Vec<usize> = (0..count).collect();

@@ -10,6 +10,7 @@ mod source;
 pub use audit::Audit;
 pub use network::Cidr;
 
+use mote_schema::Order as _;
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr},
@@ -182,7 +183,7 @@ impl Loader {
             }
         };
         files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
-        files.sort();
+        files.order();
         files
     }
 

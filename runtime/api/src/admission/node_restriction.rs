@@ -5,6 +5,7 @@ use super::{
     references::{has_config_maps, has_secrets, items},
 };
 use crate::rbac;
+use mote_schema::Gather as _;
 use mote_schema::{Order as _, Status};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -268,7 +269,7 @@ fn node_itself(attributes: &Attributes<'_, '_>, node: &str, name: &str, new: &Va
 fn forbidden_labels(old: &Value, new: &Value) -> Vec<String> {
     let none = Map::new();
     let (old, new) = (old.as_object().unwrap_or(&none), new.as_object().unwrap_or(&none));
-    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).filter(|key| old.get(*key) != new.get(*key)).collect();
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).filter(|key| old.get(*key) != new.get(*key)).gather();
     let mut forbidden: Vec<String> = keys.into_iter().filter(|key| is_forbidden(key)).cloned().collect();
     forbidden.order();
     forbidden

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_lite::FutureExt;
 use http::header;
 use http_body_util::Full;
+use mote_schema::Order as _;
 use serde_json::{Map, Value, json};
 use std::{
     sync::Arc,
@@ -141,7 +142,7 @@ pub(crate) fn merge<'m>(api: &Api, path: &str, found: Option<(&'m str, Vec<u8>)>
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let mut remote: Vec<Remote> = api.aggregation.remote().values().cloned().collect();
     // As the client is to see them.
-    remote.sort_by(|a, b| {
+    remote.order_by(|a, b| {
         let of = |r: &Remote| (-r.group_priority, r.group.clone(), -r.version_priority, r.version.clone());
         of(a).cmp(&of(b))
     });
@@ -155,7 +156,7 @@ pub(crate) fn merge<'m>(api: &Api, path: &str, found: Option<(&'m str, Vec<u8>)>
                     }
                 }
             }
-            paths.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+            paths.order_by(|a, b| a.as_str().cmp(&b.as_str()));
         }),
         ["apis"] => Box::new(|value| {
             let (list, name): (_, fn(&Value) -> &Value) = match value["kind"] == "APIGroupList" {

@@ -3,6 +3,7 @@
 //! `audit.log`, and `audit-2026-01-02T15-04-05.000.log` for one that is full.
 use async_executor::Executor;
 use event_listener::Event;
+use mote_schema::Order as _;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
@@ -179,7 +180,7 @@ fn clean(path: &Path, rotation: Rotation) {
         })
         .collect();
     // Names sort as their times do.
-    old.sort_unstable();
+    old.order();
     let many = if rotation.max_files == 0 { 0 } else { old.len().saturating_sub(rotation.max_files as usize) };
     let age = Duration::from_secs(u64::from(rotation.max_age_days) * 24 * 3600);
     let oldest = match rotation.max_age_days {

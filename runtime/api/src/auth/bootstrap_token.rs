@@ -3,6 +3,7 @@
 use super::Lookup;
 use crate::{Object, clock, http::User};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use mote_schema::Order as _;
 use ring::digest;
 
 pub const NAMESPACE: &str = "kube-system";
@@ -59,7 +60,7 @@ pub fn user(token: &str, lookup: &Lookup) -> Option<User> {
         }
         groups.push(group.to_owned());
     }
-    groups.sort_unstable();
+    groups.order();
     groups.dedup();
     Some(User { name: format!("system:bootstrap:{id}"), groups, ..User::default() })
 }

@@ -5,6 +5,7 @@
 use super::{Authority, DAY_SECONDS, LEAF_DAYS, pem_der};
 use crate::clock;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use mote_schema::Order as _;
 use rcgen::SigningKey as _;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use x509_parser::{
@@ -119,7 +120,7 @@ fn must_be(usages: &[&str], purpose: &str) -> Result<(), String> {
     let all = [purpose, "digital signature", "key encipherment"];
     let good = usages.iter().all(|usage| all.contains(usage)) && all[..2].iter().all(|usage| usages.contains(usage));
     let mut shown = all;
-    shown.sort_unstable();
+    shown.order();
     must(good, &format!("usages did not match [{}]", shown.join(" ")))
 }
 

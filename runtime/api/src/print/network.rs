@@ -1,5 +1,6 @@
 //! Services, what is behind them, and the ways in.
 use super::row::{NONE, Row, UNSET, join, labels, number, selector, some_of};
+use mote_schema::Gather as _;
 use mote_schema::Ref;
 use std::collections::BTreeSet;
 
@@ -47,7 +48,7 @@ fn balancer(status: Ref<'_>) -> String {
             .filter(|found| !found.is_empty())
             .map(|found| found.str().to_owned())
     };
-    let addresses: BTreeSet<String> = status.get("ingress").items().filter_map(address).collect();
+    let addresses: BTreeSet<String> = status.get("ingress").items().filter_map(address).gather();
     join(addresses.iter().map(String::as_str), ",")
 }
 

@@ -1,5 +1,6 @@
 //! The node and the cluster: nodes, namespaces, events, configuration, limits and priorities.
 use super::row::{NONE, Row, UNKNOWN, condition, quantity};
+use mote_schema::Gather as _;
 use mote_schema::Order as _;
 use mote_schema::Ref;
 use std::collections::BTreeSet;
@@ -41,7 +42,7 @@ fn roles(labels: Ref<'_>) -> String {
         };
         Some(role).filter(|role| !role.is_empty())
     };
-    let roles: BTreeSet<String> = labels.entries().filter_map(role).collect();
+    let roles: BTreeSet<String> = labels.entries().filter_map(role).gather();
     super::row::or_none(roles.into_iter().collect::<Vec<_>>().join(","))
 }
 

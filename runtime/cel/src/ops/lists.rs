@@ -10,6 +10,7 @@ use crate::{
     Error,
     value::{Key, Value, contains, equal},
 };
+use mote_schema::Order as _;
 use std::{cmp::Ordering, rc::Rc};
 
 const COMPARABLE: &str = ".Li:b .Lu:b .Ld:b .Lb:b .LR:b .LT:b .Ls:b .Ly:b";
@@ -207,7 +208,7 @@ fn sorted<'a>(context: &mut Context<'_>, list: &Value<'a>, keys: &Value<'a>) -> 
     }
     context.budget.work(items.len().saturating_mul(items.len().max(2).ilog2() as usize))?;
     let mut pairs: Vec<(Value<'a>, Value<'a>)> = keys.into_iter().zip(items).collect();
-    pairs.sort_by(|(a, _), (b, _)| order(a, b).unwrap_or(Ordering::Equal));
+    pairs.order_by(|(a, _), (b, _)| order(a, b).unwrap_or(Ordering::Equal));
     Ok(Value::list(pairs.into_iter().map(|(_, item)| item).collect()))
 }
 

@@ -2,6 +2,7 @@
 //! names, what they take and give, and what they do. The checker reads the signatures, the evaluator calls the code;
 //! nothing else names a function, but the operators that are evaluated in part (`&&`, `||`, `?:`, indexing, `or`).
 use crate::{Error, budget::Budget, regex::Regexes, types::Type, value::Value};
+use mote_schema::Order as _;
 use std::sync::OnceLock;
 
 mod arithmetic;
@@ -67,7 +68,7 @@ pub fn all() -> &'static [Declared] {
             overloads: function.signatures.split(' ').map(read_overload).collect(),
         };
         let mut all: Vec<Declared> = TABLES.iter().flat_map(|table| table.iter().map(declare)).collect();
-        all.sort_by(|a, b| a.name.cmp(b.name));
+        all.order_by(|a, b| a.name.cmp(b.name));
         all
     })
 }

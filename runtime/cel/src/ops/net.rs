@@ -5,6 +5,7 @@ use crate::{
     opaque::{Opaque, Url},
     value::{Key, Text, Value},
 };
+use mote_schema::Order as _;
 use std::{net::IpAddr, rc::Rc};
 
 pub const FUNCTIONS: &[Function] = &[
@@ -301,7 +302,7 @@ fn query<'a>(url: &Url) -> Value<'a> {
             None => entries.push((key, vec![value])),
         }
     }
-    entries.sort_by(|a, b| a.0.cmp(&b.0));
+    entries.order_by(|a, b| a.0.cmp(&b.0));
     let key = |name: String| Key::String(Text::Shared(name.into()));
     Value::Map(Rc::new(entries.into_iter().map(|(name, values)| (key(name), Value::list(values))).collect()))
 }

@@ -19,6 +19,7 @@ use mote_api::{
     Change, Client, Kind, Object, Ref, Status, Sub,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
+use mote_schema::Gather as _;
 use mote_schema::Order as _;
 use mote_schema::selector::LabelSelector;
 use serde_json::{Value, json};
@@ -368,7 +369,7 @@ impl Controller {
         }
         let mut soonest = None;
         let indexes: Vec<Option<i64>> = if job.root().at("spec.completionMode").str() == "Indexed" {
-            let taken: BTreeSet<i64> = tally.active.iter().filter_map(index_of).collect();
+            let taken: BTreeSet<i64> = tally.active.iter().filter_map(index_of).gather();
             let all = 0..int(job, "spec.completions").unwrap_or(0).min(MAX_INDEX);
             let open = all.filter(|i| !tally.completed.contains(i) && !taken.contains(i));
             let open = open.filter(|i| per_index.is_none_or(|failed| !failed.contains(i)));

@@ -2,6 +2,7 @@
 //!
 //! The layout is upstream's (pkg/volume/util/atomic_writer.go), since programs watch it: files live in a directory named
 //! by its time, `..data` links to that directory, and each visible name links into `..data`. An update is the rename of one link.
+use mote_schema::Gather as _;
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -53,7 +54,7 @@ fn swap(dir: &Path, files: &Files, prepare: &dyn Fn(&Path) -> io::Result<()>) ->
             return Err(e);
         }
     }
-    let shown: BTreeMap<&str, ()> = files.keys().map(|path| (first(path), ())).collect();
+    let shown: BTreeMap<&str, ()> = files.keys().map(|path| (first(path), ())).gather();
     for name in shown.keys() {
         let link = dir.join(name);
         match symlink(Path::new(DATA).join(name), &link) {

@@ -2,6 +2,7 @@
 use super::model::{Endpoint, Port, Protocol, Service, usable};
 use super::rules::{By, Chain, Map, Pick, REJECT, Range};
 use mote_cni::netlink::expr::{Data, Verdict};
+use mote_schema::Gather as _;
 use mote_schema::Order as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -108,7 +109,7 @@ impl Builder<'_> {
         }
         self.firewall(service, node_ip, port);
 
-        let serving: BTreeSet<_> = endpoints.iter().filter(|e| e.serving).map(|e| (e.ip, e.port)).collect();
+        let serving: BTreeSet<_> = endpoints.iter().filter(|e| e.serving).map(|e| (e.ip, e.port)).gather();
         if port.protocol == Protocol::Udp && !serving.is_empty() {
             let ips = [service.cluster_ip];
             let ips = ips.iter().chain(&service.external_ips).chain(&service.load_balancer_ips);

@@ -5,6 +5,7 @@ use super::{
     rules::rules,
     scheduling, volume,
 };
+use crate::order::Order as _;
 use crate::{Cause, quantity::Quantity, validate as format};
 use serde_json::Value;
 
@@ -297,7 +298,7 @@ fn topologies(list: &At<'_>, errors: &mut Errors) {
                 seen.push(value.str());
             }
             errors.each(&key, format::qualified_name(key.str()));
-            seen.sort_unstable();
+            seen.order();
             seen.dedup();
             if found.insert(key.str().to_owned(), seen.into()).is_some() {
                 errors.duplicate(&key);

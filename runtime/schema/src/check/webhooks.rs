@@ -5,6 +5,7 @@ use super::{
     at::{At, Errors},
     meta,
 };
+use crate::order::Order as _;
 use crate::validate as format;
 use serde_json::Value;
 
@@ -40,7 +41,7 @@ impl Kept {
             !versions.is_empty() && !versions.items().any(|version| REVIEW_VERSIONS.contains(&version.str()))
         };
         let mut names: Vec<&str> = hooks.iter().map(|hook| hook.peek("name").as_str().unwrap_or("")).collect();
-        names.sort_unstable();
+        names.order();
         Kept {
             side_effects: hooks.iter().any(|hook| !matches!(hook.get("sideEffects").str(), "None" | "NoneOnDryRun")),
             review_versions: hooks.iter().any(unknown),

@@ -5,6 +5,7 @@ use super::{
     set::{Set, path_text},
     types::{Atom, ListOf, MapType, TypeRef},
 };
+use crate::order::Gather as _;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
@@ -99,7 +100,7 @@ impl Walk {
     }
 
     fn map(&mut self, map: &MapType<'_>, old: Option<&Map<String, Value>>, new: Option<&Map<String, Value>>) {
-        let mut names: BTreeSet<&str> = old.into_iter().chain(new).flat_map(Map::keys).map(String::as_str).collect();
+        let mut names: BTreeSet<&str> = old.into_iter().chain(new).flat_map(Map::keys).map(String::as_str).gather();
         if old.is_none() || new.is_none() {
             // A struct that comes or goes takes its nulls along.
             for name in map.always() {

@@ -4,6 +4,7 @@ use super::{
     list::Index,
     types::{ListOf, MapType, TypeRef},
 };
+use crate::order::Gather as _;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
@@ -37,7 +38,7 @@ fn members(
 ) -> Result<Option<Value>, String> {
     let mut out = Map::new();
     let names = old.into_iter().chain(new).flat_map(Map::keys);
-    for name in names.collect::<BTreeSet<&String>>() {
+    for name in names.gather::<BTreeSet<&String>>() {
         let (old, new) = (old.and_then(|map| map.get(name)), new.and_then(|map| map.get(name)));
         let merged = match (old, new) {
             (Some(one), None) | (None, Some(one)) => Some(one.clone()),

@@ -10,6 +10,7 @@ use super::{
     tracker::Versions,
     types::TypeRef,
 };
+use crate::order::Order as _;
 use crate::{Cause, Kind, Status};
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc};
@@ -123,7 +124,7 @@ impl Updater<'_> {
             }
         }
         if !conflicts.is_empty() {
-            conflicts.sort_by(|a, b| a.id.cmp(&b.id));
+            conflicts.order_by(|a, b| a.id.cmp(&b.id));
             return Err(Failure::Conflicts(conflicts));
         }
         entries.0.retain(|entry| !entry.set.is_empty());

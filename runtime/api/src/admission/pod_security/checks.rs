@@ -5,6 +5,7 @@ use super::{
     super::references::items,
     policy::{Demand, Level},
 };
+use mote_schema::Gather as _;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -267,7 +268,7 @@ fn host_ports(pod: &Pod<'_>, _: u32) -> Option<Fault> {
     if containers.is_empty() {
         return None;
     }
-    let all: BTreeSet<String> = pod.containers().flat_map(ports).collect();
+    let all: BTreeSet<String> = pod.containers().flat_map(ports).gather();
     let list = all.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
     let (uses, what) = (plural(containers.len(), "uses", "use"), plural(all.len(), "hostPort", "hostPorts"));
     fault("hostPort", format!("{} {uses} {what} {list}", named("container", &containers)))
@@ -281,11 +282,11 @@ fn hosts_of_probes(pod: &Pod<'_>, _: u32) -> Option<Fault> {
         let hosts = handlers.flat_map(|handler| ["httpGet", "tcpSocket"].map(|how| handler[how]["host"].as_str()));
         hosts.flatten().filter(|host| !host.is_empty()).map(str::to_owned).collect()
     };
-    let containers: BTreeSet<&str> = pod.bad(|container| !hosts(container).is_empty()).into_iter().collect();
+    let containers: BTreeSet<&str> = pod.bad(|container| !hosts(container).is_empty()).into_iter().gather();
     if containers.is_empty() {
         return None;
     }
-    let all: BTreeSet<String> = pod.containers().flat_map(hosts).collect();
+    let all: BTreeSet<String> = pod.containers().flat_map(hosts).gather();
     let containers: Vec<&str> = containers.into_iter().collect();
     let what = plural(all.len(), "probe or lifecycle host", "probe or lifecycle hosts");
     let (uses, list) = (plural(containers.len(), "uses", "use"), quoted(all.iter().map(String::as_str)));
@@ -309,7 +310,7 @@ fn proc_mount(pod: &Pod<'_>, _: u32) -> Option<Fault> {
     };
     let containers = pod.bad(|container| mount(container).is_some());
     let who = setters(false, &containers)?;
-    let values: BTreeSet<String> = pod.containers().filter_map(mount).collect();
+    let values: BTreeSet<String> = pod.containers().filter_map(mount).gather();
     let values = quoted(values.iter().map(String::as_str));
     fault("procMount", format!("{who} must not set securityContext.procMount to {values}"))
 }
@@ -361,7 +362,7 @@ fn seccomp_baseline(pod: &Pod<'_>, minor: u32) -> Option<Fault> {
     // Before the field there were annotations.
     let names = pod.containers().filter_map(|container| container["name"].as_str());
     let keys = names.map(|name| format!("container.seccomp.security.alpha.kubernetes.io/{name}"));
-    let keys: BTreeSet<String> = keys.chain(["seccomp.security.alpha.kubernetes.io/pod".to_owned()]).collect();
+    let keys: BTreeSet<String> = keys.chain(["seccomp.security.alpha.kubernetes.io/pod".to_owned()]).gather();
     let mut forbidden = BTreeSet::new();
     for (key, value) in pod.annotations().filter(|(key, _)| keys.contains(*key)) {
         if !matches!(value, "runtime/default" | "docker/default") && !value.starts_with("localhost/") {

@@ -7,6 +7,7 @@ use async_io::Timer;
 use event_listener::Event;
 use futures_lite::FutureExt as _;
 use http::HeaderValue;
+use mote_schema::Order as _;
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard},
@@ -354,7 +355,7 @@ fn deal(hash: u64, queues: usize, hand: usize) -> [usize; MAX_HAND] {
         rest /= left;
         // The card's number among those that are left: past each smaller one that is gone.
         let mut gone = dealt;
-        gone[..at].sort_unstable();
+        gone[..at].order();
         for earlier in &gone[..at] {
             if card >= *earlier {
                 card += 1;
