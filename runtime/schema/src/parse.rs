@@ -45,7 +45,11 @@ fn wrap(error: &str) -> String {
 }
 
 fn scan_error(error: &ScanError) -> String {
-    format!("yaml: line {}: {}", error.marker().line(), error.info())
+    // Upstream's reader names no first line.
+    match error.marker().line() {
+        0 | 1 => format!("yaml: {}", error.info()),
+        line => format!("yaml: line {line}: {}", error.info()),
+    }
 }
 
 struct Reader<'i> {
@@ -218,8 +222,8 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, St
     }
     Ok(match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
-        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => true.into(),
-        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => false.into(),
+        "true" | "True" | "TRUE" | "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => true.into(),
+        "false" | "False" | "FALSE" | "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => false.into(),
         ".inf" | ".Inf" | ".INF" | "+.inf" | "-.inf" | "-.Inf" | "-.INF" | ".nan" | ".NaN" | ".NAN" => {
             return Err(format!("json: unsupported value: {}", text.trim_start_matches('.')));
         }
@@ -277,7 +281,7 @@ mod tests {
             "mode: 0644\nhex: 0x10\nbig: 1_000\n1: one\nver: \"1.20\"",
             json!({"mode":420,"hex":16,"big":1000,"1":"one","ver":"1.20"}),
         );
-        check("x: &a {k: v}\ny: *a\nz:\n  <<: *a\n  m: 1\n", json!({"x":{"k":"v"},"y":{"k":"v"},"z":{"k":"v","m":1}}));
+        check("x: &a {k: v}\nw: *a\nz:\n  <<: *a\n  m: 1\n", json!({"x":{"k":"v"},"w":{"k":"v"},"z":{"k":"v","m":1}}));
         check(
             "t: 2001-01-01\nip: 10.0.0.1\nv: v1\ne: 1e3\ntext: |\n  a\n  b\n",
             json!({"t":"2001-01-01","ip":"10.0.0.1","v":"v1","e":1000.0,"text":"a\nb\n"}),
@@ -305,7 +309,7 @@ mod tests {
         assert!(parse_yaml(bomb.as_bytes()).unwrap_err().contains("excessive aliasing"));
         assert!(parse_yaml("[".repeat(100_000).as_bytes()).is_err());
         assert!(parse_yaml("- ".repeat(1000).as_bytes()).unwrap_err().contains("max depth"));
-        assert!(parse_yaml(b"a: b: c").unwrap_err().contains("line 1"));
+        assert!(parse_yaml(b"x: 1\na: b: c").unwrap_err().contains("line 2"));
         assert!(parse_yaml(b"a: &x [*x]").is_err());
         assert!(parse_yaml(b"\xff").is_err());
     }

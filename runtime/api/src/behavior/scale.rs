@@ -3,7 +3,7 @@
 use crate::{
     Patch, Sub,
     admission::{self, ObjectKind, Operation},
-    registry::{MAX_TRIES, MODIFIED, Target, apply_part, patched, track_part},
+    registry::{MAX_TRIES, MODIFIED, Target, apply_part, check_uid, patched, track_part},
     server::Api,
 };
 use mote_schema::{Cause, Doc, Kind, Order as _, Ref, Status, managed::scale as owners, selector::LabelSelector};
@@ -123,6 +123,9 @@ async fn scaled(
     let mut part = Target { manager: target.manager, ..target.at(scale_kind, Sub::Main) };
     let mut new = change_scale(api, &mut part, scale_kind, &live, change, complaints)?;
     target.warnings.append(&mut part.warnings);
+    if matches!(change, ScaleChange::Replace(_)) {
+        check_uid(target, old, &new)?;
+    }
     let shown = ObjectKind { group: "autoscaling".into(), version: "v1".into(), kind: "Scale".into() };
     admission::part(api, target, Operation::Update, "scale", shown, &live, &mut new).await?;
     let wanted = new["spec"]["replicas"].as_i64().unwrap_or(0);

@@ -20,6 +20,7 @@ pub(crate) use delete::Deleted;
 pub(crate) use meta::{format_time, new_uid, now, random};
 pub(crate) use owners::{Owners, apply_part, track_part};
 pub(crate) use patch::patched;
+pub(crate) use update::check_uid;
 
 /// `fieldValidation`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
