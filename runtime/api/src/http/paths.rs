@@ -4,6 +4,7 @@ use super::{
     request::{Body, Request, Response},
 };
 use http::header;
+use mote_schema::Status;
 use serde_json::json;
 
 /// The Kubernetes release whose API is served.
@@ -25,6 +26,10 @@ pub fn answer(front: &Front, request: &Request) -> Option<Response> {
             "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
             Body::Full(front.metrics.text().into()),
         ),
+        "/version" if !is_read => {
+            let message = "the server does not allow this method on the requested resource";
+            return Some(Status::unrouted(405, "MethodNotAllowed", message).into());
+        }
         "/version" => Response::value(200, &version()),
         "/.well-known/openid-configuration" => {
             document("application/json", front.authenticator.discovery_document(request.header(header::HOST)))

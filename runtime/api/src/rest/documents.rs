@@ -23,7 +23,17 @@ impl Api {
             .or_else(|| openapi::document(&catalog, path, &request.query, accept));
         let found = if self.aggregation.is_empty() { found } else { aggregation::merge(self, path, found) };
         let Some((media, bytes)) = found else {
-            return Response::text(404, "404 page not found\n");
+            let mut parts = path.split('/').skip(1);
+            let group = match (parts.next(), parts.next()) {
+                (Some("api"), Some(_)) => Some(""),
+                (Some("apis"), group) => group.filter(|group| !group.is_empty()),
+                _ => None,
+            };
+            let is_served = group.is_some_and(|group| catalog.kinds.iter().any(|kind| kind.group == group));
+            return match is_served {
+                true => Status::no_such_path().into(),
+                false => Response::text(404, "404 page not found\n"),
+            };
         };
         let (media, bytes) = match shown(request, media, bytes) {
             Ok(shown) => shown,

@@ -42,7 +42,7 @@ impl Rest {
         let info = &request.info;
         let catalog = self.api.catalog();
         let Some(kind) = catalog.by_resource(&info.group, &info.version, &info.resource).cloned() else {
-            let is_served = catalog.kinds.iter().any(|kind| kind.group == info.group && kind.version == info.version);
+            let is_served = catalog.kinds.iter().any(|kind| kind.group == info.group);
             return if is_served { Err(unknown()) } else { Ok(Response::text(404, "404 page not found\n")) };
         };
         route(&kind, &request)?;
