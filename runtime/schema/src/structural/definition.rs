@@ -289,7 +289,7 @@ impl<'a> Checker<'a> {
                 "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled";
             return self.invalid(format!("{at}.type"), name, detail);
         }
-        let set = |place: Ref<'_>| !(place.is_empty() && !place.is_map()) && place.as_bool() != Some(false);
+        let set = |place: Ref<'_>| (place.is_map() || !place.is_empty()) && place.as_bool() != Some(false);
         if schema.place().entries().any(|(keyword, place)| set(place) && !ALLOWED.contains(&keyword)) {
             let names: Vec<String> = ALLOWED.iter().map(|name| go_field(name)).collect();
             let detail = format!(

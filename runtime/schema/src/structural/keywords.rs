@@ -123,7 +123,7 @@ impl Checker<'_> {
             }
             self.schema(property, &format!("{path}.properties[{name}]"), below);
         }
-        if let Some(not) = schema.not() {
+        if let Some(not) = schema.negated() {
             self.schema(not, &format!("{path}.not"), below);
         }
         for keyword in ["allOf", "oneOf", "anyOf"] {
@@ -314,7 +314,7 @@ pub(super) fn visit<'a>(schema: Schema<'a>, depth: usize, see: &mut dyn FnMut(Sc
     if let Additional::Of(of) = schema.additional() {
         visit(of, depth + 1, see);
     }
-    schema.items().into_iter().chain(schema.not()).for_each(|inner| visit(inner, depth + 1, see));
+    schema.items().into_iter().chain(schema.negated()).for_each(|inner| visit(inner, depth + 1, see));
     for keyword in ["allOf", "anyOf", "oneOf"] {
         schema.each(keyword).for_each(|of| visit(of, depth + 1, see));
     }

@@ -193,7 +193,7 @@ impl<'a> Schema<'a> {
     pub fn each(self, keyword: &str) -> impl Iterator<Item = Schema<'a>> + Clone {
         self.0.get(keyword).items().map(Schema)
     }
-    pub fn not(self) -> Option<Schema<'a>> {
+    pub fn negated(self) -> Option<Schema<'a>> {
         Schema::of(self.0.get("not"))
     }
     pub fn list_type(self) -> Option<ListType> {

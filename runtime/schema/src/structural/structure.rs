@@ -154,7 +154,7 @@ impl Checker {
                 self.nested(of, skip_any, &format!("{path}.{keyword}[{at}]"));
             }
         }
-        if let Some(not) = schema.not() {
+        if let Some(not) = schema.negated() {
             self.nested(not, false, &format!("{path}.not"));
         }
         let pattern = schema.place().get("pattern").str();
@@ -212,7 +212,7 @@ impl Checker {
             return;
         }
         self.depth += 1;
-        if let Some(not) = values.not() {
+        if let Some(not) = values.negated() {
             self.complete_nested(not, described, path, &format!("{nested_path}.not"));
         }
         for keyword in ["allOf", "anyOf", "oneOf"] {

@@ -165,7 +165,8 @@ impl Checker<'_> {
         let whole = value.as_f64().is_some_and(|n| n.fract() == 0.0 && n.abs() < 9_007_199_254_740_992.0);
         let number_fits = found == "number" && whole && is("integer") || found == "integer" && is("number");
         let textual = value.is_string() || value.is_array();
-        if !textual && !keywords.format.is_empty() && !(is(found) || format == keywords.format || number_fits) {
+        let fits = is(found) || format == keywords.format || number_fits;
+        if !textual && !keywords.format.is_empty() && !fits {
             return outcome.add(self.type_invalid(path, keywords.format, format));
         }
         if !any_number && !keywords.format.is_empty() && textual || is(found) || number_fits {
@@ -423,7 +424,7 @@ impl Checker<'_> {
             let none = if valid == 0 { ". None validated" } else { "" };
             outcome.add(self.general(format!("{name} must validate all the schemas (allOf){none}")));
         }
-        if schema.not().is_some_and(|not| try_one(not).faults.is_empty()) {
+        if schema.negated().is_some_and(|not| try_one(not).faults.is_empty()) {
             outcome.add(self.general(format!("{name} must not validate the schema (not)")));
         }
         outcome.matches += 1;
