@@ -94,8 +94,11 @@ fn frames(text: &str) -> Option<Value> {
     frames.ok().filter(|list| list.len() > 1).map(Value::Array)
 }
 
-/// Addresses of the Service network that Mote has unless told otherwise.
-const SERVICE_NETWORK: &str = "10.43.";
+/// Whether an address was allocated: from the Service network that Mote has unless told otherwise, or from the ServiceCIDRs
+/// that cases add.
+fn is_allocated(address: &str) -> bool {
+    ["10.43.", "10.55.0.", "10.66.0."].iter().any(|network| address.starts_with(network))
+}
 
 fn mask(value: &mut Value, managed_fields: bool) {
     match value {
@@ -124,9 +127,9 @@ fn mask(value: &mut Value, managed_fields: bool) {
                     ("token", Value::String(text)) if text.len() > 100 => *value = "<token>".into(),
                     ("serverAddress", _) => *value = "<address>".into(),
                     ("nodePort" | "healthCheckNodePort", Value::Number(_)) => *value = "<port>".into(),
-                    ("clusterIP", Value::String(ip)) if ip.starts_with(SERVICE_NETWORK) => *value = "<ip>".into(),
+                    ("clusterIP", Value::String(ip)) if is_allocated(ip) => *value = "<ip>".into(),
                     ("clusterIPs", Value::Array(list))
-                        if list.iter().any(|ip| ip.as_str().is_some_and(|ip| ip.starts_with(SERVICE_NETWORK))) =>
+                        if list.iter().any(|ip| ip.as_str().is_some_and(is_allocated)) =>
                     {
                         *value = json!(["<ip>"]);
                     }
@@ -153,7 +156,7 @@ fn mask_table(map: &mut Map<String, Value>) {
                 *cell = "<age>".into();
             } else if name == "Port(s)" {
                 *cell = masked_ports(text).into();
-            } else if name == "Cluster-IP" && text.starts_with(SERVICE_NETWORK) {
+            } else if name == "Cluster-IP" && is_allocated(text) {
                 *cell = "<ip>".into();
             }
         }
@@ -186,6 +189,9 @@ fn masked_text(text: &str) -> String {
         {
             out.push_str("<value>");
             rest = &rest[bytes..];
+        } else if at_word && is_allocated(rest) && out.ends_with("Invalid value: \"") {
+            out.push_str("<ip>");
+            rest = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
         } else if let Some(tail) = rest.strip_prefix("X509SHA256=") {
             // The administrator's own certificate.
             out.push_str("X509SHA256=<hash>");

@@ -146,6 +146,13 @@ fn status(kind: &Kind, new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) 
         ("", "PersistentVolumeClaim") => storage::claim_status(new, errors),
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => flow::schema_status(new, errors),
         ("resource.k8s.io", "ResourceClaim") => devices::claim_status(new, errors),
+        ("apps", "DaemonSet") => rules::rules(
+            &new.get("status"),
+            "currentNumberScheduled>=0 numberMisscheduled>=0 desiredNumberScheduled>=0 numberReady>=0 \
+             observedGeneration>=0 updatedNumberScheduled>=0 numberAvailable>=0 numberUnavailable>=0",
+            errors,
+        ),
+        ("", "Service") => service::status(new, errors),
         ("policy", "PodDisruptionBudget") => rules::rules(
             &new.get("status"),
             "disruptionsAllowed>=0 currentHealthy>=0 desiredHealthy>=0 expectedPods>=0",

@@ -330,6 +330,16 @@ pub(super) fn endpoint_slice(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Er
 }
 
 fn slice_endpoint(endpoint: &At<'_>, kind: &str, errors: &mut Errors) {
+    for (list, is_zone) in [("hints.forZones", true), ("hints.forNodes", false)] {
+        let mut seen = HashSet::new();
+        for name in endpoint.at(list).items().map(|hint| hint.get("name")) {
+            let text = name.str();
+            errors.each(&name, if is_zone { format::label_value(text) } else { format::dns1123_subdomain(text) });
+            if !seen.insert(text) {
+                errors.duplicate(&name);
+            }
+        }
+    }
     let addresses = endpoint.get("addresses");
     match addresses.len() {
         0 => errors.required(&addresses, "must contain at least 1 address"),

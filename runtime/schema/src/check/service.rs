@@ -249,3 +249,28 @@ fn update(spec: &At<'_>, old: &At<'_>, errors: &mut Errors) {
         errors.invalid(&class, ONCE);
     }
 }
+
+/// ValidateLoadBalancerStatus
+pub(super) fn status(new: &At<'_>, errors: &mut Errors) {
+    let list = new.at("status.loadBalancer.ingress");
+    if new.at("spec.type").str() != "LoadBalancer" && !list.is_empty() {
+        errors.forbidden(&list, "may only be used when `spec.type` is 'LoadBalancer'");
+    }
+    for ingress in list.items() {
+        let (ip, mode, host) = (ingress.get("ip"), ingress.get("ipMode"), ingress.get("hostname"));
+        if !ip.str().is_empty() {
+            errors.each(&ip, crate::validate::ip_legacy(ip.str()));
+        }
+        if mode.is_set() && ip.str().is_empty() {
+            errors.forbidden(&mode, "may not be specified when `ip` is not set");
+        } else if mode.is_set() && !matches!(mode.str(), "VIP" | "Proxy") {
+            errors.unsupported(&mode, &["Proxy", "VIP"]);
+        }
+        if !host.str().is_empty() {
+            errors.each(&host, crate::validate::dns1123_subdomain(host.str()));
+            if host.str().parse::<std::net::IpAddr>().is_ok() {
+                errors.invalid(&host, "must be a DNS name, not an IP address");
+            }
+        }
+    }
+}

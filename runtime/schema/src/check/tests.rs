@@ -292,7 +292,14 @@ fn deployments() {
         deployment(|d| {
             d["spec"].as_object_mut().unwrap().remove("selector");
         }),
-        &[("spec.selector", REQUIRED, "Required value")],
+        &[
+            ("spec.selector", REQUIRED, "Required value"),
+            (
+                "spec.template.metadata.labels",
+                INVALID,
+                "Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`",
+            ),
+        ],
     );
     check(
         "Deployment",

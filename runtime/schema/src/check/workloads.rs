@@ -28,16 +28,15 @@ fn selector(spec: &At<'_>, what: &str, errors: &mut Errors) {
 fn selects_template(spec: &At<'_>, errors: &mut Errors) {
     let labels = spec.at("template.metadata.labels");
     let selector = spec.get("selector");
-    let valid = {
-        let mut found = Errors::default();
-        meta::label_selector(&selector, &mut found);
-        found.0.is_empty()
-    };
-    if valid && !meta::selects(&selector, &labels) {
-        let empty = Value::Object(serde_json::Map::new());
-        let value = if labels.is_set() { labels.value } else { &empty };
-        errors.invalid_value(&labels.path, value, SELECTOR);
+    if is_valid(&selector) && !meta::selects(&selector, &labels) {
+        errors.invalid_null(&labels, SELECTOR);
     }
+}
+
+fn is_valid(selector: &At<'_>) -> bool {
+    let mut found = Errors::default();
+    meta::label_selector(selector, &mut found);
+    found.0.is_empty()
 }
 
 /// Pods of these owners always run again.
@@ -60,8 +59,12 @@ fn non_negative(spec: &At<'_>, fields: &[&str], errors: &mut Errors) {
 
 /// ValidatePodTemplateSpecForReplicaSet
 fn replica_template(spec: &At<'_>, errors: &mut Errors) {
+    let selector = spec.get("selector");
+    if !is_valid(&selector) {
+        return errors.invalid(&selector, "invalid label selector");
+    }
     // An empty selector has been refused already.
-    if has_requirements(&spec.get("selector")) {
+    if !selector.is_set() || has_requirements(&selector) {
         selects_template(spec, errors);
     }
     pod::template(&spec.get("template"), errors);
@@ -135,6 +138,7 @@ pub(super) fn replication_controller(new: &At<'_>, errors: &mut Errors) {
 
 pub(super) fn daemon_set(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     let spec = new.get("spec");
+    same_selector(&spec, old, errors);
     meta::label_selector(&spec.get("selector"), errors);
     selects_template(&spec, errors);
     let at = spec.get("selector");
@@ -163,7 +167,6 @@ pub(super) fn daemon_set(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors
         }
         _ => errors.unsupported(&strategy, &["RollingUpdate", "OnDelete"]),
     }
-    same_selector(&spec, old, errors);
 }
 
 /// What may change in a StatefulSet that exists.
@@ -217,7 +220,7 @@ pub(super) fn stateful_set(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Erro
     let start = spec.at("ordinals.start");
     errors.non_negative(&start.moved(format!("{}.ordinals.start", spec.path)));
     selector(&spec, "statefulset", errors);
-    if has_requirements(&spec.get("selector")) {
+    if !spec.get("selector").is_set() || has_requirements(&spec.get("selector")) {
         selects_template(&spec, errors);
     }
     let claims: Vec<&str> = spec.get("volumeClaimTemplates").items().map(|c| c.at("metadata.name").str()).collect();
@@ -278,7 +281,8 @@ fn counts(status: &At<'_>, fields: &[&str], errors: &mut Errors) {
     let count = |field: &str| status.get(field).int().unwrap_or(0);
     for field in fields {
         if count(field) > count("replicas") {
-            errors.invalid(&status.get(field), "cannot be greater than status.replicas");
+            let at = status.get(field);
+            errors.invalid_value(&at.path, &count(field).into(), "cannot be greater than status.replicas");
         }
     }
     if count("availableReplicas") > count("readyReplicas") {
