@@ -264,7 +264,7 @@ fn yaml(text: &str) -> Result<Value, String> {
     for event in Parser::<StrInput<'_>>::new_from_str(text) {
         let (event, span) = event.map_err(|error| error.to_string())?;
         let value = match event {
-            Event::Scalar(text, style, ..) if style == ScalarStyle::Plain => plain(&text),
+            Event::Scalar(text, ScalarStyle::Plain, ..) => plain(&text),
             Event::Scalar(text, ..) => Value::String(text.into_owned()),
             Event::SequenceStart(anchor, _) => {
                 open.push(anchor);

@@ -173,12 +173,12 @@ pub(super) fn volume_spec(spec: &At<'_>, inline: bool, errors: &mut Errors) {
     }
     let sources = sources(spec);
     match sources.as_slice() {
-        [] => errors.required(&spec, "must specify a volume type"),
+        [] => errors.required(spec, "must specify a volume type"),
         [name, rest @ ..] => {
             for extra in rest {
                 errors.forbidden(&spec.get(extra), "may not specify more than 1 volume type");
             }
-            source(&spec, name, errors);
+            source(spec, name, errors);
         }
     }
     let affinity = spec.at("nodeAffinity.required");
@@ -207,7 +207,7 @@ fn resource_value(at: &At<'_>, errors: &mut Errors) {
     if let Ok(quantity) = Quantity::parse(at.str())
         && quantity.is_negative()
     {
-        let shown = Value::from(quantity.milli_value() as i64 / 1000);
+        let shown = Value::from(quantity.milli_value() / 1000);
         errors.invalid_value(&at.path, &shown, "must be a valid resource quantity");
     }
 }
