@@ -304,7 +304,9 @@ fn a_runtime_class_gives_a_pod_its_overhead_and_place() {
     server.ok("POST", "/apis/node.k8s.io/v1/runtimeclasses", class);
     let with = |name: &str, class: &str, more: Value| {
         let mut pod = pod(name);
-        pod["spec"]["runtimeClassName"] = class.into();
+        if !class.is_empty() {
+            pod["spec"]["runtimeClassName"] = class.into();
+        }
         for (field, value) in more.as_object().into_iter().flatten() {
             pod["spec"][field] = value.clone();
         }

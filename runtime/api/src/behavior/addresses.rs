@@ -33,6 +33,10 @@ impl Range {
         Some(Range { base: u32::from(address) & !(size - 1), size })
     }
 
+    pub(super) fn first(&self) -> Ipv4Addr {
+        Ipv4Addr::from(self.base)
+    }
+
     pub fn contains(&self, address: Ipv4Addr) -> bool {
         let offset = u32::from(address).wrapping_sub(self.base);
         offset > 0 && offset < self.size - 1
@@ -56,12 +60,17 @@ pub(super) fn pick(bound: u32) -> u32 {
     u32::from_le_bytes(crate::registry::random()).checked_rem(bound).unwrap_or(0)
 }
 
-/// Of the ServiceCIDRs that are ready and stay, the oldest first.
+/// Of the ServiceCIDRs that stay and are not said to be unready, the oldest first; with none at all, what is configured.
 pub(super) fn ranges(api: &Api) -> Vec<Range> {
     let mut cidrs: Vec<Object> = api.list_all("networking.k8s.io", "v1", "servicecidrs");
+    if cidrs.is_empty() {
+        let (address, bits) = api.settings.service_cidr;
+        return Range::new(address, bits).into_iter().collect();
+    }
     cidrs.retain(|cidr| {
         let mut conditions = cidr.root().at("status.conditions").items();
-        !cidr.is_deleting() && conditions.any(|c| c.get("type").str() == "Ready" && c.get("status").str() == "True")
+        let ready = conditions.find(|condition| condition.get("type").str() == "Ready");
+        !cidr.is_deleting() && ready.is_none_or(|ready| ready.get("status").str() == "True")
     });
     cidrs.sort_by_cached_key(|cidr| cidr.meta().get("creationTimestamp").str().to_owned());
     cidrs.iter().flat_map(|cidr| cidr.root().at("spec.cidrs").items()).filter_map(|c| Range::parse(c.str())).collect()
@@ -108,6 +117,12 @@ pub(super) fn give_back(api: &Api, address: &str, namespace: &str, service: &str
     (parent["namespace"] == namespace && parent["name"] == service).then_some(Write::Delete(key))
 }
 
+impl std::fmt::Display for Range {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.first(), self.size.leading_zeros() + 1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +133,7 @@ mod tests {
         let contained = (0..8u8).filter(|last| range.contains(Ipv4Addr::new(10, 0, 0, *last)));
         assert_eq!(contained.collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
         assert!(!range.contains(Ipv4Addr::new(10, 0, 0, 9)));
+        assert_eq!(range.to_string(), "10.0.0.0/29");
         assert!(Range::parse("fd00::/64").is_none() && Range::parse("10.0.0.0/33").is_none());
     }
 

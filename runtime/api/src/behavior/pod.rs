@@ -19,6 +19,9 @@ pub(super) fn grace_period(pod: &Value, asked: Option<i64>) -> i64 {
 
 /// registry/core/pod/storage, BindingREST
 pub(super) async fn bind(api: &Api, target: &mut Target<'_>, body: Value) -> Result<Value, Status> {
+    if body["metadata"]["name"] != target.name {
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+    }
     let node = body["target"]["name"].as_str().unwrap_or("").to_owned();
     let kind = body["target"]["kind"].as_str().unwrap_or("");
     let mut causes = Vec::new();

@@ -45,6 +45,12 @@ pub(super) fn allocate(
 ) -> Result<(), Status> {
     let name = new["metadata"]["name"].as_str().unwrap_or("").to_owned();
     let namespace = target.namespace;
+    if target.options.dry_run {
+        return match new.get_mut("spec").filter(|spec| spec.is_object()) {
+            Some(spec) => pretend(&name, &addresses::ranges(api), old.map(|old| &old["spec"]), spec),
+            None => Ok(()),
+        };
+    }
     // Until what is chosen here is reserved, nobody else chooses.
     let mut held = api.reservations.lock();
     if let Some(spec) = new.get_mut("spec").filter(|spec| spec.is_object()) {
@@ -72,6 +78,50 @@ pub(super) fn allocate(
     beside.holds.push(Box::new(api.reservations.take(&mut held, names)));
     Ok(())
 }
+
+/// A dry run takes nothing: it shows the range's own address and ports beyond any range, as upstream's dry-run
+/// allocators, and does not look at what is taken.
+fn pretend(name: &str, ranges: &[Range], old: Option<&Value>, spec: &mut Value) -> Result<(), Status> {
+    carry_over(old, spec);
+    let before = old.map(cluster_ips).unwrap_or_default();
+    let wanted = spec["clusterIP"].as_str().unwrap_or("").parse::<Ipv4Addr>();
+    if let (Ok(address), Some(first)) = (wanted, ranges.first())
+        && has_cluster_ip(spec)
+        && !first.contains(address)
+        && !before.contains(&address.to_string())
+    {
+        let detail = format!(
+            "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of valid IPs is {first}"
+        );
+        let shown = json!([address.to_string()]);
+        return Err(invalid(name, Cause::invalid("spec.clusterIPs", &shown, &detail)));
+    }
+    if has_cluster_ip(spec)
+        && spec["clusterIP"].as_str().unwrap_or("").is_empty()
+        && spec["clusterIPs"].as_array().is_none_or(Vec::is_empty)
+        && let Some(first) = ranges.first()
+    {
+        spec["clusterIP"] = first.first().to_string().into();
+        spec["clusterIPs"] = json!([spec["clusterIP"]]);
+    }
+    let own = cluster_ips(spec);
+    cluster_address(name, ranges, &|_| false, &own, spec)?;
+    let mut next = DRY_RUN_PORT;
+    if wants_node_ports(spec) {
+        for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+            if port["nodePort"].as_i64().unwrap_or(0) == 0 {
+                port["nodePort"] = next.into();
+                next += 1;
+            }
+        }
+    }
+    if wants_health_port(spec) && spec["healthCheckNodePort"].as_i64().unwrap_or(0) == 0 {
+        spec["healthCheckNodePort"] = next.into();
+    }
+    Ok(())
+}
+
+const DRY_RUN_PORT: u16 = 32769;
 
 /// A Service that goes gives its addresses back.
 pub(super) fn release(api: &Api, target: &Target<'_>, old: &Value, beside: &mut Beside) {
@@ -192,10 +242,10 @@ fn cluster_address(
         let cause = Cause::invalid(format!("spec.ipFamilies[{at}]"), family, "not configured on this cluster");
         return Err(invalid(name, cause));
     }
-    if spec["clusterIP"].as_str().unwrap_or("").is_empty()
-        && let Some(first) = spec["clusterIPs"][0].as_str()
-    {
-        spec["clusterIP"] = Value::from(first);
+    let listed = spec["clusterIPs"].as_array().is_some_and(|list| !list.is_empty());
+    if listed && spec["clusterIP"].as_str().unwrap_or("").is_empty() {
+        let detail = "must be empty when `clusterIP` is not specified";
+        return Err(invalid(name, Cause::invalid("spec.clusterIPs", &spec["clusterIPs"], detail)));
     }
     let wanted = spec["clusterIP"].as_str().unwrap_or("").to_owned();
     let address = match wanted.as_str() {
