@@ -78,7 +78,10 @@ pub(crate) async fn create(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
     let mut target = target(&request, kind, Sub::Main, write_options(&request.query, "CreateOptions")?);
     let (body, complaints) = media::parse(api, &request)?;
     check_kind(kind, &body)?;
-    let object = api.create_decoded(&mut target, body, complaints).await?;
+    let object = match api.create_decoded(&mut target, body, complaints).await {
+        Ok(object) => object,
+        Err(status) => return Ok(warn(Response::error(&status), &target.warnings)),
+    };
     Ok(warn(media::respond(201, &object, form)?, &target.warnings))
 }
 
@@ -87,7 +90,10 @@ pub(crate) async fn update(api: &Api, kind: &Arc<Kind>, sub: Sub, request: Reque
     let mut target = target(&request, kind, sub, write_options(&request.query, "UpdateOptions")?);
     let (body, complaints) = media::parse(api, &request)?;
     check_kind(kind, &body)?;
-    let object = api.update_decoded(&mut target, body, complaints).await?;
+    let object = match api.update_decoded(&mut target, body, complaints).await {
+        Ok(object) => object,
+        Err(status) => return Ok(warn(Response::error(&status), &target.warnings)),
+    };
     Ok(warn(media::respond(status_of(&target), &object, form)?, &target.warnings))
 }
 
@@ -162,7 +168,10 @@ pub(crate) async fn patch(api: &Api, kind: &Arc<Kind>, sub: Sub, request: Reques
     let form = media::negotiate(&request, kind)?;
     let (change, complaints, options) = parse_patch(kind, &request)?;
     let mut target = target(&request, kind, sub, options);
-    let object = api.patch_decoded(&mut target, &change, complaints).await?;
+    let object = match api.patch_decoded(&mut target, &change, complaints).await {
+        Ok(object) => object,
+        Err(status) => return Ok(warn(Response::error(&status), &target.warnings)),
+    };
     Ok(warn(media::respond(status_of(&target), &object, form)?, &target.warnings))
 }
 
