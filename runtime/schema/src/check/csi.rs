@@ -76,7 +76,6 @@ pub(super) fn capacity(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) 
     errors.each(&class, format::dns1123_subdomain(class.str()));
     non_negative_quantity(&new.get("capacity"), errors);
     rules(new, "nodeTopology~selector", errors);
-    super::meta::label_selector(&new.get("nodeTopology"), errors);
     if let Some(old) = old {
         for field in ["nodeTopology", "storageClassName"] {
             errors.immutable(&new.get(field), &old.get(field));
