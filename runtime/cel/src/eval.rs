@@ -57,7 +57,7 @@ pub fn constants(ast: &Ast) -> Vec<bool> {
             Expr::List(items) => items.iter().all(|(item, _)| is(item)),
             Expr::Map(entries) => entries.iter().all(|(key, value, _)| is(key) && is(value)),
             Expr::Call { function, target: None, args } => {
-                CONVERSIONS.contains(&&**function) && args.iter().all(|arg| is(arg))
+                CONVERSIONS.contains(&&**function) && args.iter().all(is)
             }
             _ => false,
         };

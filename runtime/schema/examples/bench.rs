@@ -69,7 +69,8 @@ fn main() {
         black_box(black_box(doc.root()).at("status.containerStatuses").exists());
     });
 
-    let items: [(&str, &dyn Fn(&mut Vec<u8>)); 2] = [
+    type Write<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let items: [(&str, Write<'_>); 2] = [
         ("JSON", &|out| object.write_json(false, out)),
         ("protobuf", &|out| protobuf::write_item(&object, false, out)),
     ];

@@ -28,7 +28,7 @@ pub fn read(root: &Path, model: &mut Model) -> Result<(), String> {
         }
         let Some(messages) = packages.get(package) else { continue };
         let Some(message) = messages.get(&bare(name)) else { continue };
-        let names: Vec<String> = found.fields.iter().map(|(json, _)| bare(json)).collect();
+        let names: Vec<String> = found.fields.keys().map(|json| bare(json)).collect();
         for (json, field) in &mut found.fields {
             if let Some((member, inline)) = find(messages, message, &bare(json), &names) {
                 field.number = member.number;
