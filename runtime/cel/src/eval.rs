@@ -56,9 +56,7 @@ pub fn constants(ast: &Ast) -> Vec<bool> {
             Expr::Literal(_) => true,
             Expr::List(items) => items.iter().all(|(item, _)| is(item)),
             Expr::Map(entries) => entries.iter().all(|(key, value, _)| is(key) && is(value)),
-            Expr::Call { function, target: None, args } => {
-                CONVERSIONS.contains(&&**function) && args.iter().all(is)
-            }
+            Expr::Call { function, target: None, args } => CONVERSIONS.contains(&&**function) && args.iter().all(is),
             _ => false,
         };
         if let Some(slot) = constant.get_mut(id as usize) {

@@ -45,6 +45,9 @@ enum Quantifier {
     One,
 }
 
+/// Of the one or two variables of a loop.
+type Names = (Box<str>, Option<Box<str>>);
+
 struct Make<'a> {
     ast: &'a mut Ast,
     at: u32,
@@ -84,7 +87,7 @@ impl Make<'_> {
         }
     }
 
-    fn vars(&self, var: Id, var2: Option<Id>) -> Result<(Box<str>, Option<Box<str>>), (u32, String)> {
+    fn vars(&self, var: Id, var2: Option<Id>) -> Result<Names, (u32, String)> {
         let first = self.var(var, "argument must be a simple name")?;
         let Some(var2) = var2 else { return Ok((first, None)) };
         let second = self.var(var2, "argument must be a simple name")?;
