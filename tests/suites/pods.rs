@@ -258,7 +258,10 @@ fn resources_and_security_reach_the_container() {
         "",
     ));
     kubectl.ok("wait pod/bound --for=condition=Ready --timeout=30s");
-    assert_eq!(logs(&kubectl, "bound"), "1234\n2345\n33554432\nread-only\n");
+    eventually("what it sees of its bounds", 10, || match logs(&kubectl, "bound").as_str() {
+        "1234\n2345\n33554432\nread-only\n" => Ok(()),
+        other => Err(other.to_owned()),
+    });
     assert_eq!(kubectl.field("pod/bound", ".status.qosClass").unwrap(), "Burstable");
     kubectl.apply(&pod(
         "hungry",
