@@ -23,6 +23,7 @@ mod feed;
 pub mod health;
 pub mod http;
 pub mod metrics;
+pub mod names;
 pub mod openapi;
 pub mod outbound;
 pub mod pods;

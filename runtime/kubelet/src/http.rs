@@ -43,15 +43,6 @@ pub fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
     u16::try_from(number).ok().filter(|n| *n > 0).ok_or(format!("invalid port number: {number}"))
 }
 
-/// A host name's address in /etc/hosts. Names that only DNS knows are not probed: the C library's resolver, which
-/// loads its parts at run time, has no place in a static binary.
-fn lookup(hosts: &str, name: &str) -> Option<IpAddr> {
-    let lines = hosts.lines().map(|line| line.split('#').next().unwrap_or(""));
-    lines.filter_map(|line| line.split_once(char::is_whitespace)).find_map(|(ip, names)| {
-        names.split_whitespace().any(|known| known.eq_ignore_ascii_case(name)).then(|| ip.parse().ok())?
-    })
-}
-
 pub async fn connect(host: &str, port: u16, timeout: Duration) -> Result<Async<TcpStream>, String> {
     let place = match host.parse::<IpAddr>() {
         Ok(IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
@@ -61,9 +52,8 @@ pub async fn connect(host: &str, port: u16, timeout: Duration) -> Result<Async<T
         let address = match host.parse::<IpAddr>() {
             Ok(ip) => SocketAddr::new(ip, port),
             Err(_) => {
-                let hosts = blocking::unblock(|| std::fs::read_to_string("/etc/hosts")).await.unwrap_or_default();
-                let ip = lookup(&hosts, host).ok_or_else(|| format!("dial tcp: lookup {host}: no such host"))?;
-                SocketAddr::new(ip, port)
+                let ip = mote_api::names::lookup(host).await.into_iter().next();
+                SocketAddr::new(ip.ok_or_else(|| format!("dial tcp: lookup {host}: no such host"))?, port)
             }
         };
         Async::<TcpStream>::connect(address).await.map_err(|e| {

@@ -5,7 +5,7 @@ use async_io::{Async, Timer};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
 use std::{
-    net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs},
+    net::{IpAddr, SocketAddr, TcpStream},
     sync::Arc,
     time::Duration,
 };
@@ -90,16 +90,11 @@ pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Box<dyn Stream>, Stri
 async fn dial(place: &Place) -> Result<Async<TcpStream>, String> {
     let (name, port) = match place {
         Place::Address(address) => return dial_address(*address).await,
-        Place::Name(name, port) => (name.clone(), *port),
+        Place::Name(name, port) => (name, *port),
     };
-    let text = name.clone();
-    let found = blocking::unblock(move || {
-        (name.as_str(), port).to_socket_addrs().map(|found| found.take(MAX_ADDRESSES).collect::<Vec<_>>())
-    });
-    let found = found.await.unwrap_or_default();
-    let mut failure = format!("dial tcp: lookup {text}: no such host");
-    for address in found {
-        match dial_address(address).await {
+    let mut failure = format!("dial tcp: lookup {name}: no such host");
+    for ip in crate::names::lookup(name).await.into_iter().take(MAX_ADDRESSES) {
+        match dial_address(SocketAddr::new(ip, port)).await {
             Ok(stream) => return Ok(stream),
             Err(why) => failure = why,
         }
