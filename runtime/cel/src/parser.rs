@@ -14,7 +14,8 @@ const MAX_SIZE: usize = 100_000;
 /// Nodes, after macros: some double what they are given.
 pub const MAX_NODES: usize = 200_000;
 
-const RESERVED: [&str; 17] = [
+/// Kept for languages that CEL is embedded in.
+pub const RESERVED: [&str; 17] = [
     "as",
     "break",
     "const",

@@ -1,6 +1,6 @@
 //! A connection to somewhere: TCP, and TLS over it when asked for. Failures read as Go's net package says them.
 use super::tls;
-use crate::{certs::Issued, dial};
+use crate::{certs::Issued, dial, driver::BoxFuture};
 use async_io::{Async, Timer};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
@@ -68,23 +68,26 @@ impl Place {
     }
 }
 
-pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Box<dyn Stream>, String> {
-    let dial = async {
-        let stream: Box<dyn Stream> = Box::new(dial(&endpoint.place).await?);
-        let Some(tls) = &endpoint.tls else { return Ok(stream) };
-        if tls.trust == Trust::Anyone && tls.identity.is_none() {
-            return Ok(Box::new(dial::insecure_tls(stream, &tls.server_name).await?) as Box<dyn Stream>);
-        }
-        Ok(Box::new(tls::connect(stream, tls).await?) as Box<dyn Stream>)
-    };
-    let late = async {
-        Timer::after(DIAL_TIMEOUT).await;
-        Err(match &endpoint.place {
-            Place::Address(address) => format!("dial tcp {address}: i/o timeout"),
-            Place::Name(name, port) => format!("dial tcp {name}:{port}: i/o timeout"),
-        })
-    };
-    dial.or(late).await
+/// Boxed: it is deep in every write's future, and rare.
+pub(crate) fn connect(endpoint: &Endpoint) -> BoxFuture<'_, Result<Box<dyn Stream>, String>> {
+    Box::pin(async move {
+        let dial = async {
+            let stream: Box<dyn Stream> = Box::new(dial(&endpoint.place).await?);
+            let Some(tls) = &endpoint.tls else { return Ok(stream) };
+            if tls.trust == Trust::Anyone && tls.identity.is_none() {
+                return Ok(Box::new(dial::insecure_tls(stream, &tls.server_name).await?) as Box<dyn Stream>);
+            }
+            Ok(Box::new(tls::connect(stream, tls).await?) as Box<dyn Stream>)
+        };
+        let late = async {
+            Timer::after(DIAL_TIMEOUT).await;
+            Err(match &endpoint.place {
+                Place::Address(address) => format!("dial tcp {address}: i/o timeout"),
+                Place::Name(name, port) => format!("dial tcp {name}:{port}: i/o timeout"),
+            })
+        };
+        dial.or(late).await
+    })
 }
 
 async fn dial(place: &Place) -> Result<Async<TcpStream>, String> {
