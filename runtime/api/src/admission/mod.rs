@@ -72,6 +72,18 @@ const VALIDATING: &[(&str, Validate)] = &[
     ("RBAC", rbac::validate),
 ];
 
+/// A request about the target itself, not about something posted to a part of it.
+fn whole<'a, 't>(
+    api: &'a Api,
+    target: &'a mut Target<'t>,
+    operation: Operation,
+    old: &'a Value,
+    beside: &'a mut Beside,
+) -> Attributes<'a, 't> {
+    let (subresource, object) = (target.sub.name(), object_kind(target.kind));
+    Attributes { api, operation, subresource, object, old, delete: None, beside, target }
+}
+
 /// Runs before defaults and validation. `old` is absent for a create.
 pub(crate) async fn mutate(
     api: &Api,
@@ -82,17 +94,8 @@ pub(crate) async fn mutate(
     if target.is_admitted {
         return Ok(());
     }
-    let (operation, subresource, kind) = (operation(old), target.sub.name(), target.kind);
-    let mut attributes = Attributes {
-        api,
-        operation,
-        subresource,
-        object: object_kind(kind),
-        old: old.unwrap_or(&Value::Null),
-        delete: None,
-        beside: &mut Beside::default(),
-        target,
-    };
+    let mut beside = Beside::default();
+    let mut attributes = whole(api, target, operation(old), old.unwrap_or(&Value::Null), &mut beside);
     change(&mut attributes, new).await
 }
 
@@ -107,17 +110,7 @@ pub(crate) async fn validate(
     if target.is_admitted {
         return Ok(());
     }
-    let (operation, subresource, kind) = (operation(old), target.sub.name(), target.kind);
-    let mut attributes = Attributes {
-        api,
-        operation,
-        subresource,
-        object: object_kind(kind),
-        old: old.unwrap_or(&Value::Null),
-        delete: None,
-        beside,
-        target,
-    };
+    let mut attributes = whole(api, target, operation(old), old.unwrap_or(&Value::Null), beside);
     decide(&mut attributes, new).await
 }
 
@@ -131,17 +124,9 @@ pub(crate) async fn delete(
     if target.is_admitted {
         return Ok(());
     }
-    let (subresource, kind) = (target.sub.name(), target.kind);
-    let mut attributes = Attributes {
-        api,
-        operation: Operation::Delete,
-        subresource,
-        object: object_kind(kind),
-        old,
-        delete: Some(options),
-        beside: &mut Beside::default(),
-        target,
-    };
+    let mut beside = Beside::default();
+    let mut attributes = whole(api, target, Operation::Delete, old, &mut beside);
+    attributes.delete = Some(options);
     change(&mut attributes, &mut Value::Null).await?;
     decide(&mut attributes, &Value::Null).await
 }
