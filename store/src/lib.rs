@@ -12,6 +12,7 @@
 mod cipher;
 mod disk;
 mod error;
+mod page;
 mod record;
 mod ring;
 mod root;
