@@ -7,7 +7,7 @@
 //! A commit whose last step failed may be on disk or not. The store has taken its transactions back, so their entries
 //! as they were before it are kept here and written again by the next flush, ahead of that one's own.
 use crate::{
-    Cipher, Error, Key, Opened, Revision, Storage, Value, record,
+    Cipher, Entry, Error, Key, Opened, Revision, Storage, Value, record,
     root::{Held, Root},
 };
 use redb::{
@@ -148,6 +148,25 @@ impl Disk {
         };
         create().map_err(|e| Error::redb(doing, e))?;
         self.storage.publish().map_err(|e| Error::io(doing, &e))
+    }
+
+    /// A new database with these entries, as they are on disk.
+    pub fn create_from(
+        storage: Arc<dyn Storage>,
+        reserved: Revision,
+        entries: &mut dyn Iterator<Item = Result<Entry, Error>>,
+    ) -> Result<(), Error> {
+        let counters = Arc::new(Counters::default());
+        let mut disk =
+            Disk { storage, cache_bytes: 1 << 20, counters, cipher: None, database: None, before: BTreeMap::new() };
+        disk.create()?;
+        let mut writes = Writes::new();
+        for entry in entries {
+            let entry = entry?;
+            writes.insert(entry.key.clone(), Some(Held::from(&entry)));
+        }
+        disk.flush(&writes, Some(reserved))?;
+        disk.close()
     }
 
     fn writable(&mut self) -> Result<&Database, Error> {

@@ -9,6 +9,7 @@
 //! - **Prefix.** What survives a power cut is the outcome of all transactions up to some revision, volatile ones left
 //!   out, and that revision is at or above every acknowledged durable commit.
 
+mod backup;
 mod cipher;
 mod disk;
 mod error;
@@ -23,6 +24,7 @@ mod transaction;
 mod watch;
 mod writer;
 
+pub use backup::{Backup, create, entries};
 pub use cipher::{Cipher, Opened, Unreadable};
 pub use error::Error;
 pub use root::Snapshot;

@@ -342,7 +342,10 @@ mod tests {
     use super::*;
     use crate::{Value, root::Held};
     use redb::{Builder, Database, StorageBackend, TableDefinition};
-    use std::sync::{Arc, Mutex};
+    use std::{
+        io::Read as _,
+        sync::{Arc, Mutex},
+    };
 
     const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("entries");
     const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -469,6 +472,35 @@ mod tests {
                 usize::from(found.keys().filter(|key| model.contains_key(*key)).count() * 10 > model.len() * 8);
         }
         assert!(named > 100 && nearly_all > 360, "{named} {nearly_all}");
+    }
+
+    /// Files that a node of format 1 left, one stopped and one cut off: these bytes stay readable.
+    #[test]
+    fn what_format_1_wrote_is_read() {
+        let closed: &[u8] = include_bytes!("../tests/fixtures/format-1-closed.redb.gz");
+        let crashed: &[u8] = include_bytes!("../tests/fixtures/format-1-crashed.redb.gz");
+        for file in [closed, crashed] {
+            let mut bytes = Vec::new();
+            flate2::read::GzDecoder::new(file).read_to_end(&mut bytes).unwrap();
+            let old = read_bytes(&bytes);
+            assert_eq!((old.format, old.damaged, old.older), (Some(1), Vec::<String>::new(), Vec::new()));
+            let mut keys: Vec<String> = [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11].map(|i| format!("c{i}")).into();
+            keys.push("large".to_owned());
+            let mut keys: Vec<String> = keys.iter().map(|key| format!("/registry/configmaps/default/{key}")).collect();
+            keys.push("/registry/secrets/default/empty".to_owned());
+            keys.sort();
+            assert_eq!(old.entries.iter().map(|(key, _)| key).collect::<Vec<_>>(), keys.iter().collect::<Vec<_>>());
+            let held = |key: &str| {
+                let (_, record) = old.entries.iter().find(|(known, _)| known.ends_with(key)).unwrap();
+                record::decode(&format!("/registry/{key}"), record).unwrap()
+            };
+            let lazy = held("configmaps/default/c3");
+            assert_eq!((lazy.created, lazy.modified > lazy.created), (5, true));
+            assert!(lazy.value.windows(5).any(|text| text == b"three"));
+            assert!(
+                held("configmaps/default/large").value.len() > 20_000 && held("secrets/default/empty").value.is_empty()
+            );
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ impl PartialEq for Held {
 }
 
 impl Held {
-    fn entry(&self, key: &Key) -> Entry {
+    pub fn entry(&self, key: &Key) -> Entry {
         Entry { key: key.clone(), value: self.value.clone(), created: self.created, modified: self.modified }
     }
 }

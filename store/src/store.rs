@@ -1,6 +1,6 @@
 //! The store's handle: what its users call.
 use crate::{
-    Cipher, Class, Directory, Error, Key, Opened, Precondition, Revision, Snapshot, Stats, Storage, Transaction,
+    Cipher, Class, Directory, Entry, Error, Key, Opened, Precondition, Revision, Snapshot, Stats, Storage, Transaction,
     Unreadable, Value, Watcher, Write,
     disk::{Counters, Disk, Loaded, Sealed},
     root::Root,
@@ -209,6 +209,17 @@ impl Store {
     /// Flushes what is lazy; later commits fail with `Closed`. Reads go on. Blocks until the disk is done.
     pub fn close(&self) -> Result<(), Error> {
         self.stop(End::Flush)
+    }
+
+    /// The newest visible state, and with it what is on disk and cannot be read.
+    pub(crate) fn everything(&self) -> (Snapshot, Vec<Entry>) {
+        let state = self.shared.lock();
+        let unreadable = state.sealed.unreadable.iter().map(|(key, (held, _))| held.entry(key)).collect();
+        (state.visible.clone(), unreadable)
+    }
+
+    pub(crate) fn cipher(&self) -> Option<Arc<dyn Cipher>> {
+        self.cipher.clone()
     }
 
     fn stop(&self, end: End) -> Result<(), Error> {
