@@ -70,6 +70,19 @@ impl Cgroups {
         }
     }
 
+    /// The limits that the pod's group has. Shares are not read back: nothing depends on them. Blocking.
+    pub fn limits(&self, uid: &str, qos: &str) -> PodCgroup {
+        let path = group(self.driver, uid, qos);
+        let read = |controller: &str, file: &str| {
+            let root = if self.unified { PathBuf::from(ROOT) } else { Path::new(ROOT).join(controller) };
+            let text = fs::read_to_string(root.join(path.trim_start_matches('/')).join(file)).ok()?;
+            limit_in(&text)
+        };
+        let files =
+            if self.unified { ["cpu.max", "memory.max"] } else { ["cpu.cfs_quota_us", "memory.limit_in_bytes"] };
+        PodCgroup { cpu_shares: 0, cpu_quota_us: read("cpu", files[0]), memory_limit_bytes: read("memory", files[1]) }
+    }
+
     /// The limits as a slice's properties.
     fn properties(&self, limits: &PodCgroup) -> Vec<(&'static str, u64)> {
         let number = |value: i64| u64::try_from(value).unwrap_or(0);
@@ -244,6 +257,11 @@ fn weight(shares: i64) -> i64 {
     }
 }
 
+/// A limit as the kernel prints it, "max 100000", "-1" and the largest number of pages being none.
+fn limit_in(text: &str) -> Option<i64> {
+    text.split_ascii_whitespace().next()?.parse().ok().filter(|limit| (0..1 << 62).contains(limit))
+}
+
 fn set(dir: &Path, file: &str, value: i64) -> io::Result<()> {
     let path = dir.join(file);
     fs::write(&path, value.to_string()).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
@@ -290,6 +308,20 @@ mod tests {
             (Driver::Systemd, "Guaranteed", "/kubepods.slice/kubepods-poda_b.slice"),
         ] {
             assert_eq!(group(driver, "a-b", qos), want);
+        }
+    }
+
+    #[test]
+    fn limits_read_back() {
+        for (text, want) in [
+            ("100000\n", Some(100_000)),
+            ("-1\n", None),
+            ("9223372036854771712\n", None),
+            ("max 100000\n", None),
+            ("5000 100000\n", Some(5000)),
+            ("", None),
+        ] {
+            assert_eq!(limit_in(text), want, "{text:?}");
         }
     }
 

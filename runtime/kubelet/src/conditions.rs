@@ -2,11 +2,20 @@
 use crate::spec::{Container, ContainerStatus, PodCondition, PodStatus};
 use crate::{
     pod::{Pod, is_sidecar},
+    resize::Standing,
     status::time,
 };
 use jiff::Timestamp;
 
-const OWNED: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWNED: [&str; 7] = [
+    "PodResizePending",
+    "PodResizeInProgress",
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+];
 
 /// Init containers' statuses first.
 pub fn all_statuses(status: &PodStatus) -> Vec<&ContainerStatus> {
@@ -32,6 +41,7 @@ pub fn build(
     statuses: &[&ContainerStatus],
     phase: &str,
     sandbox_ready: bool,
+    resize: &Standing,
     now: Timestamp,
 ) -> Vec<PodCondition> {
     let old = pod.status.conditions.as_deref().unwrap_or_default();
@@ -40,12 +50,30 @@ pub fn build(
     let containers_ready = containers_ready(pod, statuses, phase);
     let ready = ready(pod, &containers_ready, &conditions);
     let sandbox = Verdict { status: sandbox_ready, ..TRUE };
+    let ended = matches!(phase, "Succeeded" | "Failed");
+    for (type_, reason, stands) in
+        [(OWNED[0], "Deferred", resize.pending.as_ref()), (OWNED[1], "Error", resize.progress.as_ref())]
+    {
+        let Some((message, generation)) = stands.filter(|_| !ended) else { continue };
+        let reason = Some(reason.to_owned()).filter(|_| !message.is_empty());
+        let before = old.iter().find(|c| c.type_ == type_ && c.reason == reason);
+        let since = before.and_then(|c| c.last_transition_time.clone()).unwrap_or_else(|| time(now));
+        conditions.push(PodCondition {
+            type_: type_.into(),
+            status: "True".into(),
+            reason,
+            message: Some(message.clone()).filter(|m| !m.is_empty()),
+            observed_generation: *generation,
+            last_probe_time: Some(since.clone()),
+            last_transition_time: Some(since),
+        });
+    }
     for (type_, verdict) in [
-        (OWNED[0], sandbox),
-        (OWNED[1], initialized(pod, statuses, phase)),
-        (OWNED[2], ready),
-        (OWNED[3], containers_ready),
-        (OWNED[4], TRUE),
+        (OWNED[2], sandbox),
+        (OWNED[3], initialized(pod, statuses, phase)),
+        (OWNED[4], ready),
+        (OWNED[5], containers_ready),
+        (OWNED[6], TRUE),
     ] {
         let status = if verdict.status { "True" } else { "False" };
         let before = old.iter().find(|c| c.type_ == type_);

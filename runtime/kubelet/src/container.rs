@@ -34,7 +34,8 @@ pub struct Start<'a> {
     pub volumes: &'a Volumes,
 }
 
-pub async fn start(kubelet: &Kubelet, start: &Start<'_>) -> Result<(), Failure> {
+/// The id of the container that runs now.
+pub async fn start(kubelet: &Kubelet, start: &Start<'_>) -> Result<String, Failure> {
     let Start { pod, container, .. } = start;
     let recorder = Recorder::of_container(&kubelet.client, &pod.object, start.role, &container.name);
     let wanted = Wanted {
@@ -88,7 +89,7 @@ pub async fn start(kubelet: &Kubelet, start: &Start<'_>) -> Result<(), Failure> 
             return Err(failure("PostStartHookError", message));
         }
     }
-    Ok(())
+    Ok(id)
 }
 
 /// After a reboot the runtime has forgotten; the numbered logs have not.

@@ -27,6 +27,7 @@ mod node;
 mod plan;
 mod pod;
 mod probes;
+mod resize;
 mod resources;
 mod rotation;
 mod sandbox;
@@ -214,6 +215,7 @@ impl Reconciler for Pods {
         }
         let object = change.object();
         let key = Key::new(object.namespace(), object.name());
+        self.wake_deferred(queue);
         if let Some(worker) = lock(&self.0.workers).get(&key) {
             // The downward API shows labels and annotations in files.
             lock(&worker.memory).volumes_stale |= !same_meta(change, "labels") || !same_meta(change, "annotations");
@@ -238,6 +240,15 @@ impl Reconciler for Pods {
 }
 
 impl Pods {
+    /// Another pod has come, gone, ended or been resized: there may be room for a resize that found none.
+    fn wake_deferred(&self, queue: &Queue) {
+        for (key, worker) in lock(&self.0.workers).iter() {
+            if lock(&worker.memory).resize.pending.is_some() {
+                queue.add(key.clone());
+            }
+        }
+    }
+
     /// A ConfigMap or Secret changed: pods that mount it get their files renewed.
     fn wake_mounting(&self, change: &Change, queue: &Queue) {
         for (key, worker) in lock(&self.0.workers).iter() {

@@ -4,14 +4,17 @@ use crate::spec::Container;
 use crate::{
     labels,
     pod::{Pod, Role, is_sidecar, restarts_after},
+    resize::Action,
     state::{Container as Found, PodState, State},
 };
 
-/// A probe's standing with one container; None: no such probe, or no result yet.
+/// What is known of a running container: its probes' standing (None: no such probe, or no result yet) and what it takes to
+/// give it the resources that it is allocated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Probed {
     pub startup: Option<Standing>,
     pub liveness: Option<Standing>,
+    pub resize: Action,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,9 @@ pub struct Actions {
     pub kill: Vec<Kill>,
     /// Names, in the order in which they start.
     pub start: Vec<(Role, String)>,
+    /// Names of those that get other resources while they run; the pod's group has to follow.
+    pub resize: Vec<String>,
+    pub resize_pod: bool,
 }
 
 /// Whether the newest container of that name has to be started (again).
@@ -92,8 +98,12 @@ pub fn plan(pod: &Pod, state: &PodState, probed: &dyn Fn(&Found) -> Probed) -> A
             continue;
         };
         let policy = container.restart_policy.as_deref().unwrap_or(pod.restart_policy());
-        let Some((message, reason)) = unfit("Container", container, running, probed(running)) else {
+        let known = probed(running);
+        let Some((message, reason)) = unfit("Container", container, running, known) else {
             kept += 1;
+            if resized(container, running, known, &mut actions) {
+                actions.start.push((Role::Main, container.name.clone()));
+            }
             continue;
         };
         let restart = policy != "Never" || reason == KillReason::Other;
@@ -180,6 +190,8 @@ fn init(pod: &Pod, state: &PodState, probed: &dyn Fn(&Found) -> Probed, actions:
                     if let Some((message, reason)) = unfit("Init container", container, found, results) {
                         actions.kill.push(kill(found, message, reason));
                         start.push(i);
+                    } else if resized(container, found, results, actions) {
+                        start.push(i);
                     }
                 }
             }
@@ -211,6 +223,20 @@ fn init(pod: &Pod, state: &PodState, probed: &dyn Fn(&Found) -> Probed, actions:
     let names = start.into_iter().rev().map(|i| (Role::Init, containers[i].name.clone()));
     actions.start.extend(names);
     initialized
+}
+
+/// Notes what a running container's new resources take; true if that is another start.
+fn resized(container: &Container, found: &Found, known: Probed, actions: &mut Actions) -> bool {
+    match known.resize {
+        Action::Nothing => return false,
+        Action::Update => actions.resize.push(container.name.clone()),
+        Action::Restart => {
+            let message = format!("Container {} resize requires restart", container.name);
+            actions.kill.push(kill(found, message, KillReason::Other));
+        }
+    }
+    actions.resize_pod = true;
+    known.resize == Action::Restart
 }
 
 /// Why a running container may not go on, if so.
@@ -252,14 +278,7 @@ mod tests {
             started_at_ns: 2,
             finished_at_ns: 3,
             exit_code,
-            reason: String::new(),
-            message: String::new(),
-            image: String::new(),
-            image_ref: String::new(),
-            restart_count: 0,
-            hash: None,
-            log_path: String::new(),
-            user: None,
+            ..Found::default()
         }
     }
 
@@ -283,6 +302,7 @@ mod tests {
             parts.push(format!("sandbox#{}", actions.attempt));
         }
         parts.extend(actions.kill.iter().map(|k| format!("kill:{}({})", k.name, k.message)));
+        parts.extend(actions.resize.iter().map(|n| format!("resize:{n}")));
         parts.extend(actions.start.iter().map(|(_, n)| format!("start:{n}")));
         parts.join(" ")
     }
@@ -314,12 +334,12 @@ mod tests {
         let failed = Some(Standing::Failure);
         check(
             found("a", State::Running, 0),
-            Probed { liveness: failed, startup: None },
+            Probed { liveness: failed, ..Probed::default() },
             "kill:a(Container a failed liveness probe, will be restarted) start:a",
         );
         check(
             found("a", State::Running, 0),
-            Probed { startup: failed, liveness: None },
+            Probed { startup: failed, ..Probed::default() },
             "kill:a(Container a failed startup probe, will be restarted) start:a",
         );
         check(
@@ -327,6 +347,19 @@ mod tests {
             Probed::default(),
             "kill:a(Container a definition changed, will be restarted) start:a",
         );
+    }
+
+    #[test]
+    fn resizing() {
+        let spec = json!({"containers": [{"name": "a", "image": "x"}]});
+        for (resize, want) in [
+            (Action::Nothing, ""),
+            (Action::Update, "resize:a"),
+            (Action::Restart, "kill:a(Container a resize requires restart) start:a"),
+        ] {
+            let probed = Probed { resize, ..Probed::default() };
+            assert_eq!(summary(&spec, Some(true), vec![found("a", State::Running, 0)], probed), want);
+        }
     }
 
     #[test]
@@ -354,7 +387,7 @@ mod tests {
                 {"name": "i", "image": "x"}],
             "containers": [{"name": "a", "image": "x"}]});
         let check = |containers: Vec<Found>, startup, want: &str| {
-            assert_eq!(summary(&spec, Some(true), containers, Probed { startup, liveness: None }), want);
+            assert_eq!(summary(&spec, Some(true), containers, Probed { startup, ..Probed::default() }), want);
         };
         check(vec![found("s", State::Running, 0)], None, "");
         check(vec![found("s", State::Running, 0)], Some(Standing::Success), "start:i");

@@ -3,7 +3,7 @@
 use crate::pod::{Pod, is_sidecar};
 use crate::spec::{Container, Quantity, ResourceRequirements};
 use mote_cri::v1::{HugepageLimit, LinuxContainerResources};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const MIN_SHARES: i64 = 2;
 pub const MAX_SHARES: i64 = 262_144;
@@ -71,10 +71,20 @@ fn limit<'a>(r: &'a Option<ResourceRequirements>, name: &str) -> Option<&'a str>
     r.as_ref().and_then(|r| find(&r.limits, name))
 }
 
-/// CPU in thousandths, memory in bytes; absent is 0.
-fn number(name: &str, text: Option<&str>) -> i64 {
+/// As the scheduler counts: CPU in thousandths, memory in bytes, all else in units; absent is 0.
+pub fn number(name: &str, text: Option<&str>) -> i64 {
     let parse = if name == "cpu" { milli } else { value };
     text.and_then(parse).unwrap_or(0)
+}
+
+/// Of a container's or a pod's own resources; absent is 0.
+pub fn request_and_limit(own: &Option<ResourceRequirements>, name: &str) -> (i64, i64) {
+    (number(name, request(own, name)), number(name, limit(own, name)))
+}
+
+/// In bytes; 0 is none.
+pub fn memory_limit(container: &Container) -> i64 {
+    number("memory", limit(&container.resources, "memory"))
 }
 
 /// "Guaranteed", "Burstable" or "BestEffort" (pkg/apis/core/v1/helper/qos/qos.go).
@@ -183,45 +193,74 @@ pub struct PodCgroup {
     pub memory_limit_bytes: Option<i64>,
 }
 
+impl PodCgroup {
+    /// What holds both of them: no limit of one is no limit.
+    pub fn or_more(&self, other: &PodCgroup) -> PodCgroup {
+        let larger = |one: Option<i64>, other: Option<i64>| one.zip(other).map(|(one, other)| one.max(other));
+        PodCgroup {
+            cpu_shares: self.cpu_shares,
+            cpu_quota_us: larger(self.cpu_quota_us, other.cpu_quota_us),
+            memory_limit_bytes: larger(self.memory_limit_bytes, other.memory_limit_bytes),
+        }
+    }
+}
+
 pub const CPU_PERIOD_US: i64 = QUOTA_PERIOD_US;
+
+/// The larger of what runs together in the end and what each init container needs beside the sidecars before it.
+fn total(pod: &Pod, name: &str, of: fn(&Option<ResourceRequirements>, &str) -> i64) -> i64 {
+    if let Some(pod_level) = Some(of(&pod.spec.resources, name)).filter(|n| *n > 0) {
+        return pod_level;
+    }
+    let overhead = number(name, pod.spec.overhead.as_ref().and_then(|o| o.get(name)).map(|q| q.0.as_str()));
+    let mut sidecars: i64 = 0;
+    let mut peak: i64 = 0;
+    for container in pod.init_containers() {
+        let own = of(&container.resources, name);
+        if is_sidecar(container) {
+            sidecars = sidecars.saturating_add(own);
+            peak = peak.max(sidecars);
+        } else {
+            peak = peak.max(sidecars.saturating_add(own));
+        }
+    }
+    let main = pod.spec.containers.iter().map(|c| of(&c.resources, name));
+    peak.max(main.fold(sidecars, i64::saturating_add)).saturating_add(overhead)
+}
+
+fn requested(own: &Option<ResourceRequirements>, name: &str) -> i64 {
+    number(name, request(own, name).or_else(|| limit(own, name)))
+}
+
+fn limited(own: &Option<ResourceRequirements>, name: &str) -> i64 {
+    number(name, limit(own, name))
+}
+
+/// What the node must have left of a resource for the pod.
+pub fn pod_request(pod: &Pod, name: &str) -> i64 {
+    total(pod, name, requested)
+}
+
+/// Names of everything that a container of the pod requests.
+pub fn requested_names(pod: &Pod) -> BTreeSet<&str> {
+    let each = pod.init_containers().iter().chain(&pod.spec.containers).map(|c| &c.resources);
+    let lists = each.chain([&pod.spec.resources]).flatten().filter_map(|r| r.requests.as_ref());
+    lists.flat_map(|list| list.keys().map(String::as_str)).collect()
+}
 
 pub fn of_pod(pod: &Pod) -> PodCgroup {
     let qos = qos_class(pod);
     if qos == "BestEffort" {
         return PodCgroup { cpu_shares: MIN_SHARES, ..Default::default() };
     }
-    let overhead =
-        |name: &str| number(name, pod.spec.overhead.as_ref().and_then(|o| o.get(name)).map(|q| q.0.as_str()));
-    // The larger of what runs together in the end and what each init container needs beside the sidecars before it.
-    let total = |name: &str, of: fn(&Option<ResourceRequirements>, &str) -> i64| {
-        if let Some(pod_level) = Some(of(&pod.spec.resources, name)).filter(|n| *n > 0) {
-            return pod_level;
-        }
-        let mut sidecars = 0;
-        let mut peak = 0;
-        for container in pod.init_containers() {
-            let own = of(&container.resources, name);
-            if is_sidecar(container) {
-                sidecars += own;
-                peak = peak.max(sidecars);
-            } else {
-                peak = peak.max(sidecars + own);
-            }
-        }
-        let main: i64 = pod.spec.containers.iter().map(|c| of(&c.resources, name)).sum();
-        peak.max(sidecars + main) + overhead(name)
-    };
-    let requested =
-        |r: &Option<ResourceRequirements>, name: &str| number(name, request(r, name).or_else(|| limit(r, name)));
-    let limited = |r: &Option<ResourceRequirements>, name: &str| number(name, limit(r, name));
     let declared = |name: &str| {
         let each = pod.init_containers().iter().chain(&pod.spec.containers);
         limited(&pod.spec.resources, name) > 0 || each.into_iter().all(|c| limited(&c.resources, name) > 0)
     };
     PodCgroup {
-        cpu_shares: cpu_shares(total("cpu", requested)),
-        cpu_quota_us: declared("cpu").then(|| cpu_quota(total("cpu", limited))),
-        memory_limit_bytes: declared("memory").then(|| total("memory", limited)),
+        cpu_shares: cpu_shares(total(pod, "cpu", requested)),
+        cpu_quota_us: declared("cpu").then(|| cpu_quota(total(pod, "cpu", limited))),
+        memory_limit_bytes: declared("memory").then(|| total(pod, "memory", limited)),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     images::Failure,
     plan::should_start,
     pod::{Pod, Role, is_sidecar, restarts_after},
+    resize::{Actuated, Standing},
     resources,
     state::{self, PodState, State},
 };
@@ -27,6 +28,8 @@ pub struct Inputs<'a> {
     pub host_ip: &'a str,
     /// "containerd", "cri-o": the scheme of container ids.
     pub runtime_name: &'a str,
+    pub actuated: &'a Actuated,
+    pub resize: &'a Standing,
     /// Nothing of the pod runs any more and nothing will be started.
     pub ended: bool,
     /// The node ended the pod: reason and message of its failure.
@@ -84,7 +87,7 @@ pub fn build(pod: &Pod, inputs: &Inputs<'_>) -> PodStatus {
     } else {
         phase(pod, &all, inputs)
     };
-    let conditions = conditions::build(pod, &all, final_phase, sandbox_ready, inputs.now);
+    let conditions = conditions::build(pod, &all, final_phase, sandbox_ready, inputs.resize, inputs.now);
     status.conditions = Some(conditions);
     if let Some((reason, message)) = inputs.failed.filter(|_| final_phase == "Failed") {
         status.reason = Some(reason.clone());
@@ -118,7 +121,11 @@ fn container(
             Some(ContainerState { terminated: Some(terminated(previous, inputs)), ..Default::default() });
     }
     status.volume_mounts = volume_mounts(spec);
-    status.resources = spec.resources.clone();
+    let runs = found.first().filter(|c| c.state == State::Running);
+    status.resources = match runs {
+        Some(running) => inputs.actuated.reported(&running.id, spec),
+        None => spec.resources.clone(),
+    };
     status.allocated_resources = spec.resources.as_ref().and_then(|r| r.requests.clone());
 
     // A container that should be started but could not be is waiting, and says why.

@@ -17,10 +17,7 @@ fn found(name: &str, state: State, exit_code: i32) -> state::Container {
         message: String::new(),
         image: "x".into(),
         image_ref: "x@sha256:0".into(),
-        restart_count: 0,
-        hash: None,
-        log_path: String::new(),
-        user: None,
+        ..state::Container::default()
     }
 }
 
@@ -55,6 +52,8 @@ fn run(case: &Case) -> PodStatus {
         probed: &|_, _| (true, case.ready),
         host_ip: "192.0.2.1",
         runtime_name: "containerd",
+        actuated: &Actuated::default(),
+        resize: &Standing::default(),
         ended: case.ended,
         failed: None,
         now: Timestamp::from_second(100).unwrap(),

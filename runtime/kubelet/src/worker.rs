@@ -2,6 +2,7 @@
 //! at any await and run again from what it finds; nothing it needs is only in memory but back-offs and probe results.
 mod act;
 mod probing;
+mod resizing;
 
 use crate::spec::{Container, ContainerStatus};
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     plan::{self, Actions, Probed, Standing},
     pod::{Pod, Role, is_sidecar},
     probes::{Job, Shared, Type, Verdict},
+    resize::{Actuated, Allocation, Standing as Resizing},
     resources, sandbox,
     spec::{Field as _, PodStatus},
     state::{self, PodState, State, lock},
@@ -59,6 +61,10 @@ pub struct Memory {
     pub volumes_stale: bool,
     failed: Option<(String, String)>,
     cleaned: bool,
+    /// None: the first time since the start.
+    allocated: Option<Allocation>,
+    actuated: Actuated,
+    pub resize: Resizing,
 }
 
 impl Default for Memory {
@@ -74,6 +80,9 @@ impl Default for Memory {
             volumes_stale: false,
             failed: None,
             cleaned: false,
+            allocated: None,
+            actuated: Actuated::default(),
+            resize: Resizing::default(),
         }
     }
 }
@@ -125,14 +134,14 @@ impl Kubelet {
             return Ok(Next::Done);
         };
         let pod = Pod::decode(&object);
-        let pod = Arc::new(pod);
         {
             let mut memory = lock(&worker.memory);
             if memory.uid != pod.uid {
                 *memory = Memory { uid: pod.uid.clone(), ..Memory::default() };
             }
-            memory.pod = Some(pod.clone());
         }
+        let pod = Arc::new(self.allocate(worker, pod)?);
+        lock(&worker.memory).pod = Some(pod.clone());
         let state = found.into_iter().find(|s| s.uid == pod.uid);
         let state = state.unwrap_or_else(|| PodState { uid: pod.uid.clone(), ..Default::default() });
         if pod.deletion.is_some() {
@@ -237,10 +246,11 @@ impl Kubelet {
             return Ok(Next::Done);
         }
         self.keep_probes(key, worker, pod, &state);
+        soonest.offer(self.note_progress(worker, pod, &state));
         self.write_status(key, worker, &state, false).await?;
         let actions = {
             let memory = lock(&worker.memory);
-            plan::plan(pod, &state, &|found| memory.probed(&found.id))
+            plan::plan(pod, &state, &|found| memory.probed(pod, found))
         };
         if actions.kill_pod && state.is_active() {
             if actions.create_sandbox {
@@ -259,6 +269,7 @@ impl Kubelet {
             self.stirred.notify(usize::MAX);
             state = self.observe_own(key, &pod.uid).await?;
             self.keep_probes(key, worker, pod, &state);
+            self.note_progress(worker, pod, &state);
         }
         self.write_status(key, worker, &state, false).await?;
         gc::dead_containers(self, key, pod, &state).await;
@@ -267,21 +278,31 @@ impl Kubelet {
 
     /// A new pod cannot run here: its status will say why.
     fn is_refused(&self, worker: &Worker, pod: &Pod) -> Result<bool, Error> {
-        if !admit::wants_ports(&pod.object) {
-            return Ok(false);
-        }
-        let here = |other: &Object| {
-            other.uid() != pod.uid
-                && other.root().at("spec.nodeName").str() == self.config.node_name
-                && admit::holds_ports(other)
-        };
-        let others = self.client.list(&self.pods, None)?;
-        let Some((reason, message)) = admit::refusal(&pod.object, others.iter().filter(|other| here(other))) else {
-            return Ok(false);
-        };
-        Recorder::of_pod(&self.client, &pod.object).warning(reason, message);
-        lock(&worker.memory).failed = Some((reason.into(), format!("Pod was rejected: {message}")));
+        let Some((reason, message)) = self.refusal(pod)? else { return Ok(false) };
+        Recorder::of_pod(&self.client, &pod.object).warning(&reason, &message);
+        lock(&worker.memory).failed = Some((reason, format!("Pod was rejected: {message}")));
         Ok(true)
+    }
+
+    /// Why the pod has no place beside those that have one, each as it is allocated.
+    fn refusal(&self, pod: &Pod) -> Result<Option<admit::Refusal>, Error> {
+        let node = match self.client.get(&self.nodes, "", &self.config.node_name) {
+            Ok(node) => node,
+            Err(e) if e.is_not_found() => {
+                return Ok(Some(("InvalidNodeInfo".into(), "Kubelet cannot get node info.".into())));
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let objects = self.client.list(&self.pods, None)?;
+        let here = |other: &&Object| other.uid() != pod.uid && self.is_own(other) && admit::holds_place(other);
+        let workers = lock(&self.workers);
+        let others = objects.iter().filter(here).map(|other| {
+            let worker = workers.get(&Key::new(other.namespace(), other.name()));
+            let known = worker.and_then(|worker| lock(&worker.memory).pod.clone());
+            known.filter(|known| known.uid == other.uid()).unwrap_or_else(|| Arc::new(Pod::decode(other)))
+        });
+        let others: Vec<Arc<Pod>> = others.collect();
+        Ok(admit::refusal(pod, node.root(), &others))
     }
 
     fn retry(&self, worker: &Worker, key: &str) -> Duration {
@@ -301,9 +322,14 @@ impl Kubelet {
             Err(e) if e.is_not_found() => return Ok(()),
             Err(e) => return Err(e.into()),
         };
-        let pod = Pod::decode(&object);
+        let mut pod = Pod::decode(&object);
         let status = {
             let memory = lock(&worker.memory);
+            // Newer than what was reconciled: what of it was seen, and what of it is allocated, is the older one's.
+            pod.generation = memory.pod.as_ref().map_or(pod.generation, |seen| seen.generation);
+            if let Some(allocated) = &memory.allocated {
+                allocated.apply(&mut pod);
+            }
             let probed = |spec: &Container, found: &state::Container| memory.ready(spec, &found.id);
             let inputs = status::Inputs {
                 state,
@@ -311,6 +337,8 @@ impl Kubelet {
                 probed: &probed,
                 host_ip: &self.config.node_ip,
                 runtime_name: &self.health.runtime_name(),
+                actuated: &memory.actuated,
+                resize: &memory.resize,
                 ended,
                 failed: memory.failed.as_ref(),
                 now: Timestamp::now(),
@@ -343,10 +371,11 @@ impl Memory {
         self.probes.get(&(id.to_owned(), type_)).map(|r| r.standing.get())
     }
 
-    fn probed(&self, id: &str) -> Probed {
+    fn probed(&self, pod: &Pod, found: &state::Container) -> Probed {
         Probed {
-            startup: self.standing(id, Type::Startup).flatten(),
-            liveness: self.standing(id, Type::Liveness).flatten(),
+            startup: self.standing(&found.id, Type::Startup).flatten(),
+            liveness: self.standing(&found.id, Type::Liveness).flatten(),
+            resize: self.resizing(pod, found),
         }
     }
 

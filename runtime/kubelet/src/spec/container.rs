@@ -15,6 +15,7 @@ fields! {
         name "name": String,
         ports "ports": Option<Vec<ContainerPort>>,
         readiness_probe "readinessProbe": Option<Probe>,
+        resize_policy "resizePolicy": Option<Vec<ContainerResizePolicy>>,
         resources "resources": Option<ResourceRequirements>,
         restart_policy "restartPolicy": Option<String>,
         restart_policy_rules "restartPolicyRules": Option<Vec<ContainerRestartRule>>,
@@ -33,6 +34,11 @@ fields! {
         claims "claims": Option<Vec<ResourceClaim>>,
         limits "limits": Option<BTreeMap<String, Quantity>>,
         requests "requests": Option<BTreeMap<String, Quantity>>,
+    }
+
+    ContainerResizePolicy {
+        resource_name "resourceName": String,
+        restart_policy "restartPolicy": String,
     }
 
     ResourceClaim {

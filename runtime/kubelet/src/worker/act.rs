@@ -26,7 +26,8 @@ impl Kubelet {
                 return Ok(false);
             }
         };
-        if actions.kill.is_empty() && actions.start.is_empty() && !actions.create_sandbox {
+        let idle = actions.kill.is_empty() && actions.start.is_empty() && !actions.resize_pod;
+        if idle && !actions.create_sandbox {
             return Ok(false);
         }
         if actions.create_sandbox {
@@ -79,6 +80,12 @@ impl Kubelet {
             let target = kill::Target { id: &doomed.id, role, container: spec, reason: doomed.reason };
             kill::container(self, pod, &target, &doomed.message, None, ip).await;
         }
+        if actions.resize_pod {
+            match self.retry_left(worker, "resize") {
+                Some(left) => soonest.offer(Some(left)),
+                None => self.resize(worker, pod, state, &actions.resize, soonest).await,
+            }
+        }
         for (role, name) in &actions.start {
             let Some((kind, spec)) = pod.find(name) else { continue };
             let target = pod.ephemeral.iter().find(|(c, _)| *role == Role::Ephemeral && c.name == *name);
@@ -107,8 +114,9 @@ impl Kubelet {
                 None => container::start(self, &start).await,
             };
             match outcome {
-                Ok(()) => {
+                Ok(id) => {
                     let mut memory = lock(&worker.memory);
+                    memory.actuated.set(&id, spec);
                     memory.waiting.remove(name);
                     memory.retries.forget(name);
                 }
