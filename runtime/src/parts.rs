@@ -1,4 +1,4 @@
-//! The parts beside the API server, as `components.disabled` leaves them: scheduler, controllers, kubelet, network.
+//! The parts beside the API server, as `components.disabled` leaves them: scheduler, controllers, kubelet, network and two parts of that.
 use crate::{
     config::{Cidr, Component, Config},
     machine, node,
@@ -100,6 +100,8 @@ fn network_config(place: &Place) -> mote_network::Config {
         service_cidr: service.into(),
         dns_domain: node::CLUSTER_DOMAIN.to_owned(),
         dns_ip: service.nth(10),
+        dns: place.runs(Component::Dns),
+        proxy: place.runs(Component::Proxy),
         resolv_conf: PathBuf::from("/etc/resolv.conf"),
         mtu: 0,
         dns_cache_limit_bytes: DNS_CACHE_BYTES,

@@ -27,6 +27,7 @@ pub async fn ensure(client: &Client) -> Result<(), Status> {
     }
     rbac::ensure_policy(client).await?;
     service_cidr(client).await?;
+    token_tracking(client).await?;
     kubernetes_service(client).await?;
     dns_service(client).await
 }
@@ -45,6 +46,15 @@ async fn service_cidr(client: &Client) -> Result<(), Status> {
     ready["status"] = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "",
         "message": "Kubernetes default Service CIDR is ready", "lastTransitionTime": crate::clock::timestamp()}]});
     client.update_value(&kind, Sub::Status, ready).await.map(drop)
+}
+
+/// Since when use of token Secrets is noted; kube-controller-manager's cleaner reckons from it
+/// (controlplane/controller/legacytokentracking).
+async fn token_tracking(client: &Client) -> Result<(), Status> {
+    let name = "kube-apiserver-legacy-service-account-token-tracking";
+    let today = crate::clock::timestamp().split('T').next().unwrap_or_default().to_owned();
+    let map = json!({"metadata": {"name": name, "namespace": "kube-system"}, "data": {"since": today}});
+    create_missing(client, ("", "v1", "configmaps"), "kube-system", name, map).await
 }
 
 fn service_address(client: &Client, offset: u32) -> String {

@@ -1,7 +1,8 @@
 //! What the host itself needs: the pod network's link with the cluster DNS server's address, a way to Service
 //! addresses (the route only decides the source address; the destination is translated before anything is sent),
-//! and kernel settings. Works with nothing but the loopback up.
-use crate::Config;
+//! and kernel settings. What an earlier process left of a part that is now somebody else's goes. Works with nothing but
+//! the loopback up.
+use crate::{Config, services};
 use mote_cni::gateway::{self, set_sysctl};
 use mote_cni::netlink::address::{Address, Route};
 use mote_cni::netlink::{Protocol, Socket};
@@ -21,7 +22,15 @@ pub fn prepare(config: &Config) -> Result<(), mote_cni::Error> {
     let mut socket = Socket::open(Protocol::Route)?;
     let link = gateway::ensure(&mut socket, &network)?.index;
     let dns = Cidr::host(config.dns_ip.into());
-    socket.add_address(&Address { link, ip: dns.ip, prefix: dns.prefix })?;
+    let dns = Address { link, ip: dns.ip, prefix: dns.prefix };
+    if config.dns {
+        socket.add_address(&dns)?;
+    } else {
+        socket.delete_address(&dns).or_else(|error| if error.is_absent() { Ok(()) } else { Err(error) })?;
+    }
+    if !config.proxy {
+        services::remove_rules()?;
+    }
     socket.add_route(&Route {
         destination: config.service_cidr.nth(0).map(|ip| (ip, config.service_cidr.prefix)),
         gateway: None,

@@ -37,22 +37,18 @@ pub struct Config {
     pub service_cidr: Cidr,
     /// "cluster.local"
     pub dns_domain: String,
-    /// Usually `dns_ip(service_cidr)`.
+    /// Where pods expect the cluster's DNS server.
     pub dns_ip: Ipv4Addr,
+    /// Whether names are answered here; else by a Service at `dns_ip`, like any other.
+    pub dns: bool,
+    /// Whether Services are made to work here, or by somebody else's proxy.
+    pub proxy: bool,
     /// The host's, read again whenever it changes.
     pub resolv_conf: PathBuf,
     /// Pods' links; 0: as the link of the default route.
     pub mtu: u32,
     /// For the answers of servers outside the cluster.
     pub dns_cache_limit_bytes: usize,
-}
-
-/// The tenth address of the Services' range, where pods expect the cluster DNS server.
-pub fn dns_ip(service_cidr: &Cidr) -> Option<Ipv4Addr> {
-    match service_cidr.nth(10)? {
-        IpAddr::V4(ip) => Some(ip),
-        IpAddr::V6(_) => None,
-    }
 }
 
 impl Config {
@@ -62,7 +58,13 @@ impl Config {
     }
 
     fn rules(&self) -> rules::Network {
-        rules::Network { cluster_cidr: self.cluster_cidr, service_cidr: self.service_cidr, dns_ip: self.dns_ip }
+        let dns_ip = self.own_dns_ip();
+        rules::Network { cluster_cidr: self.cluster_cidr, service_cidr: self.service_cidr, dns_ip }
+    }
+
+    /// None: the DNS server's address is a Service's as any other.
+    fn own_dns_ip(&self) -> Option<Ipv4Addr> {
+        self.dns.then_some(self.dns_ip)
     }
 }
 
@@ -97,14 +99,16 @@ impl std::error::Error for Error {}
 /// A running network.
 pub struct Handle {
     proxy: Arc<Proxy>,
-    dns: dns::Server,
+    dns: Option<dns::Server>,
 }
 
 impl Handle {
     /// Ends following the API server and answering names. Links, addresses and rules stay: containers keep serving.
     pub fn stop(&self) {
         self.proxy.stop();
-        self.dns.stop();
+        if let Some(dns) = &self.dns {
+            dns.stop();
+        }
     }
 
     /// Whether the rules of all Services have been written once.
@@ -118,22 +122,19 @@ pub async fn start(client: Client, config: Config) -> Result<Handle, Error> {
     blocking::unblock(move || host::prepare(&prepared)).await?;
     let slices = Arc::new(Slices::default());
     let proxy = Arc::new(Proxy::new(client.clone(), &config, slices.clone())?);
-    let dns = dns::Server::start(&client, &config, slices)?;
-    let queue = driver::start(&client, proxy.clone());
-    // Also with no Service at all the table is to be written, and an old one to go.
-    queue.add(everything());
+    let dns = config.dns.then(|| dns::Server::start(&client, &config, slices)).transpose()?;
+    if config.proxy || config.dns {
+        let queue = driver::start(&client, proxy.clone());
+        // Also with no Service at all the table is to be written, and an old one to go.
+        queue.add(everything());
+    }
     Ok(Handle { proxy, dns })
 }
 
 /// Removes every link, address, route and rule that Mote made in this network namespace. Pods lose their network.
 pub fn remove_all() -> Result<(), Error> {
-    let rules = || -> Result<(), mote_cni::Error> {
-        use mote_cni::netlink::{Protocol, Socket, nft::FAMILY_IPV4};
-        Socket::open(Protocol::Netfilter)?.remove_table(FAMILY_IPV4, rules::TABLE)?;
-        Ok(())
-    };
     // Addresses and routes go with their links.
-    let steps = [rules(), ports::remove().map(drop), gateway::remove()];
+    let steps = [services::remove_rules(), ports::remove().map(drop), gateway::remove()];
     let errors = steps.into_iter().filter_map(Result::err).collect();
     mote_cni::Error::all(errors).map_or(Ok(()), |error| Err(error.into()))
 }

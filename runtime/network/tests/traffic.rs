@@ -87,6 +87,8 @@ impl Cluster {
             service_cidr: "10.43.0.0/16".parse().unwrap(),
             dns_domain: "cluster.local".to_owned(),
             dns_ip: Ipv4Addr::new(10, 43, 0, 10),
+            dns: true,
+            proxy: true,
             resolv_conf: self.dir.join("resolv.conf"),
             mtu: 0,
             dns_cache_limit_bytes: 64 << 10,

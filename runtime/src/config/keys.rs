@@ -96,7 +96,7 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         path: "components.disabled",
-        expects: "any of scheduler, controllers, kubelet, network",
+        expects: "any of scheduler, controllers, kubelet, network, proxy, dns",
         set: |config, value| {
             let names = list(value)?.iter();
             put(&mut config.disabled, names.map(|name| named(&Component::ALL, name)).collect())

@@ -75,15 +75,20 @@ pub enum Component {
     Scheduler,
     Controllers,
     Kubelet,
+    /// With the two below, which are of no use without it.
     Network,
+    Proxy,
+    Dns,
 }
 
 impl Component {
-    pub const ALL: [(&str, Component); 4] = [
+    pub const ALL: [(&str, Component); 6] = [
         ("scheduler", Component::Scheduler),
         ("controllers", Component::Controllers),
         ("kubelet", Component::Kubelet),
         ("network", Component::Network),
+        ("proxy", Component::Proxy),
+        ("dns", Component::Dns),
     ];
 }
 
@@ -273,7 +278,7 @@ mod tests {
                 "config.yaml:4: node.nodeIP: expected an IPv4 address of this machine, found \"here\"",
                 "config.yaml:5: threads: expected a number from 1 to 16, found a list",
                 "config.yaml:6: etcd.memoryLimitMB: unknown key; there are apiServer, board, components, debugging, dns, network, node, runtime, threads",
-                "config.d/a.yaml:2: components.disabled: expected any of scheduler, controllers, kubelet, network, found \"etcd\"",
+                "config.d/a.yaml:2: components.disabled: expected any of scheduler, controllers, kubelet, network, proxy, dns, found \"etcd\"",
                 "config.d/a.yaml:3: debugging.logLevel: expected one of Normal, Debug, Trace, TraceAll, found \"Loud\"",
                 "config.d/b.yaml:2: network.clusterNetwork: 10.43.128.0/17 overlaps network.serviceNetwork 10.43.0.0/16",
             ]

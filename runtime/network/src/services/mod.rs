@@ -8,3 +8,11 @@ pub mod plan;
 pub mod proxy;
 pub mod rules;
 pub mod table;
+
+use mote_cni::netlink::{Protocol, Socket, nft::FAMILY_IPV4};
+
+/// Also those of an earlier process.
+pub fn remove_rules() -> Result<(), mote_cni::Error> {
+    Socket::open(Protocol::Netfilter)?.remove_table(FAMILY_IPV4, rules::TABLE)?;
+    Ok(())
+}

@@ -30,7 +30,7 @@ pub struct Proxy {
     slices: Arc<Slices>,
     node_name: String,
     node_ip: IpAddr,
-    dns_ip: IpAddr,
+    own_dns_ip: Option<IpAddr>,
     noted: Mutex<BTreeSet<Key>>,
     table: Mutex<Table>,
     stopped: AtomicBool,
@@ -58,10 +58,11 @@ impl Proxy {
             slices,
             node_name: config.node_name.clone(),
             node_ip: config.node_ip.into(),
-            dns_ip: config.dns_ip.into(),
+            own_dns_ip: config.own_dns_ip().map(IpAddr::from),
             noted: Mutex::default(),
             table: Mutex::new(Table::new(config.rules())),
-            stopped: AtomicBool::new(false),
+            // It then only follows the slices, for the DNS server.
+            stopped: AtomicBool::new(!config.proxy),
             synced: AtomicBool::new(false),
         })
     }
@@ -85,7 +86,7 @@ impl Proxy {
         };
         let Some(service) = Service::read(&object) else { return Ok(None) };
         // Cluster DNS answers at that address itself; a Service may stand there so that tools find it.
-        if IpAddr::from(service.cluster_ip) == self.dns_ip {
+        if self.own_dns_ip == Some(service.cluster_ip.into()) {
             return Ok(None);
         }
         let mut slices = Vec::new();
@@ -233,8 +234,10 @@ impl Reconciler for Proxy {
         } else {
             self.slices.change(change)
         };
-        lock(&self.noted).extend(concerned);
-        queue.add(everything());
+        if !self.stopped.load(Ordering::Relaxed) {
+            lock(&self.noted).extend(concerned);
+            queue.add(everything());
+        }
     }
 
     fn reconcile<'a>(&'a self, _key: &'a Key) -> BoxFuture<'a, Result<Next, Error>> {

@@ -289,7 +289,7 @@ pub struct Network {
     pub cluster_cidr: Cidr,
     pub service_cidr: Cidr,
     /// Answers by itself, through no rule.
-    pub dns_ip: Ipv4Addr,
+    pub dns_ip: Option<Ipv4Addr>,
 }
 
 fn within(rule: Rule, offset: u32, compare: Compare, cidr: &Cidr) -> Rule {
@@ -372,8 +372,10 @@ fn base_rules(network: &Network) -> Vec<(&'static str, Rule)> {
     }
     for chain in [FILTER_FORWARD.name, FILTER_OUTPUT.name] {
         let to = |rule: Rule| rule.payload(Header::Network, DESTINATION_OFFSET, 4, R0);
+        rules.extend(network.dns_ip.map(|ip| {
+            (chain, to(Rule::new()).compare(Compare::Equal, R0, &ip.octets()).verdict(Verdict::Return))
+        }));
         rules.extend([
-            (chain, to(Rule::new()).compare(Compare::Equal, R0, &network.dns_ip.octets()).verdict(Verdict::Return)),
             // A cluster address, but none of its ports.
             (chain, to(new_connection()).is_in(&Map::ClusterIps.set().name, R0).reject()),
             // Nobody's cluster address.

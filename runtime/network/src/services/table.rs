@@ -167,7 +167,7 @@ mod tests {
         Table::new(Network {
             cluster_cidr: "10.42.0.0/16".parse().unwrap(),
             service_cidr: "10.43.0.0/16".parse().unwrap(),
-            dns_ip: "10.43.0.10".parse().unwrap(),
+            dns_ip: Some("10.43.0.10".parse().unwrap()),
         })
     }
 
