@@ -197,6 +197,7 @@ fn api_config(place: &Place, board: &Profile) -> mote_api::Config {
             node_port_range: config.node_port_range.clone(),
             advertise_address: place.advertise_address(),
             port: config.api_port,
+            serves_dns: place.runs(Component::Network) && place.runs(Component::Dns),
             max_events: limits.events as usize,
         },
         audit: config.audit.config(&place.data_dir),

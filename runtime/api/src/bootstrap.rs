@@ -1,6 +1,6 @@
 //! What a cluster has before anybody asks: namespaces, the service network, the `kubernetes` Service and its endpoints,
 //! the two system priority classes, the bootstrap roles. Written once; a start that finds them writes nothing.
-use crate::{Client, Sub, rbac};
+use crate::{Client, DeleteOptions, Sub, rbac};
 use mote_schema::Status;
 use serde_json::{Value, json};
 
@@ -63,15 +63,33 @@ fn service_address(client: &Client, offset: u32) -> String {
 }
 
 /// The name under which people and tools look for the cluster's DNS, and what keeps its address from others. The
-/// server itself is part of this process and listens on the address; the Service has no endpoints.
+/// server itself is part of this process and listens on that very address, which is therefore also the endpoint: a
+/// proxy of somebody else's would refuse a Service without one. Where DNS is somebody else's, so is the Service.
 async fn dns_service(client: &Client) -> Result<(), Status> {
-    let labels = json!({"k8s-app": "kube-dns", "kubernetes.io/name": "DNS"});
-    let service = json!({
-        "metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": labels},
-        "spec": {"type": "ClusterIP", "clusterIP": service_address(client, 10), "ports": [
-            {"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]},
+    let Some(slices) = client.kind("discovery.k8s.io", "v1", "endpointslices") else { return Ok(()) };
+    let (namespace, service, slice) = ("kube-system", "kube-dns", "kube-dns");
+    if !client.api().settings.serves_dns {
+        return match client.delete(&slices, namespace, slice, DeleteOptions::default()).await {
+            Err(status) if status.code != 404 => Err(status),
+            _ => Ok(()),
+        };
+    }
+    let address = service_address(client, 10);
+    let ports = json!([
+        {"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]);
+    let object = json!({
+        "metadata": {"name": service, "namespace": namespace,
+            "labels": {"k8s-app": "kube-dns", "kubernetes.io/name": "DNS"}},
+        "spec": {"type": "ClusterIP", "clusterIP": address, "ports": ports},
     });
-    create_missing(client, ("", "v1", "services"), "kube-system", "kube-dns", service).await
+    create_missing(client, ("", "v1", "services"), namespace, service, object).await?;
+    let object = json!({
+        "metadata": {"name": slice, "namespace": namespace, "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "ports": ports,
+    });
+    create_missing(client, ("discovery.k8s.io", "v1", "endpointslices"), namespace, slice, object).await
 }
 
 async fn create_missing(

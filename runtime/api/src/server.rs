@@ -24,6 +24,8 @@ pub struct Settings {
     pub node_port_range: RangeInclusive<u16>,
     pub advertise_address: Ipv4Addr,
     pub port: u16,
+    /// Whether this process answers names at the tenth address of `service_cidr`.
+    pub serves_dns: bool,
     /// Events kept in memory at most; the oldest go first.
     pub max_events: usize,
 }
@@ -44,6 +46,8 @@ pub struct Api {
     pub(crate) definitions: crate::custom::Definitions,
     catalog: RwLock<Arc<Catalog>>,
     pods: OnceLock<Arc<dyn PodBackend>>,
+    /// What kubelets outside of this process are shown; set once, before the first request.
+    pub(crate) kubelet_client: OnceLock<crate::outbound::Identity>,
     security: OnceLock<Security>,
 }
 
@@ -70,6 +74,7 @@ impl Api {
             definitions: Default::default(),
             catalog: RwLock::new(Arc::new(Catalog::builtin())),
             pods: OnceLock::new(),
+            kubelet_client: OnceLock::new(),
             security: OnceLock::new(),
         })
     }
@@ -124,8 +129,9 @@ impl Api {
         }
     }
 
-    pub(crate) fn pods(&self) -> Option<&Arc<dyn PodBackend>> {
-        self.pods.get()
+    /// The kubelet of this process, if it is that node's.
+    pub(crate) fn kubelet_of(&self, node: &str) -> Option<&Arc<dyn PodBackend>> {
+        self.pods.get().filter(|backend| backend.node_name() == node)
     }
 
     pub fn catalog(&self) -> Arc<Catalog> {

@@ -127,6 +127,9 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
         let certificates = certificates.clone();
         Box::new(move || certificates.front_proxy_client())
     });
+    let kubelet_client = certificates.clone();
+    // A second one would be the same.
+    let _ = api.kubelet_client.set(Box::new(move || kubelet_client.kubelet_client()));
     bootstrap::ensure(&client).await.map_err(failed)?;
     aggregation::start(&client).await.map_err(failed)?;
     trust::publish(&client, &certificates).await.map_err(failed)?;

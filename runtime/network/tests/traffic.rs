@@ -55,6 +55,7 @@ impl Cluster {
             node_port_range: 30000..=32767,
             advertise_address: Ipv4Addr::new(192, 0, 2, 1),
             port: 6443,
+            serves_dns: true,
             max_events: 1000,
         };
         let api = Api::new(Arc::new(store.unwrap()), executor.clone(), settings);

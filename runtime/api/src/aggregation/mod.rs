@@ -9,7 +9,7 @@ mod proxy;
 pub(crate) use discovery::merge;
 pub(crate) use proxy::answer;
 
-use crate::{Client, certs::Issued, driver, metrics::Text, outbound, server::Api};
+use crate::{Client, driver, metrics::Text, outbound, server::Api};
 use mote_schema::{Object, Ref, Status};
 use serde_json::Value;
 use std::{
@@ -23,15 +23,12 @@ use std::{
 
 const GROUP: &str = "apiregistration.k8s.io";
 
-/// Makes the client certificate that this server shows to the others.
-type Identity = Box<dyn Fn() -> Option<Arc<Issued>> + Send + Sync>;
-
 #[derive(Default)]
 pub(crate) struct Aggregation {
     remote: Mutex<BTreeMap<String, Remote>>,
     /// How many there are.
     count: AtomicUsize,
-    identity: OnceLock<Identity>,
+    identity: OnceLock<outbound::Identity>,
 }
 
 /// An APIService that names a Service.
@@ -79,7 +76,7 @@ impl Aggregation {
     }
 
     /// Set once, before the first request.
-    pub(crate) fn identify(&self, identity: Identity) {
+    pub(crate) fn identify(&self, identity: outbound::Identity) {
         // A second one would be the same.
         let _ = self.identity.set(identity);
     }

@@ -71,14 +71,18 @@ struct Authority {
     key: KeyPair,
 }
 
+/// A client certificate of this server's own, and when it is made anew.
+type Kept = Mutex<Option<(i64, Arc<Issued>)>>;
+
 pub struct Certificates {
     options: Options,
     /// Signs the server's and clients' certificates.
     cluster: Mutex<Authority>,
     /// Signs the client certificate with which the API server calls aggregated API servers.
     front_proxy: Mutex<Authority>,
-    /// That client certificate, and when it is made anew.
-    front_proxy_client: Mutex<Option<(i64, Arc<Issued>)>>,
+    front_proxy_client: Kept,
+    /// As whom the API server calls kubelets outside of this process.
+    kubelet_client: Kept,
     tokens: Arc<jwt::Keys>,
     serving: Arc<Serving>,
     renewed: Event,
@@ -106,6 +110,7 @@ impl Certificates {
             cluster: Mutex::new(cluster),
             front_proxy: Mutex::new(front_proxy),
             front_proxy_client: Mutex::default(),
+            kubelet_client: Mutex::default(),
             tokens,
             serving: Arc::new(serving),
             renewed: Event::new(),
@@ -137,19 +142,26 @@ impl Certificates {
         &self.serving
     }
 
-    /// What this server shows to aggregated API servers: made when the first is called, kept in memory, and made anew
-    /// when a third of its life is left.
+    /// What this server shows to aggregated API servers.
     pub fn front_proxy_client(&self) -> Option<Arc<Issued>> {
-        let mut kept = self.front_proxy_client.lock().unwrap_or_else(|e| e.into_inner());
+        Self::own_client(&self.front_proxy_client, &self.front_proxy, FRONT_PROXY_CLIENT)
+    }
+    /// What this server shows to kubelets.
+    pub fn kubelet_client(&self) -> Option<Arc<Issued>> {
+        Self::own_client(&self.kubelet_client, &self.cluster, crate::rest::kubelet::CLIENT)
+    }
+    /// Made when it is first needed, kept in memory, and made anew when a third of its life is left.
+    fn own_client(kept: &Kept, authority: &Mutex<Authority>, name: &str) -> Option<Arc<Issued>> {
+        let mut kept = kept.lock().unwrap_or_else(|e| e.into_inner());
         let now = clock::now_seconds();
         if let Some((renew_at, issued)) = &*kept
             && now < *renew_at
         {
             return Some(issued.clone());
         }
-        let params = client_params(FRONT_PROXY_CLIENT, &[]);
-        let issued = with(&self.front_proxy, |authority| authority.issue(params));
-        let issued = Arc::new(issued.inspect_err(|error| tracing::warn!(%error, "no front-proxy certificate")).ok()?);
+        let params = client_params(name, &[]);
+        let issued = with(authority, |authority| authority.issue(params));
+        let issued = Arc::new(issued.inspect_err(|error| tracing::warn!(%error, name, "no client certificate")).ok()?);
         *kept = Some((due(LEAF_DAYS), issued.clone()));
         Some(issued)
     }

@@ -11,7 +11,7 @@ pub(crate) use connect::{Endpoint, Place, Tls, Trust};
 pub(crate) use pool::{Kept, Outbound};
 pub(crate) use resolve::{resolve, slices_of};
 
-use crate::server::Api;
+use crate::{certs::Issued, server::Api};
 use async_io::Timer;
 use bytes::Bytes;
 use futures_lite::FutureExt;
@@ -20,7 +20,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use mote_schema::{Status, status::go_quote};
 use serde_json::Value;
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
+
+/// Makes the client certificate that this server shows.
+pub(crate) type Identity = Box<dyn Fn() -> Option<Arc<Issued>> + Send + Sync>;
 
 /// Of an answer; a webhook's patch is smaller than an object, and a converted list is as large as a request may be.
 pub(crate) const MAX_ANSWER_BYTES: usize = 8 << 20;

@@ -4,6 +4,7 @@ mod connect;
 mod documents;
 pub(crate) mod forward;
 mod items;
+pub(crate) mod kubelet;
 mod links;
 mod list;
 mod media;

@@ -1,6 +1,6 @@
 //! nodes/proxy: what a kubelet answers on its port, answered here without one (kubelet/pkg/server). This node's kubelet
-//! is in this process; a request for another port of the node goes there.
-use super::{pods, proxy, unknown};
+//! is in this process; a request for another port of the node goes there, one for another kubelet to that.
+use super::{kubelet, pods, proxy, unknown};
 use crate::{
     Object,
     http::{Query, Request, Response},
@@ -15,22 +15,22 @@ use std::{fmt::Write as _, sync::Arc};
 /// The kubelet's own, whether somebody listens there or not.
 const KUBELET_PORTS: [&str; 2] = ["", "10250"];
 
-pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, mut request: Request) -> Result<Response, Status> {
+pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     super::connect::admit(api, kind, &request).await?;
     let id = &request.info.name;
     let (_, name, port) =
         proxy::split(id).ok_or_else(|| Status::bad_request(format!("invalid node request {id:?}")))?;
     let node = api.get(kind, "", name)?;
-    if !KUBELET_PORTS.contains(&port) {
+    let backend = api.kubelet_of(name).cloned();
+    if backend.is_none() && (port.is_empty() || port.parse() == Ok(kubelet::port(&node))) {
+        let path = request.info.rest.clone();
+        return kubelet::pass(api, request, &node, &path).await;
+    }
+    let Some(backend) = backend.filter(|_| KUBELET_PORTS.contains(&port)) else {
         let addresses = node.root().at("status.addresses");
         let internal = addresses.items().find(|address| address.get("type").str() == "InternalIP");
         let ip = internal.map_or("", |address| address.get("address").str()).to_owned();
         return proxy::to_port(api, request, &ip).await;
-    }
-    let backend = api.pods().filter(|backend| backend.node_name() == name).cloned();
-    let Some(backend) = backend else {
-        let text = format!("error trying to reach service: the kubelet of node {name:?} is not part of this process");
-        return Err(Status::unavailable(text));
     };
     if let Some(response) = proxy::slash(&request) {
         return Ok(response);
@@ -53,7 +53,7 @@ pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, mut request: Reques
             let Some(found) = found.filter(|pod| pod.root().at("spec.nodeName").str() == name) else {
                 return Ok(Response::text(404, format!("pod {pod:?} does not exist\n")));
             };
-            logs(api, &mut request, found, container).await?
+            logs(api, request, found, container).await?
         }
         _ => Response::text(404, "404 page not found\n"),
     })
@@ -67,7 +67,7 @@ fn pods_of(api: &Api, node: &str) -> Value {
 }
 
 /// The container is a path segment here, not a parameter.
-async fn logs(api: &Api, request: &mut Request, pod: Object, container: &str) -> Result<Response, Status> {
+async fn logs(api: &Api, request: Request, pod: Object, container: &str) -> Result<Response, Status> {
     let asked = {
         let mut text = form_urlencoded::Serializer::new(String::new());
         text.append_pair("container", container);

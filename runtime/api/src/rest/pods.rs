@@ -1,4 +1,5 @@
 //! Pods' log, exec, attach and port-forward: resolved here, answered by the pod's kubelet, tunnelled to the runtime.
+use super::kubelet;
 use crate::{
     Object,
     http::{Query, Request, Response},
@@ -10,7 +11,7 @@ use mote_schema::{Cause, Kind, Status};
 use serde_json::Value;
 use std::sync::Arc;
 
-pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, mut request: Request) -> Result<Response, Status> {
+pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     let pod = api.get(kind, &request.info.namespace, &request.info.name)?;
     let node = pod.root().at("spec.nodeName").str();
     let sub = request.info.subresource.as_str();
@@ -28,13 +29,11 @@ pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, mut request: Request) ->
             Err(Status::bad_request(format!("pod {} does not have a host assigned", pod.name())))
         };
     }
-    let backend =
-        api.pods().ok_or_else(|| Status::internal(format!("no kubelet of this process answers for node {node:?}")))?;
     let query = &request.query;
     let stream = match sub {
         "log" => {
             let options = log_options(&pod, query)?;
-            return logs(api, &mut request, pod, options).await;
+            return logs(api, request, pod, options).await;
         }
         "exec" => {
             let command: Vec<String> = query.get_all("command").map(str::to_owned).collect();
@@ -61,6 +60,9 @@ pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, mut request: Request) ->
     if request.upgrade.is_none() {
         return Err(Status::bad_request("Upgrade request required"));
     }
+    let Some(backend) = api.kubelet_of(pod.root().at("spec.nodeName").str()) else {
+        return kubelet::stream(api, request, &pod, &stream).await;
+    };
     let url = backend.stream_url(pod, stream).await?;
     Ok(crate::stream::tunnel(&api.executor, request, &url).await)
 }
@@ -68,14 +70,16 @@ pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, mut request: Request) ->
 /// The log of one container, as it comes.
 pub(super) async fn logs(
     api: &Api,
-    request: &mut Request,
+    mut request: Request,
     pod: Object,
     options: LogOptions,
 ) -> Result<Response, Status> {
-    let backend = api.pods().ok_or_else(|| Status::internal("no kubelet of this process answers"))?;
+    let Some(backend) = api.kubelet_of(pod.root().at("spec.nodeName").str()) else {
+        return kubelet::logs(api, request, &pod, &options).await;
+    };
     let bytes = backend.logs(pod, options).await?;
-    if websocket::is_asked(request) {
-        return websocket::answer_bytes(&api.executor, request, bytes);
+    if websocket::is_asked(&request) {
+        return websocket::answer_bytes(&api.executor, &mut request, bytes);
     }
     Ok(Response::stream(200, "text/plain", bytes))
 }

@@ -372,9 +372,11 @@ fn base_rules(network: &Network) -> Vec<(&'static str, Rule)> {
     }
     for chain in [FILTER_FORWARD.name, FILTER_OUTPUT.name] {
         let to = |rule: Rule| rule.payload(Header::Network, DESTINATION_OFFSET, 4, R0);
-        rules.extend(network.dns_ip.map(|ip| {
-            (chain, to(Rule::new()).compare(Compare::Equal, R0, &ip.octets()).verdict(Verdict::Return))
-        }));
+        rules.extend(
+            network
+                .dns_ip
+                .map(|ip| (chain, to(Rule::new()).compare(Compare::Equal, R0, &ip.octets()).verdict(Verdict::Return))),
+        );
         rules.extend([
             // A cluster address, but none of its ports.
             (chain, to(new_connection()).is_in(&Map::ClusterIps.set().name, R0).reject()),

@@ -25,6 +25,7 @@ fn api() -> Arc<Api> {
         node_port_range: 30000..=32767,
         advertise_address: Ipv4Addr::LOCALHOST,
         port: 6443,
+        serves_dns: true,
         max_events: 100,
     };
     Api::new(Arc::new(store), Arc::new(async_executor::Executor::new()), settings)
