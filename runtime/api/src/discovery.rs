@@ -1,32 +1,55 @@
 //! Discovery: which groups, versions and resources are served. Two forms of the same facts: one document a group and
-//! version, and, for clients that ask for it, all of them at once (apidiscovery.k8s.io v2 and v2beta1, KEP-3352). Both
-//! are written from the catalog when they are asked for.
+//! version, and, for clients that ask for it, all of them at once (apidiscovery.k8s.io v2, KEP-3352). Both are written from
+//! the catalog when they are asked for.
 use crate::openapi::json::Json;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mote_schema::Order as _;
 use mote_schema::{Catalog, Kind, kind::Subresource};
+use ring::digest;
 use std::sync::Arc;
 
 const JSON: &str = "application/json";
 const ALL_V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-const ALL_V2_BETA: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 
 /// Answered by the server beside resources.
-const OTHER_PATHS: [&str; 7] = ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
+const OTHER_PATHS: [&str; 11] = [
+    "/.well-known/openid-configuration",
+    "/apis/",
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openapi/v3/",
+    "/openid/v1/jwks",
+    "/readyz",
+    "/version",
+];
 
-/// The document at a path, with its media type; None when the path is not one of discovery's.
-pub fn document(catalog: &Catalog, path: &str, accept: &str) -> Option<(&'static str, Vec<u8>)> {
+/// Kinds whose storage version is not the one they are served in (upstream stores them as what 1.35 can read).
+const STORED_AS: [(&str, &str, &str, &str); 5] = [
+    ("autoscaling", "HorizontalPodAutoscaler", "autoscaling", "v2"),
+    ("events.k8s.io", "Event", "", "v1"),
+    ("apiextensions.k8s.io", "CustomResourceDefinition", "apiextensions.k8s.io", "v1beta1"),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy", "admissionregistration.k8s.io", "v1beta1"),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding", "admissionregistration.k8s.io", "v1beta1"),
+];
+
+/// The document at a path, with its media type; None when the path is not one of discovery's. `host` is where the client
+/// found this server.
+pub fn document(catalog: &Catalog, path: &str, accept: &str, host: &str) -> Option<(&'static str, Vec<u8>)> {
     let mut json = Json::default();
     json.open(b'{');
     let mut parts = path.split('/').filter(|part| !part.is_empty());
     let media = match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (None, ..) => roots(catalog, &mut json),
         (Some("api"), None, ..) => match asked(accept) {
-            Some((media, version)) => everything(catalog, true, version, media, &mut json),
-            None => core_versions(&mut json),
+            Some(Asked::All) => everything(catalog, true, &mut json),
+            _ => core_versions(host, &mut json),
         },
         (Some("apis"), None, ..) => match asked(accept) {
-            Some((media, version)) => everything(catalog, false, version, media, &mut json),
-            None => groups(catalog, &mut json),
+            Some(Asked::All) => everything(catalog, false, &mut json),
+            _ => groups(catalog, &mut json),
         },
         (Some("api"), Some(version), None, _) => resources(catalog, "", version, &mut json)?,
         (Some("apis"), Some(name), None, _) => one_group(catalog, name, &mut json)?,
@@ -39,25 +62,40 @@ pub fn document(catalog: &Catalog, path: &str, accept: &str) -> Option<(&'static
     Some((media, bytes))
 }
 
-/// The first form a client accepts: None is one document for each group.
-fn asked(accept: &str) -> Option<(&'static str, &'static str)> {
-    for clause in accept.split(',') {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// Everything at once.
+    All,
+    /// One document for each group.
+    Each,
+}
+
+/// The first form a client accepts.
+fn asked(accept: &str) -> Option<Asked> {
+    forms(accept).next()
+}
+
+/// What is asked for, one after the other.
+fn forms(accept: &str) -> impl Iterator<Item = Asked> {
+    accept.split(',').filter_map(|clause| {
         let mut words = clause.split(';').map(str::trim);
-        if !matches!(words.next(), Some(JSON | "application/*" | "*/*")) {
-            continue;
-        }
+        let media = words.next().unwrap_or("");
         let parameter =
             |name: &str| clause.split(';').find_map(|word| word.trim().strip_prefix(name)?.strip_prefix('='));
         match (parameter("g"), parameter("v"), parameter("as")) {
-            (Some("apidiscovery.k8s.io"), Some("v2"), Some("APIGroupDiscoveryList")) => return Some((ALL_V2, "v2")),
-            (Some("apidiscovery.k8s.io"), Some("v2beta1"), Some("APIGroupDiscoveryList")) => {
-                return Some((ALL_V2_BETA, "v2beta1"));
+            (Some("apidiscovery.k8s.io"), Some("v2"), Some("APIGroupDiscoveryList")) => {
+                matches!(media, JSON | "application/*" | "*/*").then_some(Asked::All)
             }
-            (None, None, None) => return None,
-            _ => {}
+            (None, None, None) => Some(Asked::Each),
+            _ => None,
         }
-    }
-    None
+    })
+}
+
+/// Whether there is a document at the path that the client accepts.
+pub(crate) fn is_acceptable(path: &str, accept: &str) -> bool {
+    let is_root = path.trim_matches('/').split('/').count() == 1;
+    forms(accept).any(|form| is_root || form == Asked::Each)
 }
 
 fn roots(catalog: &Catalog, json: &mut Json) -> &'static str {
@@ -79,8 +117,11 @@ pub(crate) fn api_path(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
-fn core_versions(json: &mut Json) -> &'static str {
-    json.field("kind", "APIVersions").list("versions", ["v1"]).list("serverAddressByClientCIDRs", []);
+fn core_versions(host: &str, json: &mut Json) -> &'static str {
+    json.field("kind", "APIVersions").list("versions", ["v1"]);
+    json.objects("serverAddressByClientCIDRs", [host], |json, host| {
+        json.field("clientCIDR", "0.0.0.0/0").field("serverAddress", host);
+    });
     JSON
 }
 
@@ -117,17 +158,17 @@ fn resources(catalog: &Catalog, group: &str, version: &str, json: &mut Json) -> 
     } else {
         json.field("groupVersion", version);
     }
-    let mut entries: Vec<(String, &Kind, Option<&Subresource>)> = Vec::new();
-    for kind in kinds {
-        entries.push((kind.plural.to_string(), kind, None));
-        for sub in &kind.subresources {
-            entries.push((format!("{}/{}", kind.plural, sub.name), kind, Some(sub)));
-        }
-    }
-    entries.order_by(|a, b| a.0.cmp(&b.0));
-    json.objects("resources", entries, |json, (name, kind, sub)| {
-        let singular = if sub.is_some() { "" } else { &kind.singular };
-        json.field("name", &name).field("singularName", singular);
+    let mut kinds: Vec<&Arc<Kind>> = kinds.collect();
+    kinds.order_by(|a, b| a.plural.cmp(&b.plural));
+    let entries = kinds.into_iter().flat_map(|kind| {
+        let subs = subresources(kind).into_iter().map(Some);
+        std::iter::once(None).chain(subs).map(move |sub| (kind, sub))
+    });
+    json.objects("resources", entries, |json, (kind, sub)| {
+        match sub {
+            Some(sub) => json.field("name", &format!("{}/{}", kind.plural, sub.name)).field("singularName", ""),
+            None => json.field("name", &kind.plural).field("singularName", &kind.singular),
+        };
         json.key("namespaced").raw(if kind.namespaced { "true" } else { "false" });
         match sub {
             Some(sub) => {
@@ -139,22 +180,45 @@ fn resources(catalog: &Catalog, group: &str, version: &str, json: &mut Json) -> 
             None => {
                 json.field("kind", &kind.kind).list("verbs", texts(&kind.verbs));
                 write_names(kind, json);
+                if !kind.virtual_kind && kind.kind != "ComponentStatus" {
+                    json.field("storageVersionHash", &storage_version_hash(kind));
+                }
             }
         }
     });
     Some(JSON)
 }
 
-fn everything(catalog: &Catalog, core: bool, api_version: &str, media: &'static str, json: &mut Json) -> &'static str {
+/// By name; those of a definition in its own order.
+fn subresources(kind: &Kind) -> Vec<&Subresource> {
+    let mut list: Vec<_> = kind.subresources.iter().collect();
+    if kind.custom.is_none() {
+        list.order_by(|a, b| a.name.cmp(&b.name));
+    }
+    list
+}
+
+/// discovery.StorageVersionHash
+fn storage_version_hash(kind: &Kind) -> String {
+    let stored = STORED_AS.iter().find(|(group, name, ..)| *group == kind.group && *name == kind.kind);
+    let (group, version) = match (stored, &kind.custom) {
+        (Some((_, _, group, version)), _) => (*group, *version),
+        (None, Some(custom)) => (&*kind.group, &*custom.storage_version),
+        (None, None) => (&*kind.group, &*kind.version),
+    };
+    let hash = digest::digest(&digest::SHA256, format!("{group}/{version}/{}", kind.kind).as_bytes());
+    STANDARD.encode(hash.as_ref().get(..8).unwrap_or_default())
+}
+
+fn everything(catalog: &Catalog, core: bool, json: &mut Json) -> &'static str {
     json.field("kind", "APIGroupDiscoveryList");
-    json.field("apiVersion", &format!("apidiscovery.k8s.io/{api_version}")).key("metadata").raw("{}");
+    json.field("apiVersion", "apidiscovery.k8s.io/v2").key("metadata").raw("{}");
     let groups = catalog.groups().into_iter().filter(|(group, _)| group.is_empty() == core);
     json.objects("items", groups, |json, (group, versions)| {
         json.object("metadata", |json| {
             if !group.is_empty() {
                 json.field("name", group);
             }
-            json.key("creationTimestamp").raw("null");
         });
         json.objects("versions", versions, |json, version| {
             json.field("version", version);
@@ -164,28 +228,29 @@ fn everything(catalog: &Catalog, core: bool, api_version: &str, media: &'static 
             json.field("freshness", "Current");
         });
     });
-    media
+    ALL_V2
 }
 
 fn write_resource(kind: &Kind, json: &mut Json) {
     json.field("resource", &kind.plural);
-    response_kind(&kind.group, &kind.version, &kind.kind, json);
+    response_kind(kind, &kind.group, &kind.version, &kind.kind, json);
     json.field("scope", if kind.namespaced { "Namespaced" } else { "Cluster" });
     json.field("singularResource", &kind.singular).list("verbs", texts(&kind.verbs));
     write_names(kind, json);
     if kind.subresources.is_empty() {
         return;
     }
-    let mut subresources: Vec<_> = kind.subresources.iter().collect();
-    subresources.order_by(|a, b| a.name.cmp(&b.name));
-    json.objects("subresources", subresources, |json, sub| {
+    json.objects("subresources", subresources(kind), |json, sub| {
         json.field("subresource", &sub.name);
-        response_kind(&sub.group, &sub.version, &sub.kind, json);
+        response_kind(kind, &sub.group, &sub.version, &sub.kind, json);
         json.list("verbs", texts(&sub.verbs));
     });
 }
 
-fn response_kind(group: &str, version: &str, kind: &str, json: &mut Json) {
+/// Built-in kinds leave out a group and version that are those of the list (ConvertGroupVersionIntoToDiscovery).
+fn response_kind(owner: &Kind, group: &str, version: &str, kind: &str, json: &mut Json) {
+    let is_own = owner.custom.is_none() && group == owner.group && version == owner.version;
+    let (group, version) = if is_own { ("", "") } else { (group, version) };
     json.object("responseKind", |json| {
         json.field("group", group).field("version", version).field("kind", kind);
     });
@@ -213,7 +278,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn get(path: &str, accept: &str) -> Option<(&'static str, Value)> {
-        let (media, bytes) = document(&Catalog::builtin(), path, accept)?;
+        let (media, bytes) = document(&Catalog::builtin(), path, accept, "h:1")?;
         Some((media, serde_json::from_slice(&bytes).unwrap_or_else(|e| panic!("{path}: {e}"))))
     }
 
@@ -231,7 +296,7 @@ mod tests {
         assert!(names.is_sorted());
         let verbs = json!(["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]);
         let pods = json!({"name": "pods", "singularName": "pod", "namespaced": true, "kind": "Pod", "verbs": verbs,
-            "shortNames": ["po"], "categories": ["all"]});
+            "shortNames": ["po"], "categories": ["all"], "storageVersionHash": "xPOwRZ+Yhw8="});
         assert_eq!(find(&core["resources"], "name", "pods"), &pods);
         let eviction = json!({"name": "pods/eviction", "singularName": "", "namespaced": true, "group": "policy",
             "version": "v1", "kind": "Eviction", "verbs": ["create"]});
@@ -265,21 +330,30 @@ mod tests {
 
     #[test]
     fn all_at_once_for_those_who_ask() {
-        let kubectl = format!("{ALL_V2};profile=nopeer,{ALL_V2},{ALL_V2_BETA},application/json");
+        let beta = ALL_V2.replace("v=v2", "v=v2beta1");
+        let kubectl = format!("{ALL_V2};profile=nopeer,{ALL_V2},{beta},application/json");
         for (accept, media, version) in [
             (kubectl.as_str(), ALL_V2, "apidiscovery.k8s.io/v2"),
-            (ALL_V2_BETA, ALL_V2_BETA, "apidiscovery.k8s.io/v2beta1"),
+            (&format!("{beta},*/*"), JSON, "v1"),
             ("application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,*/*", JSON, "v1"),
             ("application/json;g=other;v=v2;as=APIGroupDiscoveryList", JSON, "v1"),
         ] {
             let (found, list) = get("/apis", accept).expect("groups");
             assert_eq!((found, &list["apiVersion"]), (media, &json!(version)), "{accept}");
         }
+        for (path, accept, taken) in [
+            ("/apis", ALL_V2, true),
+            ("/apis", &*beta, false),
+            ("/api/v1", ALL_V2, false),
+            ("/api/v1", &*kubectl, true),
+        ] {
+            assert_eq!(is_acceptable(path, accept), taken, "{path} {accept}");
+        }
         let (_, core) = get("/api", &kubectl).expect("core");
         assert_eq!(core["items"].as_array().map(Vec::len), Some(1));
-        assert_eq!(core["items"][0]["metadata"], json!({"creationTimestamp": null}));
+        assert_eq!(core["items"][0]["metadata"], json!({}));
         let pods = find(&core["items"][0]["versions"][0]["resources"], "resource", "pods");
-        assert_eq!(pods["responseKind"], json!({"group": "", "version": "v1", "kind": "Pod"}));
+        assert_eq!(pods["responseKind"], json!({"group": "", "version": "", "kind": "Pod"}));
         assert_eq!((&pods["scope"], &pods["singularResource"]), (&json!("Namespaced"), &json!("pod")));
         let eviction = find(&pods["subresources"], "subresource", "eviction");
         assert_eq!(eviction["responseKind"]["group"], "policy");

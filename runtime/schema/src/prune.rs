@@ -36,8 +36,6 @@ pub fn clean(kind: &Kind, value: &mut Value) -> Result<Vec<String>, String> {
     map.remove("kind");
     let mut cleaner = Cleaner { table: kind.table(), complaints: Vec::new(), error: None, path: Vec::new() };
     cleaner.object(kind.root, map);
-    // A list element or map may have been dropped inside; the root never is.
-    map.retain(|_, v| !v.is_null());
     if let Some(error) = cleaner.error {
         return Err(error);
     }
@@ -103,8 +101,13 @@ impl<'t> Cleaner<'t> {
             self.path.push(Step::Name(name.clone()));
             self.field(Place { owner: id, field }, value);
             self.path.pop();
-            if value.is_null() && field.shape != Shape::Any || field.presence == Presence::Omit && is_zero(field, value)
-            {
+            let is_left_out = match field.presence {
+                Presence::Omit => is_zero(field, value),
+                // What went through storage is nil.
+                Presence::Always if field.container != Container::One => is_zero(field, value),
+                _ => false,
+            };
+            if value.is_null() && field.shape != Shape::Any || is_left_out {
                 drop.push(name.clone());
             }
         }
@@ -113,15 +116,17 @@ impl<'t> Cleaner<'t> {
         }
         for field in table.fields(id) {
             let name = table.name(field);
-            if field.presence == Presence::Always && !map.contains_key(name) {
-                let zero = match field.container {
-                    Container::One => zero(table, field.shape),
-                    // Go writes a nil slice or map as null.
-                    _ => Some(Value::Null),
-                };
-                if let Some(zero) = zero {
-                    map.insert(name.into(), zero);
-                }
+            if map.contains_key(name) {
+                continue;
+            }
+            let zero = match (field.presence, field.container) {
+                (Presence::Always, Container::One) => zero(table, field.shape),
+                // Go writes a nil slice or map as null.
+                (Presence::Always | Presence::Null, _) => Some(Value::Null),
+                _ => None,
+            };
+            if let Some(zero) = zero {
+                map.insert(name.into(), zero);
             }
         }
     }

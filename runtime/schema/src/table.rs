@@ -60,6 +60,8 @@ pub enum Presence {
     Omit,
     /// An explicit zero differs from absence and is kept.
     Pointer,
+    /// The same, and absence is written as null.
+    Null,
     /// A zero is written, also when the client left the field out. (A list or map that is absent stays absent.)
     Always,
 }

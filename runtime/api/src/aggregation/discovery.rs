@@ -170,7 +170,7 @@ pub(crate) fn merge<'m>(api: &Api, path: &str, found: Option<(&'m str, Vec<u8>)>
                     Some(group) => add_version(group, entry),
                     None => {
                         let mut group = match list {
-                            "items" => json!({"metadata": {"name": one.group, "creationTimestamp": null}}),
+                            "items" => json!({"metadata": {"name": one.group}}),
                             _ => one.group(),
                         };
                         group["versions"] = json!([entry]);

@@ -50,6 +50,25 @@ const RETURN_DELETED: &[(&str, &str)] = &[
     ("storage.k8s.io", "volumeattachments"),
 ];
 
+/// Kinds of which a PUT must say which revision it replaces (`AllowUnconditionalUpdate` false upstream), besides custom ones.
+const PINNED_UPDATE: &[(&str, &str)] = &[
+    ("admissionregistration.k8s.io", "mutatingadmissionpolicies"),
+    ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings"),
+    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"),
+    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
+    ("apiextensions.k8s.io", "customresourcedefinitions"),
+    ("apiregistration.k8s.io", "apiservices"),
+    ("coordination.k8s.io", "leases"),
+    ("node.k8s.io", "runtimeclasses"),
+    ("policy", "poddisruptionbudgets"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "csistoragecapacities"),
+    ("storage.k8s.io", "volumeattachments"),
+];
+
 /// Field selectors a kind answers besides metadata.name and metadata.namespace.
 const FIELD_LABELS: &[(&str, &str, &[&str])] = &[
     (
@@ -123,6 +142,10 @@ pub(crate) fn creates_on_update(kind: &Kind) -> bool {
     listed(kind, CREATE_ON_UPDATE)
 }
 
+pub(crate) fn pins_update(kind: &Kind) -> bool {
+    kind.custom.is_some() || listed(kind, PINNED_UPDATE)
+}
+
 pub(crate) fn returns_deleted(kind: &Kind) -> bool {
     listed(kind, RETURN_DELETED)
 }
@@ -178,6 +201,14 @@ pub(crate) fn orphans(kind: &Kind) -> bool {
 pub(crate) fn delete_warning(kind: &Kind, propagation: Option<&str>) -> Option<&'static str> {
     let text = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
     (is(kind, "batch", "jobs") && propagation.is_none()).then_some(text)
+}
+
+/// What everybody who uses the kind is told (the lifecycle comments of its Go type).
+pub(crate) fn deprecation(kind: &Kind) -> Option<&'static str> {
+    if is(kind, "", "endpoints") {
+        return Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice");
+    }
+    is(kind, "", "componentstatuses").then_some("v1 ComponentStatus is deprecated in v1.19+")
 }
 
 /// Something besides metadata.finalizers keeps the object (a Namespace's spec.finalizers).

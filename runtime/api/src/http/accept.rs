@@ -57,6 +57,12 @@ pub(crate) fn clauses(accept: &str) -> Vec<Clause<'_>> {
     clauses
 }
 
+/// Upstream's router looks at a request before its handler does: one of the media types, or any, is named in the header.
+pub(crate) fn is_produced(accept: &str) -> bool {
+    let mut named = accept.split(',').map(|part| part.split(';').next().unwrap_or("").trim());
+    accept.is_empty() || named.any(|media| matches!(media, "*/*" | JSON | YAML | PROTOBUF))
+}
+
 /// `?pretty`, else the programs that people look through (negotiation.isPrettyPrint).
 pub(crate) fn is_pretty(headers: &HeaderMap, query: &Query) -> bool {
     if let Some(asked) = query.get("pretty").filter(|text| !text.is_empty()) {

@@ -1,5 +1,6 @@
 //! Paths that are no resources and need nothing but this process: health, metrics, version, token issuer discovery.
 use super::{
+    accept::is_produced,
     front::Front,
     request::{Body, Request, Response},
 };
@@ -29,6 +30,9 @@ pub fn answer(front: &Front, request: &Request) -> Option<Response> {
         "/version" if !is_read => {
             let message = "the server does not allow this method on the requested resource";
             return Some(Status::unrouted(405, "MethodNotAllowed", message).into());
+        }
+        "/version" if !is_produced(request.header(header::ACCEPT)) => {
+            return Some(Status::unrouted(406, "NotAcceptable", "406: Not Acceptable").into());
         }
         "/version" => Response::value(200, &version()),
         "/.well-known/openid-configuration" => {

@@ -102,6 +102,7 @@ impl Api {
         if !causes.is_empty() {
             return Err(Status::invalid(&target.kind.group, &target.kind.kind, &name, causes));
         }
+        target.warnings.extend(check::warnings(target.kind, &object, None, ""));
         target.warnings.extend(crate::custom::warnings(target.kind, &object, None));
         admission::validate(self, target, None, &object, &mut beside).await?;
         let encoded = self.encoded(target.kind, object).await?;

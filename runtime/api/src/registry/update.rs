@@ -40,6 +40,9 @@ impl Api {
         target.warnings.extend(meta::dedup_owners(metadata, false));
         self.write(target, Owners::Tracked, &mut |old, target| {
             check_uid(target, old, &value)?;
+            if !old.is_null() && !target.internal {
+                check_revision(target, &value)?;
+            }
             Ok(value.clone())
         })
         .await
@@ -192,6 +195,7 @@ impl Api {
         if !causes.is_empty() {
             return Err(Status::invalid(&target.kind.group, &target.kind.kind, target.name, causes));
         }
+        target.warnings.extend(check::warnings(target.kind, &new, Some(old), target.sub.name()));
         if target.sub == Sub::Main {
             target.warnings.extend(crate::custom::warnings(target.kind, &new, Some(old)));
         }
@@ -234,6 +238,16 @@ pub(crate) fn check_uid(target: &Target<'_>, old: &Value, new: &Value) -> Result
         }
         _ => Ok(()),
     }
+}
+
+/// registry/store.go, Update: kinds that let nobody replace what he has not read.
+fn check_revision(target: &Target<'_>, new: &Value) -> Result<(), Status> {
+    let is_named = !matches!(new["metadata"]["resourceVersion"].as_str(), None | Some("" | "0"));
+    if is_named || !behavior::pins_update(target.kind) {
+        return Ok(());
+    }
+    let cause = Cause::invalid("metadata.resourceVersion", &Value::from(0), "must be specified for an update");
+    Err(Status::invalid(&target.kind.group, &target.kind.plural, target.name, vec![cause]))
 }
 
 fn uid_conflict(target: &Target<'_>, asked: &str, found: &str) -> Status {

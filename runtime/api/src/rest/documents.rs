@@ -4,14 +4,14 @@ use crate::{
     aggregation, discovery,
     http::{
         Body, Request, Response,
-        accept::{Indent, JSON, PROTOBUF, YAML, clauses, is_pretty},
+        accept::{Indent, JSON, PROTOBUF, YAML, clauses, is_pretty, is_produced},
     },
     openapi,
     server::Api,
 };
 use http::Method;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
-use mote_schema::Status;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH, VARY};
+use mote_schema::{Kind, Status};
 use std::hash::{DefaultHasher, Hasher as _};
 
 impl Api {
@@ -19,7 +19,7 @@ impl Api {
         let catalog = self.catalog();
         let accept = request.header(ACCEPT);
         let path = request.path.as_str();
-        let found = discovery::document(&catalog, path, accept)
+        let found = discovery::document(&catalog, path, accept, request.header(HOST))
             .or_else(|| openapi::document(&catalog, path, &request.query, accept));
         let found = if self.aggregation.is_empty() { found } else { aggregation::merge(self, path, found) };
         let Some((media, bytes)) = found else {
@@ -29,10 +29,15 @@ impl Api {
                 (Some("apis"), group) => group.filter(|group| !group.is_empty()),
                 _ => None,
             };
-            let is_served = group.is_some_and(|group| catalog.kinds.iter().any(|kind| kind.group == group));
-            return match is_served {
-                true => Status::no_such_path().into(),
-                false => Response::text(404, "404 page not found\n"),
+            // Custom groups are answered by a handler of their own, which knows only what it serves.
+            let is_served = |kind: &Kind| kind.custom.is_none() && group.is_some_and(|group| kind.group == group);
+            return match path.strip_prefix("/openapi/") {
+                _ if catalog.kinds.iter().any(|kind| is_served(kind)) => Status::no_such_path().into(),
+                Some("v2" | "v3") => Response { status: 406, headers: Vec::new(), body: Body::Empty },
+                Some(rest) if rest.starts_with("v3/") => {
+                    Response { status: 404, headers: Vec::new(), body: Body::Empty }
+                }
+                _ => Response::text(404, "404 page not found\n"),
             };
         };
         let (media, bytes) = match shown(request, media, bytes) {
@@ -64,14 +69,17 @@ fn shown(request: &Request, media: &'static str, bytes: Vec<u8>) -> Result<(&'st
     if !matches!(request.path.split('/').nth(1), Some("api" | "apis")) {
         return Ok((media, bytes));
     }
-    if !matches!(request.method, Method::GET | Method::HEAD) {
+    // The list of groups is the aggregator's, which does not ask.
+    if !matches!(request.method, Method::GET | Method::HEAD) && request.path != "/apis" {
         let message = "the server does not allow this method on the requested resource";
         return Err(Status::unrouted(405, "MethodNotAllowed", message));
     }
     let accept = request.header(ACCEPT);
-    let mut named = accept.split(',').map(|part| part.split(';').next().unwrap_or("").trim());
-    if !accept.is_empty() && !named.any(|named| matches!(named, "*/*" | JSON | YAML | PROTOBUF)) {
+    if !is_produced(accept) {
         return Err(Status::unrouted(406, "NotAcceptable", "406: Not Acceptable"));
+    }
+    if !discovery::is_acceptable(&request.path, accept) {
+        return Err(Status::not_acceptable(&[JSON, YAML, PROTOBUF]));
     }
     let first =
         clauses(accept).into_iter().find_map(|clause| [JSON, YAML].into_iter().find(|media| clause.takes(media)));

@@ -2,7 +2,7 @@
 use crate::{
     http::{
         Body, Request, Response,
-        accept::{Indent, JSON, PROTOBUF, YAML, clauses, is_pretty},
+        accept::{Indent, JSON, PROTOBUF, YAML, clauses, is_pretty, is_produced},
     },
     print::{self, Include},
     server::Api,
@@ -114,12 +114,6 @@ pub(crate) fn negotiate(request: &Request, kind: &Kind) -> Result<Form, Status> 
         }
     }
     Err(Status::not_acceptable(&[JSON, YAML, PROTOBUF]))
-}
-
-/// Upstream's router looks at built-in kinds' requests first: one of the media types, or any, is named in the header.
-fn is_produced(accept: &str) -> bool {
-    let mut named = accept.split(',').map(|part| part.split(';').next().unwrap_or("").trim());
-    named.any(|media| matches!(media, "*/*" | JSON | YAML | PROTOBUF))
 }
 
 fn not_produced(verb: &str) -> Status {

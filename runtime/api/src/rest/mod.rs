@@ -50,7 +50,10 @@ impl Rest {
         if kind.virtual_kind {
             return reviews::answer(&self.api, &kind, request).await;
         }
-        let warning = kind.custom.as_ref().and_then(|custom| custom.warning.clone());
+        let warning = match &kind.custom {
+            Some(custom) => custom.warning.clone(),
+            None => crate::behavior::deprecation(&kind).map(Into::into),
+        };
         let response = self.resource(kind, request).await;
         match warning {
             None => response,

@@ -187,6 +187,7 @@ fn flags(field: &Field) -> u8 {
     let presence = match presence {
         "Omit" => 0,
         "Pointer" => 1,
+        "Null" => 3,
         _ => 2,
     };
     u8::from(field.required)

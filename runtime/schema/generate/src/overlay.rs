@@ -67,6 +67,7 @@ fn read_presence(line: &str, model: &mut Model) -> Option<()> {
             "pointer" => "Pointer",
             "omit" => "Omit",
             "always" => "Always",
+            "null" => "Null",
             _ => return None,
         };
         for field in fields.split(',') {

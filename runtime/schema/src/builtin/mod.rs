@@ -21,7 +21,7 @@ const fn t(package: u16, name: u16, first: u16, count: u16) -> Type {
     Type { package, name, first, count }
 }
 
-/// `flags`: 1 required, 2 merge, 4 retainKeys, 8 atomic, 16 pointer, 32 always, 64 replace.
+/// `flags`: 1 required, 2 merge, 4 retainKeys, 8 atomic, 16 pointer, 32 always (48 null), 64 replace.
 #[allow(clippy::too_many_arguments, reason = "a row of the generated table")]
 const fn f(
     name: u16,
@@ -48,6 +48,7 @@ const fn f(
         presence: match flags >> 4 & 3 {
             0 => Presence::Omit,
             1 => Presence::Pointer,
+            3 => Presence::Null,
             _ => Presence::Always,
         },
         extra,

@@ -2260,11 +2260,11 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(351, String, One, None, 33, 2, 0, 0),
     f(868, String, One, None, 33, 3, 0, 139),
     // io.k8s.api.core.v1.TypedLocalObjectReference
-    f(138, String, One, None, 16, 1, 0, 0),
+    f(138, String, One, None, 48, 1, 0, 0),
     f(19, String, One, None, 33, 2, 0, 0),
     f(0, String, One, None, 33, 3, 0, 0),
     // io.k8s.api.core.v1.TypedObjectReference
-    f(138, String, One, None, 16, 1, 0, 0),
+    f(138, String, One, None, 48, 1, 0, 0),
     f(19, String, One, None, 33, 2, 0, 0),
     f(0, String, One, None, 33, 3, 0, 0),
     f(1, String, One, None, 16, 4, 0, 0),
@@ -3066,7 +3066,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(178, Object(482), One, None, 16, 2, 0, 0),
     f(455, String, List, Some(Atomic), 33, 3, 0, 0),
     // io.k8s.apimachinery.pkg.apis.meta.v1.Condition
-    f(62, Time, One, None, 1, 4, 0, 0),
+    f(62, Time, One, None, 33, 4, 0, 0),
     f(61, String, One, None, 33, 6, 0, 0),
     f(64, Int64, One, None, 0, 3, 0, 0),
     f(60, String, One, None, 33, 5, 0, 0),

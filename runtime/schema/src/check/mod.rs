@@ -18,6 +18,7 @@ mod flow;
 mod meta;
 mod network;
 mod pod;
+mod pod_warnings;
 mod ranges;
 mod rbac;
 mod requests;
@@ -28,12 +29,15 @@ mod service;
 mod storage;
 mod values;
 mod volume;
+mod warnings;
 mod webhooks;
 mod workloads;
 
 use crate::{Cause, Kind, prune::is_definition, structural};
 use at::{At, Errors};
 use serde_json::Value;
+
+pub use warnings::warnings;
 
 /// All mistakes of `new`. `old` is what it replaces; `sub` the subresource that is written, "" for the object itself.
 pub fn validate(kind: &Kind, new: &Value, old: Option<&Value>, sub: &str) -> Vec<Cause> {

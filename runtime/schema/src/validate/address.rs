@@ -97,3 +97,40 @@ pub fn cidr(value: &str) -> Vec<String> {
         _ => errors,
     }
 }
+
+/// What is odd about an address that `ip_legacy` lets pass in an old object (GetWarningsForIP).
+pub fn ip_warning(value: &str) -> Option<String> {
+    let address = sloppy_ip(value)?;
+    let plain = plain(address);
+    if value.parse::<IpAddr>().is_err() || is_mapped(address) {
+        return Some(format!("non-standard IP address {value:?} is invalid: use \"{plain}\""));
+    }
+    (address.is_ipv6() && plain != value)
+        .then(|| format!("IPv6 address {value:?} should be in RFC 5952 canonical format (\"{plain}\")"))
+}
+
+/// Go prints a mapped address as the IPv4 one it stands for.
+fn plain(address: IpAddr) -> String {
+    address.to_canonical().to_string()
+}
+
+/// GetWarningsForCIDR
+pub fn cidr_warnings(value: &str) -> Vec<String> {
+    let Some((address, len, masked)) = split_cidr(value) else { return Vec::new() };
+    let net = format!("{}/{len}", plain(masked));
+    let mut found = Vec::new();
+    if address != masked {
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let single = format!("{}/{bits}", plain(address));
+        found.push(format!("CIDR value {value:?} is ambiguous in this context (should be \"{net}\" or \"{single}\"?)"));
+    }
+    let strict = value.split_once('/').is_some_and(|(a, l)| a.parse::<IpAddr>().is_ok() && l == len.to_string());
+    if !strict || is_mapped(address) {
+        found.push(format!("non-standard CIDR value {value:?} is invalid: use \"{net}\""));
+    }
+    let canonical = format!("{address}/{len}");
+    if found.is_empty() && address.is_ipv6() && canonical != value {
+        found.push(format!("IPv6 CIDR value {value:?} should be in RFC 5952 canonical format (\"{canonical}\")"));
+    }
+    found
+}

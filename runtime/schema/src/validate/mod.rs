@@ -4,7 +4,7 @@
 //! Which field has which format is not here.
 mod address;
 
-pub use address::{cidr, cidr_legacy, ip, ip_legacy};
+pub use address::{cidr, cidr_legacy, cidr_warnings, ip, ip_legacy, ip_warning};
 pub(crate) use address::{is_cidr, is_ip};
 
 pub const DNS1123_LABEL_MAX: usize = 63;
