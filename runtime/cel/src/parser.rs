@@ -256,6 +256,7 @@ impl<'s> Parser<'s> {
                         name.at,
                         match name.token {
                             Token::Symbol => format!("no viable alternative at input '.{}'", name.text),
+                            Token::End if !optional => "no viable alternative at input '.'".to_owned(),
                             _ => format!("mismatched input '{}' expecting IDENTIFIER", name.text),
                         },
                     ));

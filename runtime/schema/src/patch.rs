@@ -3,7 +3,7 @@
 //!
 //! Codes and messages as the patch handler of kube-apiserver gives them (apiserver/pkg/endpoints/handlers/patch.go).
 use crate::Status;
-use json_patch::{Patch, PatchOperation};
+use json_patch::{AddOperation, Patch, PatchOperation};
 use serde_json::Value;
 
 /// Operations in one JSON patch; upstream's figure.
@@ -13,6 +13,9 @@ pub const MAX_COPIED_BYTES: usize = 3 << 20;
 
 /// RFC 7386: null removes, objects merge, all else replaces.
 pub fn merge(target: &mut Value, patch: &Value) -> Result<(), Status> {
+    if patch.is_null() {
+        return Err(Status::bad_request("Invalid JSON Patch"));
+    }
     if !patch.is_object() {
         return Err(Status::bad_request(format!(
             "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
@@ -39,9 +42,20 @@ pub fn json(target: &mut Value, patch: &Value) -> Result<(), Status> {
     }
     // What does not read as an operation (unknown op, no path, no value) fails when upstream gets to it, like one
     // that does not apply; so does Mote.
-    let patch: Patch = serde_json::from_value(patch.clone()).map_err(|_| does_not_apply())?;
+    let mut patch = patch.clone();
+    patch.as_array_mut().into_iter().flatten().for_each(as_upstream_reads_it);
+    let patch: Patch = serde_json::from_value(patch).map_err(|_| does_not_apply())?;
     let mut copied = 0;
     for operation in &patch.0 {
+        let set;
+        let operation = match operation {
+            // What is not there is put there.
+            PatchOperation::Replace(replace) if is_missing_member(target, replace.path.as_str()) => {
+                set = PatchOperation::Add(AddOperation { path: replace.path.clone(), value: replace.value.clone() });
+                &set
+            }
+            other => other,
+        };
         if let PatchOperation::Copy(copy) = operation {
             copied += copy.from.resolve(target).map_or(0, text_len);
             if copied > MAX_COPIED_BYTES {
@@ -53,9 +67,27 @@ pub fn json(target: &mut Value, patch: &Value) -> Result<(), Status> {
     Ok(())
 }
 
+/// Whatever stands before the first slash of a path is passed over (github.com/evanphx/json-patch).
+fn as_upstream_reads_it(operation: &mut Value) {
+    for field in ["path", "from"] {
+        if let Some(Value::String(path)) = operation.get_mut(field)
+            && let Some(at) = path.find('/')
+        {
+            path.drain(..at);
+        }
+    }
+}
+
+/// Whether the path leads to an object that has no member of that name.
+fn is_missing_member(target: &Value, path: &str) -> bool {
+    let parent = path.rsplit_once('/').and_then(|(parent, _)| target.pointer(parent));
+    parent.is_some_and(Value::is_object) && target.pointer(path).is_none()
+}
+
 /// Upstream says no more than this, whatever the operation was.
 fn does_not_apply() -> Status {
-    Status::new(422, "Invalid", "the server rejected our request due to an error in our request")
+    let message = "the server rejected our request due to an error in our request";
+    Status { with_details: true, ..Status::new(422, "Invalid", message) }
 }
 
 fn go_type(value: &Value) -> &'static str {
@@ -100,7 +132,12 @@ mod tests {
         );
         check(json!([{"op": "test", "path": "/a/c", "value": "y"}]), Err(422));
         check(json!([{"op": "remove", "path": "/x"}]), Err(422));
-        check(json!([{"op": "replace", "path": "/x", "value": 1}]), Err(422));
+        check(json!([{"op": "replace", "path": "/x/y", "value": 1}]), Err(422));
+        check(json!([{"op": "replace", "path": "/a/b/7", "value": 1}]), Err(422));
+        check(
+            json!([{"op": "replace", "path": "/x", "value": 1}, {"op": "replace", "path": "odd/a", "value": 2}]),
+            Ok(json!({"a": 2, "x": 1})),
+        );
         check(json!([{"op": "add", "path": "/x/y", "value": 1}]), Err(422));
         check(json!([{"op": "jump", "path": "/x"}]), Err(422));
         check(json!({"op": "add"}), Err(400));

@@ -316,7 +316,7 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
 }
 
 /// time.ParseDuration: signed decimal numbers with units.
-fn is_go_duration(text: &str) -> bool {
+pub(crate) fn is_go_duration(text: &str) -> bool {
     let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
     if rest == "0" {
         return true;

@@ -18,7 +18,7 @@ use crate::{
     registry::{Beside, Target},
     server::Api,
 };
-use mote_schema::{Kind, Status};
+use mote_schema::{Cause, Kind, Status};
 use serde_json::Value;
 
 /// Kinds whose PUT creates what is not there (`AllowCreateOnUpdate` upstream).
@@ -124,7 +124,6 @@ const FIELD_LABELS: &[(&str, &str, &[&str])] = &[
             "type",
         ],
     ),
-    ("apps", "replicasets", &["status.replicas"]),
     ("batch", "jobs", &["status.successful"]),
     ("certificates.k8s.io", "certificatesigningrequests", &["spec.signerName"]),
     ("resource.k8s.io", "resourceslices", &["spec.nodeName", "spec.driver"]),
@@ -157,6 +156,19 @@ pub(crate) fn supports_field(kind: &Kind, path: &str) -> bool {
         || FIELD_LABELS.iter().any(|(group, plural, paths)| is(kind, group, plural) && paths.contains(&path))
 }
 
+/// What is said of another field: kinds that answer some have words of their own (AddFieldLabelConversionFunc upstream).
+pub(crate) fn unsupported_field(kind: &Kind, path: &str) -> String {
+    if is(kind, "batch", "jobs") {
+        format!("field label {path:?} not supported for Job")
+    } else if is(kind, "resource.k8s.io", "resourceslices") {
+        format!("field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: {path}")
+    } else if kind.is_custom() || FIELD_LABELS.iter().any(|(group, plural, _)| is(kind, group, plural)) {
+        format!("field label not supported: {path}")
+    } else {
+        format!("{path:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+    }
+}
+
 /// Takes what has to be unique across objects (addresses, ports). What is left in `beside` is held until the commit.
 pub(crate) fn allocate(
     api: &Api,
@@ -175,6 +187,27 @@ pub(crate) fn allocate(
         }
     }
     Ok(())
+}
+
+/// Mistakes that only the system under this process tells apart: whether there is a time zone of that name. Where none are
+/// installed nobody knows, and the controller will say so.
+pub(crate) fn causes(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<Cause> {
+    const ZONES: &str = "/usr/share/zoneinfo";
+    let zone = new["spec"]["timeZone"].as_str().unwrap_or("");
+    let is_same = old.is_some_and(|old| old["spec"]["timeZone"] == zone);
+    let is_part = |b: u8| b.is_ascii_alphanumeric() || b"._+-/".contains(&b);
+    // What cannot be a name is refused as such.
+    let is_name =
+        zone.starts_with(|c: char| c.is_ascii_alphanumeric()) && !zone.contains("..") && zone.bytes().all(is_part);
+    let is_known = is_same || !is_name || zone.eq_ignore_ascii_case("local") || matches!(zone, "UTC" | "Etc/UTC");
+    if !is(kind, "batch", "cronjobs") || is_known {
+        return Vec::new();
+    }
+    let zones = std::path::Path::new(ZONES);
+    if !zones.is_dir() || zones.join(zone).is_file() {
+        return Vec::new();
+    }
+    vec![Cause::invalid("spec.timeZone", &zone.into(), &format!("unknown time zone {zone}"))]
 }
 
 /// Gives back with an object's last write what `allocate` took.
@@ -209,6 +242,19 @@ pub(crate) fn deprecation(kind: &Kind) -> Option<&'static str> {
         return Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice");
     }
     is(kind, "", "componentstatuses").then_some("v1 ComponentStatus is deprecated in v1.19+")
+}
+
+/// Where upstream keeps a kind in etcd, which some of its messages name.
+pub(crate) fn storage_place(kind: &Kind) -> String {
+    match (&*kind.group, &*kind.plural) {
+        ("", "nodes") => "minions".into(),
+        ("", "services") => "services/specs".into(),
+        ("", "endpoints") => "services/endpoints".into(),
+        ("", "replicationcontrollers") => "controllers".into(),
+        ("networking.k8s.io", "ingresses") => "ingress".into(),
+        (group, plural) if kind.is_custom() || group.starts_with("api") => format!("{group}/{plural}"),
+        (_, plural) => plural.into(),
+    }
 }
 
 /// Something besides metadata.finalizers keeps the object (a Namespace's spec.finalizers).

@@ -99,9 +99,11 @@ impl Api {
         let mut causes = check::validate(target.judged_as(), &object, None, "");
         crate::custom::check(target, &object, None, &mut causes);
         causes.extend(admission::policy::check::causes(target.kind, &object, None));
+        causes.extend(behavior::causes(target.kind, &object, None));
         if !causes.is_empty() {
             return Err(Status::invalid(&target.kind.group, &target.kind.kind, &name, causes));
         }
+        defaults::read_back(target.kind, &mut object);
         target.warnings.extend(check::warnings(target.kind, &object, None, ""));
         target.warnings.extend(crate::custom::warnings(target.kind, &object, None));
         admission::validate(self, target, None, &object, &mut beside).await?;

@@ -5,7 +5,7 @@ use mote_schema::{Cause, Object, Status, check, convert, defaults, prepare};
 use mote_store::{Error, Precondition};
 use serde_json::Value;
 
-/// Metadata only the server writes; what a client sends for these is replaced by what is stored.
+/// Metadata only the server writes; who sends another value is told that it is immutable, but for the last.
 const SERVER_OWNED: &[&str] = &["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
 
 /// Makes the new state of an object from the newest (null: there is none), at the target's version.
@@ -27,8 +27,10 @@ impl Api {
         meta::settle_namespace(metadata, target.kind.namespaced, target.namespace)?;
         let name = meta::text(metadata, "name");
         if name.is_empty() && target.sub == Sub::Main {
-            let q = &target.kind.kind;
-            return Err(Status::bad_request(format!("name must be provided for {q}")));
+            let asked = target.name;
+            return Err(Status::bad_request(format!(
+                "the name of the object ({asked} based on URL) was undeterminable: name must be provided"
+            )));
         }
         if !name.is_empty() && name != target.name {
             return Err(Status::bad_request(format!(
@@ -151,17 +153,13 @@ impl Api {
         mut new: Value,
     ) -> Result<Option<Object>, Status> {
         let metadata = meta::metadata(&mut new)?;
-        let asked = match meta::text(metadata, "resourceVersion") {
-            "" | "0" => None,
-            text => Some(text.parse::<u64>().map_err(|_| {
-                let cause = Cause::invalid(
-                    "metadata.resourceVersion",
-                    &Value::from(text),
-                    &format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
-                );
-                Status::invalid(&target.kind.group, &target.kind.kind, target.name, vec![cause])
-            })?),
-        };
+        let asked =
+            match meta::text(metadata, "resourceVersion") {
+                "" | "0" => None,
+                text => Some(text.parse::<u64>().map_err(|_| {
+                    Status::new(500, "", format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
+                })?),
+            };
         let uid = meta::text(metadata, "uid");
         if !uid.is_empty() && uid != current.uid() {
             // Upstream's checks of any object and of the kind both say so; the parts of this process name an object by it.
@@ -177,6 +175,9 @@ impl Api {
         }
         metadata.insert("uid".into(), Value::from(current.uid()));
         for field in SERVER_OWNED {
+            if *field != "generation" && metadata.contains_key(*field) {
+                continue;
+            }
             match old["metadata"].get(field) {
                 Some(kept) => metadata.insert((*field).into(), kept.clone()),
                 None => metadata.remove(*field),
@@ -186,12 +187,14 @@ impl Api {
         target.warnings.extend(meta::dedup_owners(meta::metadata(&mut new)?, true));
         defaults::apply(target.kind, &mut new);
         prepare::update(target.kind, target.sub.name(), old, &mut new);
+        defaults::read_back(target.kind, &mut new);
         owners::keep_times(old, &mut new);
         let mut beside = Beside::default();
         behavior::allocate(self, target, Some(old), &mut new, &mut beside)?;
         let mut causes = check::validate(target.judged_as(), &new, Some(old), target.sub.name());
         crate::custom::check(target, &new, Some(old), &mut causes);
         causes.extend(admission::policy::check::causes(target.kind, &new, Some(old)));
+        causes.extend(behavior::causes(target.kind, &new, Some(old)));
         if !causes.is_empty() {
             return Err(Status::invalid(&target.kind.group, &target.kind.kind, target.name, causes));
         }
@@ -234,7 +237,12 @@ pub(crate) fn check_uid(target: &Target<'_>, old: &Value, new: &Value) -> Result
     let uid = |object: &'_ Value| object["metadata"]["uid"].as_str().unwrap_or("").to_owned();
     match (uid(old), uid(new)) {
         (found, asked) if !found.is_empty() && !asked.is_empty() && found != asked => {
-            Err(uid_conflict(target, &asked, &found))
+            let place = behavior::storage_place(target.kind);
+            let namespace = if target.namespace.is_empty() { "" } else { "/" };
+            Err(target.conflict(&format!(
+                "StorageError: invalid object, Code: 4, Key: /{place}{namespace}{}/{}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {asked}, UID in object meta: {found}",
+                target.namespace, target.name
+            )))
         }
         _ => Ok(()),
     }

@@ -209,19 +209,52 @@ pub(crate) fn document(api: &Api, status: u16, value: &Value, form: Form) -> Res
     written(status, out, form)
 }
 
-/// A request's body as a tree, with what parsing had to complain about (duplicate fields).
-pub(crate) fn parse(api: &Api, request: &Request) -> Result<(Value, Vec<String>), Status> {
+/// A request's body as a tree, with what parsing had to complain about (duplicate fields). `wanted` is the kind it should be of.
+pub(crate) fn parse(api: &Api, request: &Request, wanted: &str) -> Result<(Value, Vec<String>), Status> {
     let given = request.header(CONTENT_TYPE);
     let media = given.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     let parsed = match media.as_str() {
-        "" | JSON => mote_schema::prune::parse_json(&request.body),
-        YAML | "application/x-yaml" | "text/yaml" => mote_schema::prune::parse_yaml(&request.body),
+        "" | JSON => mote_schema::prune::parse_json(&request.body).map_err(|error| format!("{NO_KIND}{error}")),
+        YAML | "application/x-yaml" | "text/yaml" => mote_schema::prune::parse_yaml(&request.body).map_err(|error| {
+            let prefix = "error converting YAML to JSON: ";
+            error.strip_prefix(prefix).unwrap_or(&error).to_owned()
+        }),
         PROTOBUF => parse_protobuf(api, &request.body).map(|value| (value, Vec::new())),
         _ => {
             return Err(Status::unsupported_media_type(&[JSON, YAML, PROTOBUF]));
         }
     };
-    parsed.map_err(Status::bad_request)
+    let (value, complaints) = parsed.map_err(|error| unrecognized(wanted, &error, &request.body))?;
+    let found = match &value {
+        Value::Object(_) => return Ok((value, complaints)),
+        // Nothing was said, which is no mistake yet.
+        Value::Null => return Ok((json!({}), complaints)),
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+    };
+    let error = format!(
+        "{NO_KIND}json: cannot unmarshal {found} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+    );
+    Err(unrecognized(wanted, &error, &request.body))
+}
+
+const NO_KIND: &str = "couldn't get version/kind; json parse error: ";
+
+/// endpoints/handlers/rest.go, transformDecodeError, of a body that does not say what it is.
+pub(crate) fn unrecognized(wanted: &str, error: &str, body: &[u8]) -> Status {
+    const SHOWN_BYTES: usize = 30;
+    let (shown, rest) = body.split_at_checked(SHOWN_BYTES).unwrap_or((body, &[]));
+    let mut summary = match shown {
+        [] => "<empty>".to_owned(),
+        [b'{', ..] => String::from_utf8_lossy(shown).into_owned(),
+        _ => shown.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    if !rest.is_empty() {
+        summary.push_str(" ...");
+    }
+    Status::bad_request(format!("the object provided is unrecognized (must be of type {wanted}): {error} ({summary})"))
 }
 
 /// The kind is what the envelope says: a subresource's body is of another kind than its object.

@@ -24,7 +24,7 @@ impl Filter {
         let mut field = FieldSelector::parse(query.get("fieldSelector").unwrap_or("")).map_err(Status::bad_request)?;
         for (path, _, _) in &mut field.terms {
             if !behavior::supports_field(kind, path) {
-                return Err(Status::bad_request(format!("field label not supported: {path}")));
+                return Err(Status::bad_request(behavior::unsupported_field(kind, path)));
             }
             match path.as_str() {
                 "name" => *path = "metadata.name".into(),
@@ -217,7 +217,7 @@ fn checked_options(query: &Query, what: &str, mut causes: Vec<Cause>) -> Result<
     }
     for value in query.get_all("dryRun").filter(|value| !value.is_empty()) {
         if value != "All" {
-            causes.push(Cause::not_supported("dryRun", &Value::from(value), &["All"]));
+            causes.push(Cause::not_supported("dryRun", &Value::from(vec![value]), &["All"]));
         }
         options.dry_run = true;
     }
@@ -277,8 +277,18 @@ pub(crate) fn delete_request(api: &Api, request: &Request) -> Result<(DeleteOpti
         };
         return Ok((options.checked()?, from_query));
     }
-    let (body, _) = super::media::parse(api, request)?;
+    let (body, _) = super::media::parse(api, request, "DeleteOptions")?;
     let dry_run = body["dryRun"].as_array().is_some_and(|list| list.iter().any(|item| item == "All"));
+    if body["dryRun"].as_array().is_some_and(|list| list.iter().any(|item| item != "All")) {
+        let cause = Cause::not_supported("dryRun", &body["dryRun"], &["All"]);
+        return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]));
+    }
+    if let Some(name) = body["kind"].as_str().filter(|name| !matches!(*name, "" | "DeleteOptions")) {
+        let version = body["apiVersion"].as_str().unwrap_or("v1");
+        return Err(Status::bad_request(format!(
+            "no kind {name:?} is registered for version {version:?} in scheme \"pkg/apis/meta/internalversion/scheme/register.go:27\""
+        )));
+    }
     Ok((DeleteOptions::from_body(&body)?, from_query || dry_run))
 }
 

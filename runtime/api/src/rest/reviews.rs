@@ -18,7 +18,7 @@ pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, request: Request) -
         let text = format!("the resource {} does not support being converted to a Table", kind.resource());
         return Err(Status::new(406, "NotAcceptable", text));
     }
-    let (mut body, complaints) = media::parse(api, &request)?;
+    let (mut body, complaints) = media::parse(api, &request, &kind.kind)?;
     let mut target = Target::new(&request.user, kind, &request.info.namespace, "", Sub::Main);
     let namespace = target.namespace;
     if kind.group.is_empty() && kind.plural == "bindings" {

@@ -12,7 +12,7 @@ use crate::{
     server::Api,
 };
 use http::header::{CONTENT_TYPE, WARNING};
-use mote_schema::{Kind, Status, protobuf::ListMeta};
+use mote_schema::{Cause, Kind, Status, protobuf::ListMeta};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -58,12 +58,25 @@ pub(super) fn warn(mut response: Response, warnings: &[String]) -> Response {
 }
 
 /// The body's apiVersion and kind, where it has them, are the request's.
-fn check_kind(kind: &Kind, body: &Value) -> Result<(), Status> {
+fn check_kind(api: &Api, kind: &Kind, body: &Value, raw: &[u8]) -> Result<(), Status> {
     let text = |field: &str| body[field].as_str().filter(|text| !text.is_empty());
     let expected = kind.api_version();
-    let version = text("apiVersion").unwrap_or(&expected);
-    if let Some(name) = text("kind").filter(|name| *name != kind.kind) {
-        return Err(Status::bad_request(format!("no kind {name:?} is registered for version {version:?}")));
+    let (version, name) = (text("apiVersion").unwrap_or(&expected), text("kind").unwrap_or(&kind.kind));
+    let (group, number) = version.split_once('/').unwrap_or(("", version));
+    if number.contains('/') {
+        return Err(media::unrecognized(&kind.kind, &format!("unexpected GroupVersion string: {version}"), raw));
+    }
+    if kind.is_custom() {
+        if name != kind.kind {
+            let cause = Cause::invalid("kind", &name.into(), &format!("must be {}", kind.kind));
+            let object = body["metadata"]["name"].as_str().unwrap_or("");
+            return Err(Status::invalid(&kind.group, name, object, vec![cause]));
+        }
+    } else if let Some(error) = other_kind(api, kind, group, number, name) {
+        let wanted = &kind.kind;
+        return Err(Status::bad_request(format!(
+            "{name} in version {number:?} cannot be handled as a {wanted}: {error}"
+        )));
     }
     if version != expected {
         return Err(Status::bad_request(format!(
@@ -73,11 +86,28 @@ fn check_kind(kind: &Kind, body: &Value) -> Result<(), Status> {
     Ok(())
 }
 
+/// Why something of that kind cannot be taken for one of ours, as the scheme says it.
+pub(crate) fn other_kind(api: &Api, kind: &Kind, group: &str, version: &str, name: &str) -> Option<String> {
+    let found = api.catalog().by_kind(group, version, name).cloned();
+    let Some(found) = found.filter(|found| !found.is_custom()) else {
+        let shown = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+        return Some(format!(
+            "no kind {name:?} is registered for version {shown:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+        ));
+    };
+    if name == kind.kind && group == kind.group {
+        return None;
+    }
+    let package = kind.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
+    let from = found.table().go_name(found.root);
+    Some(format!("converting ({from}) to ({package}.{}): unknown conversion", kind.kind))
+}
+
 pub(crate) async fn create(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(&request, kind)?;
     let mut target = target(&request, kind, Sub::Main, write_options(&request.query, "CreateOptions")?);
-    let (body, complaints) = media::parse(api, &request)?;
-    check_kind(kind, &body)?;
+    let (body, complaints) = media::parse(api, &request, &kind.kind)?;
+    check_kind(api, kind, &body, &request.body)?;
     let object = match api.create_decoded(&mut target, body, complaints).await {
         Ok(object) => object,
         Err(status) => return Ok(warn(Response::error(&status), &target.warnings)),
@@ -88,8 +118,8 @@ pub(crate) async fn create(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
 pub(crate) async fn update(api: &Api, kind: &Arc<Kind>, sub: Sub, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(&request, kind)?;
     let mut target = target(&request, kind, sub, write_options(&request.query, "UpdateOptions")?);
-    let (body, complaints) = media::parse(api, &request)?;
-    check_kind(kind, &body)?;
+    let (body, complaints) = media::parse(api, &request, &kind.kind)?;
+    check_kind(api, kind, &body, &request.body)?;
     let object = match api.update_decoded(&mut target, body, complaints).await {
         Ok(object) => object,
         Err(status) => return Ok(warn(Response::error(&status), &target.warnings)),
@@ -228,7 +258,7 @@ pub(crate) async fn scale(api: &Api, kind: &Arc<Kind>, request: Request) -> Resu
         }
         "update" => {
             let options = write_options(&request.query, "UpdateOptions")?;
-            let (body, complaints) = media::parse(api, &request)?;
+            let (body, complaints) = media::parse(api, &request, "Scale")?;
             (behavior::ScaleChange::Replace(body), complaints, options)
         }
         "patch" => {
@@ -245,7 +275,8 @@ pub(crate) async fn scale(api: &Api, kind: &Arc<Kind>, request: Request) -> Resu
 pub(crate) async fn create_sub(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(&request, kind)?;
     let mut target = target(&request, kind, Sub::Main, write_options(&request.query, "CreateOptions")?);
-    let (body, _) = media::parse(api, &request)?;
+    let wanted = kind.subresource(&request.info.subresource).map_or("", |sub| &sub.kind);
+    let (body, _) = media::parse(api, &request, wanted)?;
     options::check_dry_run(&body, &mut target.options);
     let answer = behavior::create_sub(api, &mut target, &request.info.subresource, body).await?;
     Ok(warn(media::document(api, 201, &answer, form)?, &target.warnings))

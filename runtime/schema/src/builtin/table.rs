@@ -979,7 +979,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(8, String, One, None, 33, 1, 0, 34),
     f(10, Int32, One, None, 33, 2, 0, 0),
     // io.k8s.api.autoscaling.v2.HPAScalingRules
-    f(703, Object(91), List, Some(Atomic), 0, 2, 0, 0),
+    f(703, Object(91), List, Some(Atomic), 16, 2, 0, 0),
     f(775, String, One, None, 16, 1, 0, 35),
     f(795, Int32, One, None, 16, 3, 0, 0),
     f(830, Quantity, One, None, 16, 4, 0, 0),

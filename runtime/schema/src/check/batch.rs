@@ -90,13 +90,12 @@ fn job_spec(spec: &At<'_>, errors: &mut Errors) {
     }
 }
 
-pub(super) fn job(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
-    let spec = new.get("spec");
-    job_spec(&spec, errors);
+/// ValidateJobSpec, where `job_spec` is what a CronJob's template is held to.
+fn whole_spec(spec: &At<'_>, errors: &mut Errors) {
+    job_spec(spec, errors);
     let selector = spec.get("selector");
     if selector.is_set() {
         meta::label_selector(&selector, errors);
-        generated_selector(new, &spec, errors);
     } else {
         errors.required(&selector, "");
     }
@@ -104,6 +103,14 @@ pub(super) fn job(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     if !meta::selects(&selector, &labels) {
         errors.invalid_null(&labels, "`selector` does not match template `labels`");
     }
+}
+
+pub(super) fn job(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
+    let spec = new.get("spec");
+    if spec.get("selector").is_set() {
+        generated_selector(new, &spec, errors);
+    }
+    whole_spec(&spec, errors);
     if spec.get("completionMode").str() == "Indexed"
         && let Some(count) = spec.get("completions").int().filter(|n| *n > 0)
     {
@@ -114,7 +121,9 @@ pub(super) fn job(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
         }
     }
     if let Some(old) = old {
-        update(&spec, &old.get("spec"), errors);
+        // Upstream looks at the spec of an update twice.
+        whole_spec(&spec, errors);
+        update(&spec, old, errors);
     }
 }
 
@@ -149,7 +158,8 @@ fn generated_selector(new: &At<'_>, spec: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn update(spec: &At<'_>, old: &At<'_>, errors: &mut Errors) {
+fn update(spec: &At<'_>, job: &At<'_>, errors: &mut Errors) {
+    let old = &job.get("spec");
     let (completions, before) = (spec.get("completions"), old.get("completions"));
     // An indexed job may grow and shrink together with its parallelism.
     if spec.get("completionMode").str() != "Indexed" {
@@ -161,31 +171,62 @@ fn update(spec: &At<'_>, old: &At<'_>, errors: &mut Errors) {
         errors.invalid(&completions, "can only be modified in tandem with spec.parallelism");
     }
     errors.immutable(&spec.get("selector"), &old.get("selector"));
-    let mut template = old.peek("template").clone();
-    // A suspended job that never started may still be told where to run.
-    if old.get("suspend").is_true() {
-        for (part, field) in [
-            ("metadata", "annotations"),
-            ("metadata", "labels"),
-            ("spec", "nodeSelector"),
-            ("spec", "tolerations"),
-            ("spec", "schedulingGates"),
-        ] {
-            let value = spec.at("template").get(part).peek(field).clone();
-            if let Some(map) = template.get_mut(part).and_then(Value::as_object_mut) {
-                if value.is_null() {
-                    map.remove(field);
-                } else {
-                    map.insert(field.into(), value);
-                }
+    template_update(&spec.get("template"), job, errors);
+    for field in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+        errors.immutable(&spec.get(field), &old.get(field));
+    }
+}
+
+/// validatePodTemplateUpdate: a suspended job of which nothing runs may still be told where to run and with how much.
+fn template_update(template: &At<'_>, job: &At<'_>, errors: &mut Errors) {
+    let (spec, status) = (job.get("spec"), job.get("status"));
+    let mut before = spec.peek("template").clone();
+    let is_suspended =
+        |condition: At<'_>| condition.get("type").str() == "Suspended" && condition.get("status").str() == "True";
+    let stopped = !status.get("startTime").is_set() || status.get("conditions").items().any(is_suspended);
+    if !(spec.get("suspend").is_true() && stopped && status.get("active").int().unwrap_or(0) == 0) {
+        if template.value != &before {
+            errors.invalid(template, "field is immutable");
+        }
+        return;
+    }
+    for (part, field) in [
+        ("metadata", "annotations"),
+        ("metadata", "labels"),
+        ("spec", "nodeSelector"),
+        ("spec", "tolerations"),
+        ("spec", "schedulingGates"),
+    ] {
+        take(template.get(part).peek(field), before.get_mut(part), field);
+    }
+    let (affinity, own) = (template.at("spec.affinity"), before.get_mut("spec"));
+    if let Some(own) = own.and_then(Value::as_object_mut) {
+        let mut kept = own.remove("affinity").unwrap_or_else(|| Value::Object(Default::default()));
+        take(affinity.peek("nodeAffinity"), Some(&mut kept), "nodeAffinity");
+        if affinity.is_set() || kept.as_object().is_some_and(|kept| !kept.is_empty()) {
+            own.insert("affinity".into(), kept);
+        }
+    }
+    for list in ["containers", "initContainers"] {
+        let own = before.get_mut("spec").and_then(|spec| spec.get_mut(list)).and_then(Value::as_array_mut);
+        for (own, new) in own.into_iter().flatten().zip(template.get("spec").get(list).items()) {
+            if own.get("name") == new.value.get("name") {
+                take(new.peek("resources"), Some(own), "resources");
             }
         }
     }
-    if spec.peek("template") != &template {
-        errors.invalid(&spec.get("template"), "field is immutable");
+    if template.peek("spec") != before.get("spec").unwrap_or(&Value::Null) {
+        errors.invalid(&template.get("spec"), "field is immutable");
     }
-    for field in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
-        errors.immutable(&spec.get(field), &old.get(field));
+}
+
+/// Sets a field to what it is now.
+fn take(value: &Value, into: Option<&mut Value>, field: &str) {
+    let Some(map) = into.and_then(Value::as_object_mut) else { return };
+    if value.is_null() {
+        map.remove(field);
+    } else {
+        map.insert(field.into(), value.clone());
     }
 }
 
@@ -477,11 +518,11 @@ fn schedule_format(text: &str) -> Result<(), String> {
     };
     if let Some(descriptor) = text.strip_prefix('@') {
         let known = ["yearly", "annually", "monthly", "weekly", "daily", "midnight", "hourly"];
-        let every = descriptor.strip_prefix("every ").is_some_and(|d| !d.is_empty());
-        return if known.contains(&descriptor) || every {
-            Ok(())
-        } else {
-            Err(format!("unrecognized descriptor: {text}"))
+        return match descriptor.strip_prefix("every ") {
+            Some(every) if crate::prune::is_go_duration(every) => Ok(()),
+            Some(every) => Err(format!("failed to parse duration {text}: time: invalid duration {every:?}")),
+            None if known.contains(&descriptor) => Ok(()),
+            None => Err(format!("unrecognized descriptor: {text}")),
         };
     }
     let fields: Vec<&str> = text.split_whitespace().collect();

@@ -17,7 +17,16 @@ pub(super) fn namespace(new: &At<'_>, errors: &mut Errors) {
     }
 }
 
+/// ValidateNamespaceFinalizeUpdate
+pub(super) fn finalizers(list: &At<'_>, errors: &mut Errors) {
+    for at in list.items() {
+        errors.each(&at, format::qualified_name(at.str()));
+        meta::known_finalizer(&at, errors);
+    }
+}
+
 pub(super) fn node(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
+    avoided_pods(&new.at("metadata.annotations").key(AVOID_PODS), errors);
     taints(&new.at("spec.taints").moved("metadata.taints"), errors);
     node_resources(&new.get("status"), errors);
     if let Some(old) = old
@@ -36,6 +45,18 @@ pub(super) fn node(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     let (provider, before) = (new.at("spec.providerID"), old.at("spec.providerID"));
     if !before.str().is_empty() && before.str() != provider.str() {
         errors.forbidden(&provider, "node updates may not change providerID except from \"\" to valid");
+    }
+}
+
+const AVOID_PODS: &str = "scheduler.alpha.kubernetes.io/preferAvoidPods";
+
+/// ValidateAvoidPodsInNodeAnnotations, as far as whether it can be read.
+fn avoided_pods(at: &At<'_>, errors: &mut Errors) {
+    if at.str().is_empty() {
+        return;
+    }
+    if let Err(error) = crate::prune::parse_json(at.str().as_bytes()) {
+        errors.invalid_value("metadata.annotations.AvoidPods", &AVOID_PODS.into(), &error);
     }
 }
 

@@ -248,7 +248,9 @@ pub(super) fn slice(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
             Value::Object(_) => {
                 scheduling::node_selector(&at, errors);
                 if at.get("nodeSelectorTerms").len() != 1 {
-                    errors.invalid(&at.get("nodeSelectorTerms"), "must have exactly one node selector term");
+                    let terms = at.get("nodeSelectorTerms");
+                    let shown = if terms.is_set() { terms.value.clone() } else { Value::Array(Vec::new()) };
+                    errors.invalid_value(&terms.path, &shown, "must have exactly one node selector term");
                 }
             }
             _ => {}

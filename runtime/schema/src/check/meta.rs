@@ -24,7 +24,8 @@ fn name_rule(kind: &Kind) -> NameRule {
     match (&*kind.group, &*kind.kind) {
         ("", "Namespace" | "Service") | ("apps", "StatefulSet") => NameRule::Label,
         ("rbac.authorization.k8s.io", _) | ("apiregistration.k8s.io", "APIService") => NameRule::Segment,
-        ("certificates.k8s.io", "CertificateSigningRequest") => NameRule::Any,
+        // A driver's name may be in any case, which its own rule says.
+        ("certificates.k8s.io", "CertificateSigningRequest") | ("storage.k8s.io", "CSIDriver") => NameRule::Any,
         ("networking.k8s.io", "IPAddress") => NameRule::Address,
         _ => NameRule::Subdomain,
     }

@@ -47,7 +47,12 @@ pub fn validate(kind: &Kind, new: &Value, old: Option<&Value>, sub: &str) -> Vec
     let old = old.map(At::root);
     match &old {
         None => meta::create(kind, &new.get("metadata"), &mut errors),
-        Some(old) => meta::update(&new.get("metadata"), &old.get("metadata"), &mut errors),
+        Some(old) => {
+            meta::update(&new.get("metadata"), &old.get("metadata"), &mut errors);
+            // What holds for every object the strategy of its kind says once more.
+            let again = errors.0.clone();
+            errors.0.extend(again);
+        }
     }
     if kind.is_custom() {
         errors.0.extend(structural::validate(kind, value, old_value, sub));
@@ -62,9 +67,17 @@ pub fn validate(kind: &Kind, new: &Value, old: Option<&Value>, sub: &str) -> Vec
         }
         "status" => status(kind, &new, old.as_ref(), &mut errors),
         "" => {
-            values::closed_sets(kind, &new, &mut errors);
-            spec(kind, &new, old.as_ref(), &mut errors);
+            let mut known = Errors::default();
+            values::closed_sets(kind, &new, &mut known);
+            let mut own = Errors::default();
+            spec(kind, &new, old.as_ref(), &mut own);
+            // What a kind's own rules say too has its place there.
+            known.0.retain(|cause| !own.0.contains(cause));
+            errors.0.append(&mut known.0);
+            errors.0.append(&mut own.0);
         }
+        "approval" => requests::signing_request(&new, old.as_ref(), sub, &mut errors),
+        "finalize" => cluster::finalizers(&new.at("spec.finalizers"), &mut errors),
         "ephemeralcontainers" => pod::ephemeral_update(&new, old.as_ref(), &mut errors),
         "resize" => pod::resize_update(&new, old.as_ref(), &mut errors),
         _ => {}
@@ -108,7 +121,7 @@ fn spec(kind: &Kind, new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
         ("policy", "PodDisruptionBudget") => workloads::disruption_budget(new, errors),
         ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => rbac::role(new, kind.namespaced, errors),
         ("rbac.authorization.k8s.io", _) => rbac::binding(new, old, kind.namespaced, errors),
-        ("networking.k8s.io", "Ingress") => network::ingress(new, errors),
+        ("networking.k8s.io", "Ingress") => network::ingress(new, old, errors),
         ("networking.k8s.io", "NetworkPolicy") => network::network_policy(new, errors),
         ("networking.k8s.io", "IngressClass") => network::ingress_class(new, old, errors),
         ("networking.k8s.io", "ServiceCIDR") => ranges::service_cidr(new, old, errors),
@@ -128,7 +141,7 @@ fn spec(kind: &Kind, new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
         ("storage.k8s.io", "VolumeAttributesClass") => csi::attributes_class(new, old, errors),
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => flow::schema(new, errors),
         ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => flow::level(new, errors),
-        ("certificates.k8s.io", "CertificateSigningRequest") => requests::signing_request(new, old, errors),
+        ("certificates.k8s.io", "CertificateSigningRequest") => requests::signing_request(new, old, "", errors),
         ("resource.k8s.io", "DeviceClass") => devices::class(new, errors),
         ("resource.k8s.io", "ResourceClaim") => devices::claim(new, old, errors),
         ("resource.k8s.io", "ResourceClaimTemplate") => devices::claim_template(new, old, errors),
@@ -142,6 +155,10 @@ fn status(kind: &Kind, new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) 
     match (&*kind.group, &*kind.kind) {
         ("apps", "Deployment") => workloads::deployment_status(&new.get("status"), errors),
         ("apps", "ReplicaSet") => workloads::replica_set_status(&new.get("status"), errors),
+        ("apps", "StatefulSet") => workloads::stateful_set_status(&new.get("status"), old, errors),
+        ("", "ReplicationController") => workloads::replication_controller_status(&new.get("status"), errors),
+        ("networking.k8s.io", "Ingress") => network::ingress_status(&new.at("status.loadBalancer"), errors),
+        ("certificates.k8s.io", "CertificateSigningRequest") => requests::signing_request(new, old, "status", errors),
         ("", "Pod") => pod::status(new, old, errors),
         ("batch", "Job") => batch::job_status(new, old, errors),
         ("", "Namespace") => cluster::namespace_status(new, errors),

@@ -8,12 +8,11 @@ use crate::{Cause, validate as format};
 use serde_json::Value;
 use std::{collections::HashSet, net::IpAddr};
 
-pub(super) fn ingress(new: &At<'_>, errors: &mut Errors) {
+pub(super) fn ingress(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     let spec = new.get("spec");
     let (rules, backend) = (spec.get("rules"), spec.get("defaultBackend"));
     if rules.is_empty() && !backend.is_set() {
-        let null = if rules.is_set() { rules.value.clone() } else { Value::Array(Vec::new()) };
-        errors.invalid_value(&spec.path, &null, "either `defaultBackend` or `rules` must be specified");
+        errors.0.push(Cause::invalid(&*spec.path, rules.value, "either `defaultBackend` or `rules` must be specified"));
     }
     if backend.is_set() {
         ingress_backend(&backend, errors);
@@ -49,6 +48,29 @@ pub(super) fn ingress(new: &At<'_>, errors: &mut Errors) {
     let class = spec.get("ingressClassName");
     if class.is_set() {
         errors.each(&class, format::dns1123_subdomain(class.str()));
+    }
+    let annotation = new.at("metadata.annotations").key(CLASS_ANNOTATION);
+    if old.is_none() && annotation.is_set() && class.is_set() && annotation.str() != class.str() {
+        let path = format!("annotations.{CLASS_ANNOTATION}");
+        errors.invalid_value(&path, annotation.value, "must match `ingressClassName` when both are specified");
+    }
+}
+
+const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+
+/// ValidateIngressLoadBalancerStatus; a Service's has more.
+pub(super) fn ingress_status(status: &At<'_>, errors: &mut Errors) {
+    for entry in status.get("ingress").items() {
+        let (ip, host) = (entry.get("ip"), entry.get("hostname"));
+        if !ip.str().is_empty() {
+            errors.each(&ip, format::ip_legacy(ip.str()));
+        }
+        if !host.str().is_empty() {
+            errors.each(&host, format::dns1123_subdomain(host.str()));
+            if format::is_ip(host.str()) {
+                errors.invalid(&host, "must be a DNS name, not an IP address");
+            }
+        }
     }
 }
 
@@ -138,6 +160,19 @@ pub(super) fn ingress_class(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Err
     let parameters = new.at("spec.parameters");
     if parameters.is_set() {
         reference(&parameters, errors);
+        let (scope, namespace) = (parameters.get("scope"), parameters.get("namespace"));
+        match scope.str() {
+            _ if !scope.is_set() => errors.required(&scope, ""),
+            "Namespace" if !namespace.is_set() => {
+                errors.required(&namespace, "`parameters.scope` is set to 'Namespace'");
+            }
+            "Namespace" => errors.each(&namespace, format::dns1123_label(namespace.str())),
+            "Cluster" if namespace.is_set() => {
+                errors.forbidden(&namespace, "`parameters.scope` is set to 'Cluster'");
+            }
+            "Cluster" => {}
+            _ => errors.unsupported(&scope, &["Cluster", "Namespace"]),
+        }
     }
 }
 
@@ -161,6 +196,7 @@ pub(super) fn network_policy(new: &At<'_>, errors: &mut Errors) {
 }
 
 fn policy_port(at: &At<'_>, errors: &mut Errors) {
+    rules(at, "protocol=TCP|UDP|SCTP", errors);
     let (port, end) = (at.get("port"), at.get("endPort"));
     match (port.value, end.int()) {
         (Value::Null, Some(_)) => errors.invalid(&end, "may not be specified when `port` is not specified"),
@@ -234,9 +270,14 @@ fn contains(network: IpAddr, bits: u32, ip: IpAddr) -> bool {
 
 /// ValidateEndpointIP
 pub(super) fn endpoint_ip(at: &At<'_>, errors: &mut Errors) {
-    let messages = format::ip_legacy(at.str());
-    let Ok(ip) = at.str().parse::<IpAddr>() else { return errors.each(at, messages) };
-    errors.each(at, messages);
+    errors.each(at, format::ip_legacy(at.str()));
+    if let Ok(ip) = at.str().parse::<IpAddr>() {
+        special_ip(ip, at, errors);
+    }
+}
+
+/// ValidateNonSpecialIP
+fn special_ip(ip: IpAddr, at: &At<'_>, errors: &mut Errors) {
     let (link_local, multicast) = match ip {
         IpAddr::V4(ip) => (ip.is_link_local(), ip.octets()[..3] == [224, 0, 0]),
         IpAddr::V6(ip) => (ip.is_unicast_link_local(), ip.segments()[0] & 0xff0f == 0xff02),
@@ -262,7 +303,8 @@ pub(super) fn endpoints(new: &At<'_>, errors: &mut Errors) {
             errors.required(&subset, "must specify `addresses` or `notReadyAddresses`");
         }
         for address in ready.items().chain(not_ready.items()) {
-            endpoint_ip(&address.get("ip"), errors);
+            let ip = address.get("ip");
+            errors.each(&ip, format::ip_legacy(ip.str()));
             let host = address.get("hostname");
             if !host.str().is_empty() {
                 errors.each(&host, format::dns1123_label(host.str()));
@@ -270,6 +312,10 @@ pub(super) fn endpoints(new: &At<'_>, errors: &mut Errors) {
             let node = address.get("nodeName");
             if node.is_set() {
                 errors.each(&node, format::dns1123_subdomain(node.str()));
+            }
+            match ip.str().parse() {
+                Ok(special) => special_ip(special, &ip, errors),
+                Err(_) => errors.invalid(&ip, "must be a valid IP address"),
             }
         }
         for port in ports.items() {
@@ -283,6 +329,7 @@ pub(super) fn endpoints(new: &At<'_>, errors: &mut Errors) {
             for message in format::port_number(value) {
                 errors.invalid_value(&number.path, &Value::from(value), &message);
             }
+            rules(&port, "protocol=SCTP|TCP|UDP appProtocol~qualified", errors);
         }
     }
 }
@@ -351,12 +398,13 @@ fn slice_endpoint(endpoint: &At<'_>, kind: &str, errors: &mut Errors) {
         match (kind, ip) {
             ("FQDN", _) => {
                 let name = address.str();
+                let wrong = format::dns1123_subdomain(name.strip_suffix('.').unwrap_or(name));
                 if name.is_empty() {
                     errors.required(&address, "");
+                } else if !wrong.is_empty() {
+                    errors.invalid(&address, &wrong.join(","));
                 } else if !name.trim_end_matches('.').contains('.') {
                     errors.invalid(&address, "should be a domain with at least two segments separated by dots");
-                } else {
-                    errors.each(&address, format::dns1123_subdomain(name));
                 }
             }
             (_, Err(_)) => errors.each(&address, format::ip(address.str())),

@@ -72,10 +72,61 @@ fn pod_annotations(annotations: &At<'_>, spec: &At<'_>, errors: &mut Errors) {
         errors.invalid(&mirror, "must set spec.nodeName if mirror pod annotation is set");
     }
     let cost = annotations.key("controller.kubernetes.io/pod-deletion-cost");
+    // Paths as upstream makes them, with the key as a name here and as a key there.
+    for (key, value) in annotations.members() {
+        let profile = value.as_str().unwrap_or("");
+        if key == SECCOMP_POD || key.starts_with(SECCOMP_CONTAINER) {
+            seccomp_profile(profile, &format!("{}.{key}", annotations.path), errors);
+        }
+        if let Some(name) = key.strip_prefix(APPARMOR_CONTAINER) {
+            let at = annotations.key(key);
+            if !all_containers(spec).any(|container| container.get("name").str() == name) {
+                errors.invalid_value(&at.path, &name.into(), "container not found");
+            }
+            if !matches!(profile, "" | "runtime/default" | "unconfined") && !profile.starts_with("localhost/") {
+                errors.invalid(&at, &format!("invalid AppArmor profile name: {profile:?}"));
+            }
+        }
+    }
     let valid = |text: &str| text.parse::<i32>().is_ok_and(|n| n.to_string() == text);
     if cost.is_set() && !valid(cost.str()) {
         errors.invalid(&cost, "must be a 32bit integer");
     }
+}
+
+const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
+const APPARMOR_CONTAINER: &str = "container.apparmor.security.beta.kubernetes.io/";
+
+/// ValidateSeccompProfile
+fn seccomp_profile(profile: &str, path: &str, errors: &mut Errors) {
+    let value = Value::from(profile);
+    match profile.strip_prefix("localhost/") {
+        Some(file) => {
+            for message in format::local_descending_path(file) {
+                errors.invalid_value(path, &file.into(), &message);
+            }
+        }
+        None if matches!(profile, "runtime/default" | "docker/default" | "unconfined") => {}
+        None => errors.invalid_value(path, &value, "must be a valid seccomp profile"),
+    }
+}
+
+/// validatePodResources
+fn pod_resources(at: &At<'_>, claims: &[&str], errors: &mut Errors) {
+    if at.get("claims").is_set() {
+        errors.forbidden(&at.get("claims"), "claims may not be set for Resources at pod-level");
+    }
+    for list in ["limits", "requests"] {
+        let list = at.get(list);
+        for (name, _) in list.members() {
+            if !matches!(name, "cpu" | "memory") && !name.starts_with("hugepages-") {
+                let known = ["cpu", "hugepages-", "memory"];
+                errors.0.push(crate::Cause::not_supported(list.key(name).path, &name.into(), &known));
+            }
+        }
+    }
+    resources::requirements(at, claims, errors);
 }
 
 fn pod_spec(spec: &At<'_>, is_pod: bool, extra_volumes: &[&str], errors: &mut Errors) {
@@ -94,7 +145,7 @@ fn pod_spec(spec: &At<'_>, is_pod: bool, extra_volumes: &[&str], errors: &mut Er
     container::containers(&regular, &pod, errors);
     container::init_containers(&spec.get("initContainers"), &regular, &pod, errors);
     container::ephemeral_containers(&spec.get("ephemeralContainers"), spec, &pod, errors);
-    resources::requirements(&spec.get("resources"), &pod.claims, errors);
+    pod_resources(&spec.get("resources"), &pod.claims, errors);
     if spec.get("hostNetwork").is_true() {
         for port in regular.items().flat_map(|c| c.get("ports").items()) {
             let (host, inner) = (port.get("hostPort"), port.get("containerPort"));
@@ -381,7 +432,7 @@ fn dns_config(spec: &At<'_>, errors: &mut Errors) {
     for search in searches.items().filter(|s| s.str() != ".") {
         let text = search.str().strip_suffix('.').unwrap_or(search.str());
         // An underscore may stand where a letter may.
-        for message in format::dns1123_subdomain(&text.replace('_', "a")) {
+        for message in format::dns1123_subdomain_underscore(text) {
             errors.invalid_value(&search.path, &Value::from(text), &message);
         }
     }
@@ -403,7 +454,15 @@ fn update(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
             return errors.forbidden(&new.get(list), "pod updates may not add or remove containers");
         }
     }
+    for at in ["containers", "initContainers"].iter().flat_map(|list| new.get(list).items()) {
+        if at.get("image").str().is_empty() {
+            errors.required(&at.get("image"), "");
+        }
+    }
     let (deadline, before) = (new.get("activeDeadlineSeconds"), old.get("activeDeadlineSeconds"));
+    if deadline.int().is_some_and(|n| !(0..=i64::from(i32::MAX)).contains(&n)) {
+        return errors.invalid(&deadline, "must be between 0 and 2147483647, inclusive");
+    }
     match (deadline.int(), before.int()) {
         (Some(n), Some(o)) if n > o => {
             return errors.invalid(&deadline, "must be less than or equal to previous value");
@@ -545,11 +604,26 @@ pub(super) fn resize_update(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Err
     let spec = new.get("spec");
     pod_spec(&spec, true, &[], errors);
     let Some(old) = old else { return };
+    let others = |at: &At<'_>| -> Vec<Value> {
+        let mut found = Vec::new();
+        for resources in at.get("containers").items().map(|container| container.get("resources")) {
+            for list in ["limits", "requests"] {
+                let mut map = resources.peek(list).as_object().cloned().unwrap_or_default();
+                map.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
+                found.push(Value::Object(map));
+            }
+        }
+        found
+    };
+    if others(&spec) != others(&old.get("spec")) {
+        errors.forbidden(&spec, "only cpu and memory resources are mutable");
+    }
     if spec.get("containers").len() != old.at("spec.containers").len() {
         return errors.forbidden(&spec, "containers may not be added or removed on pod resize");
     }
     if crate::prepare::qos_class(spec.value) != crate::prepare::qos_class(old.get("spec").value) {
-        errors.invalid_value("metadata", new.peek("metadata"), "Pod QOS Class may not change as a result of resizing");
+        let class = crate::prepare::qos_class(spec.value);
+        errors.invalid_value("spec", &class.into(), "Pod QOS Class may not change as a result of resizing");
     }
 }
 

@@ -36,7 +36,16 @@ pub(super) fn role(new: &At<'_>, namespaced: bool, errors: &mut Errors) {
             errors.required(&selectors, "at least one clusterRoleSelector required if aggregationRule is non-nil");
         }
         for selector in selectors.items() {
+            let before = errors.0.len();
             meta::label_selector(&selector, errors);
+            // Then it cannot be made a selector either.
+            if errors.0.len() > before {
+                errors.0.push(crate::Cause::invalid(
+                    &*selector.path,
+                    &serde_json::Value::Null,
+                    "invalid label selector.",
+                ));
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 use super::{
     at::{At, Errors},
     meta,
+    rules::rules,
 };
 use crate::validate as format;
 use serde_json::Value;
@@ -207,6 +208,7 @@ fn spread(list: &At<'_>, errors: &mut Errors) {
             let detail = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {}", action.str());
             errors.invalid(&domains, &detail);
         }
+        rules(&constraint, "nodeAffinityPolicy=Honor|Ignore nodeTaintsPolicy=Honor|Ignore", errors);
         label_keys(&constraint, errors);
         meta::label_selector(&constraint.get("labelSelector"), errors);
     }

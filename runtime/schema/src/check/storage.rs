@@ -215,9 +215,9 @@ fn resource_value(at: &At<'_>, errors: &mut Errors) {
 const RESIZES: [&str; 5] = [
     "ControllerResizeInProgress",
     "ControllerResizeInfeasible",
-    "NodeResizePending",
     "NodeResizeInProgress",
     "NodeResizeInfeasible",
+    "NodeResizePending",
 ];
 
 /// ValidatePersistentVolumeClaimStatusUpdate

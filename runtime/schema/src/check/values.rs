@@ -28,7 +28,13 @@ const WORDED_ELSEWHERE: &[(&str, &str)] = &[
     ("HTTPIngressPath", "pathType"),
     ("PodSpec", "restartPolicy"),
     ("Secret", "type"),
+    ("TopologySpreadConstraint", "nodeAffinityPolicy"),
+    ("TopologySpreadConstraint", "nodeTaintsPolicy"),
     ("Taint", "effect"),
+    ("DeviceTaint", "effect"),
+    ("DeviceToleration", "effect"),
+    ("DeviceToleration", "operator"),
+    ("NetworkPolicyPort", "protocol"),
     ("Container", "restartPolicy"),
     ("PersistentVolumeClaimSpec", "accessModes"),
     ("PersistentVolumeSpec", "accessModes"),
@@ -37,6 +43,10 @@ const WORDED_ELSEWHERE: &[(&str, &str)] = &[
 const MAX_DEPTH: usize = 64;
 
 pub(super) fn closed_sets(kind: &Kind, root: &At<'_>, errors: &mut Errors) {
+    // Policies are held to theirs where their expressions are.
+    if kind.kind.contains("AdmissionPolicy") {
+        return;
+    }
     let table = kind.table();
     for field in table.fields(kind.root) {
         let name = table.name(field);

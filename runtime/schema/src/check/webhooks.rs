@@ -10,7 +10,6 @@ use crate::validate as format;
 use serde_json::Value;
 
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
-const MAX_CONDITIONS: usize = 64;
 
 /// What an old configuration may keep although a new one may not have it.
 struct Kept {
@@ -70,7 +69,6 @@ fn webhook(hook: &At<'_>, kept: &Kept, errors: &mut Errors) {
     meta::label_selector(&hook.get("namespaceSelector"), errors);
     meta::label_selector(&hook.get("objectSelector"), errors);
     client_config(&hook.get("clientConfig"), errors);
-    match_conditions(&hook.get("matchConditions"), errors);
     review_versions(&hook.get("admissionReviewVersions"), kept, errors);
 }
 
@@ -86,17 +84,25 @@ fn qualified(name: &At<'_>, errors: &mut Errors) {
     }
 }
 
+/// A list that must be there, and holds nothing else when it holds "*".
+fn any_alone<'v>(rule: &At<'v>, field: &str, what: &str, errors: &mut Errors) -> At<'v> {
+    let list = rule.get(field);
+    if list.is_empty() {
+        errors.required(&list, "");
+    } else if list.len() > 1 && list.items().any(|item| item.str() == "*") {
+        errors.invalid(&list, &format!("if '*' is present, must not specify other {what}"));
+    }
+    list
+}
+
 fn rule_with_operations(rule: &At<'_>, errors: &mut Errors) {
-    let mut wildcard = |field: &str, what: &str| {
-        let list = rule.get(field);
-        if list.is_empty() {
-            errors.required(&list, "");
-        } else if list.len() > 1 && list.items().any(|item| item.str() == "*") {
-            errors.invalid(&list, &format!("if '*' is present, must not specify other {what}"));
+    for operation in any_alone(rule, "operations", "operations", errors).items() {
+        let known = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
+        if !known.contains(&operation.str()) {
+            errors.unsupported(&operation, &known);
         }
-        list
-    };
-    wildcard("operations", "operations");
+    }
+    let mut wildcard = |field: &str, what: &str| any_alone(rule, field, what, errors);
     wildcard("apiGroups", "API groups");
     let versions = wildcard("apiVersions", "API versions");
     for version in versions.items().filter(|version| version.str().is_empty()) {
@@ -220,29 +226,6 @@ fn webhook_service(service: &At<'_>, errors: &mut Errors) {
         for failure in format::dns1123_subdomain(step) {
             errors.invalid(&path, &format!("segment[{i}]: {failure}"));
         }
-    }
-}
-
-/// All but what the expressions mean. Policies have the same.
-pub(super) fn match_conditions(list: &At<'_>, errors: &mut Errors) {
-    if list.len() > MAX_CONDITIONS {
-        errors.0.push(crate::Cause::too_many(&*list.path, list.len(), MAX_CONDITIONS));
-    }
-    let mut names: Vec<&str> = Vec::new();
-    for condition in list.items() {
-        let (name, expression) = (condition.get("name"), condition.get("expression"));
-        if expression.str().trim().is_empty() {
-            errors.required(&expression, "");
-        }
-        if name.str().is_empty() {
-            errors.required(&name, "");
-            continue;
-        }
-        errors.each(&name, format::qualified_name(name.str()));
-        if names.contains(&name.str()) {
-            errors.duplicate(&name);
-        }
-        names.push(name.str());
     }
 }
 

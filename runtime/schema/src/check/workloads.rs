@@ -2,6 +2,7 @@
 use super::{
     at::{At, Errors},
     meta, pod,
+    rules::rules,
 };
 use crate::validate as format;
 use serde_json::Value;
@@ -119,18 +120,19 @@ pub(super) fn replica_set(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Error
 
 pub(super) fn replication_controller(new: &At<'_>, errors: &mut Errors) {
     let spec = new.get("spec");
-    non_negative(&spec, &["replicas", "minReadySeconds"], errors);
+    errors.non_negative(&spec.get("minReadySeconds"));
     let selector = spec.get("selector");
     if selector.is_empty() {
         errors.required(&selector, "");
     }
+    errors.non_negative(&spec.get("replicas"));
     let template = spec.get("template");
     if !template.is_set() {
         return errors.required(&template, "");
     }
     let labels = template.at("metadata.labels");
     if selector.members().any(|(k, v)| labels.peek(k) != v) {
-        errors.invalid(&labels, SELECTOR);
+        errors.invalid_null(&labels, SELECTOR);
     }
     pod::template(&template, errors);
     always_restarts(&spec, "ReplicationController", errors);
@@ -196,14 +198,6 @@ pub(super) fn stateful_set(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Erro
         "OnDelete" => {}
         "RollingUpdate" => {
             errors.non_negative(&rolling.get("partition"));
-            let unavailable = rolling.get("maxUnavailable");
-            if unavailable.is_set() {
-                int_or_percent(&unavailable, errors);
-                if number_of(&unavailable) == 0 {
-                    errors.invalid(&unavailable, "cannot be 0");
-                }
-                at_most_all(&unavailable, errors);
-            }
         }
         _ => errors.invalid(&strategy, "must be 'RollingUpdate' or 'OnDelete'"),
     }
@@ -215,6 +209,10 @@ pub(super) fn stateful_set(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Erro
         if !service.str().is_empty() {
             errors.each(&service, format::dns1123_label(service.str()));
         }
+    }
+    let retention = spec.get("persistentVolumeClaimRetentionPolicy");
+    if retention.is_set() {
+        rules(&retention, "whenDeleted!=Retain|Delete whenScaled!=Retain|Delete", errors);
     }
     non_negative(&spec, &["replicas", "minReadySeconds"], errors);
     let start = spec.at("ordinals.start");
@@ -244,8 +242,12 @@ pub(super) fn stateful_set(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Erro
 
 pub(super) fn controller_revision(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     errors.non_negative(&new.get("revision"));
-    if let Some(old) = old {
-        errors.immutable(&new.get("data"), &old.get("data"));
+    let data = new.get("data");
+    match old {
+        Some(old) => errors.immutable(&data, &old.get("data")),
+        None if !data.is_set() => errors.required(&data, "data is mandatory"),
+        None if !data.value.is_object() => errors.required(&data, "data must be a valid JSON object"),
+        None => {}
     }
 }
 
@@ -261,7 +263,27 @@ pub(super) fn deployment_status(status: &At<'_>, errors: &mut Errors) {
         "collisionCount",
     ];
     non_negative(status, &fields, errors);
-    counts(status, &["updatedReplicas", "readyReplicas", "availableReplicas"], errors);
+    counts(status, &["updatedReplicas", "readyReplicas", "availableReplicas"], "readyReplicas", errors);
+}
+
+pub(super) fn stateful_set_status(status: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
+    let fields = ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
+    errors.non_negative(&status.get("replicas"));
+    non_negative(status, &fields, errors);
+    non_negative(status, &["observedGeneration", "collisionCount"], errors);
+    counts(status, &fields, "status.readyReplicas", errors);
+    let (count, before) = (status.get("collisionCount"), old.and_then(|old| old.at("status.collisionCount").int()));
+    if count.int().unwrap_or(0) < before.unwrap_or(0) {
+        errors.invalid_value(&count.path, &count.int().unwrap_or(0).into(), "cannot be decremented");
+    }
+}
+
+pub(super) fn replication_controller_status(status: &At<'_>, errors: &mut Errors) {
+    let fields = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+    errors.non_negative(&status.get("replicas"));
+    non_negative(status, &fields, errors);
+    errors.non_negative(&status.get("observedGeneration"));
+    counts(status, &fields, "readyReplicas", errors);
 }
 
 pub(super) fn replica_set_status(status: &At<'_>, errors: &mut Errors) {
@@ -274,10 +296,11 @@ pub(super) fn replica_set_status(status: &At<'_>, errors: &mut Errors) {
         "observedGeneration",
     ];
     non_negative(status, &fields, errors);
-    counts(status, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"], errors);
+    counts(status, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"], "readyReplicas", errors);
 }
 
-fn counts(status: &At<'_>, fields: &[&str], errors: &mut Errors) {
+/// `ready` is what upstream calls the ready ones there.
+fn counts(status: &At<'_>, fields: &[&str], ready: &str, errors: &mut Errors) {
     let count = |field: &str| status.get(field).int().unwrap_or(0);
     for field in fields {
         if count(field) > count("replicas") {
@@ -286,7 +309,7 @@ fn counts(status: &At<'_>, fields: &[&str], errors: &mut Errors) {
         }
     }
     if count("availableReplicas") > count("readyReplicas") {
-        errors.invalid(&status.get("availableReplicas"), "cannot be greater than readyReplicas");
+        errors.invalid(&status.get("availableReplicas"), &format!("cannot be greater than {ready}"));
     }
 }
 

@@ -34,6 +34,18 @@ pub(super) fn volume(volume: &mut Members) {
     }
 }
 
+/// An address of a load balancer is the balancer's own.
+pub(super) fn service_status(map: &mut Members) {
+    let balances = map.get("spec").is_some_and(|spec| spec["type"] == "LoadBalancer");
+    let balancer = map.get_mut("status").and_then(|status| status.get_mut("loadBalancer"));
+    let entries = balancer.and_then(|balancer| balancer.get_mut("ingress")).and_then(Value::as_array_mut);
+    for entry in entries.into_iter().flatten().filter_map(Value::as_object_mut).filter(|_| balances) {
+        if !text(entry, "ip").is_empty() {
+            default(entry, "ipMode", "VIP".into());
+        }
+    }
+}
+
 pub(super) fn service(spec: &mut Members) {
     if text(spec, "sessionAffinity") == "ClientIP" {
         let set = spec.get("sessionAffinityConfig").and_then(|c| c.get("clientIP")?.get("timeoutSeconds"));

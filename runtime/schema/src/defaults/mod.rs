@@ -26,6 +26,15 @@ pub fn apply(kind: &Kind, value: &mut Value) {
     }
 }
 
+/// Defaults that hold only once an object has been stored: upstream's answer is what reading it back makes of it.
+pub fn read_back(kind: &Kind, value: &mut Value) {
+    match (&*kind.group, &*kind.kind, value) {
+        ("batch", "Job", Value::Object(map)) => workloads::job_labels(map),
+        ("", "Service", Value::Object(map)) => core::service_status(map),
+        _ => {}
+    }
+}
+
 /// The same for a part of an object whose type is known.
 pub fn apply_type(table: &Table, id: TypeId, map: &mut Members) {
     walk(table, id, map, 0);

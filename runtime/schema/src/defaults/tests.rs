@@ -77,7 +77,7 @@ fn service_and_namespace() {
 
 #[test]
 fn job() {
-    let template = json!({"metadata": {}, "spec": {"containers": [], "restartPolicy": "Never",
+    let template = json!({"metadata": {}, "spec": {"containers": null, "restartPolicy": "Never",
         "dnsPolicy": "ClusterFirst", "securityContext": {}, "terminationGracePeriodSeconds": 30,
         "schedulerName": "default-scheduler"}});
     check(

@@ -57,6 +57,9 @@ pub fn create(kind: &Kind, value: &mut Value) {
         }
         ("coordination.k8s.io", "Lease") => without_election(map),
         ("apps", "DaemonSet") => set_template_generation(map, 1),
+        ("apps", "StatefulSet") => without_max_unavailable(None, map),
+        ("", "Node") => set_in(map, "spec", "configSource", None),
+        ("discovery.k8s.io", "EndpointSlice") => without_topology(map),
         ("batch", "Job") => job(map),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => note_storage_version(map),
         _ => {}
@@ -118,8 +121,30 @@ fn update_main(kind: &Kind, old: &Value, map: &mut Members) {
             let changed = map.get("spec").and_then(|s| s.get("template")) != Some(&old["spec"]["template"]);
             set_template_generation(map, before.unwrap_or(0) + i64::from(changed));
         }
+        ("apps", "StatefulSet") => without_max_unavailable(Some(old), map),
+        ("", "Node") if old["spec"].get("configSource").is_none() => set_in(map, "spec", "configSource", None),
+        ("discovery.k8s.io", "EndpointSlice") if map.get("endpoints") != old.get("endpoints") => without_topology(map),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => note_storage_version(map),
         _ => {}
+    }
+}
+
+/// What v1beta1 had is not taken any more (dropTopologyOnV1).
+fn without_topology(map: &mut Members) {
+    let endpoints = map.get_mut("endpoints").and_then(Value::as_array_mut).into_iter().flatten();
+    for endpoint in endpoints.filter_map(Value::as_object_mut) {
+        endpoint.remove("deprecatedTopology");
+    }
+}
+
+/// Off by default, so its field is taken only where it is already.
+fn without_max_unavailable(old: Option<&Value>, map: &mut Members) {
+    let place = "/spec/updateStrategy/rollingUpdate";
+    let is_used = old.and_then(|old| old.pointer(place)).is_some_and(|rolling| rolling.get("maxUnavailable").is_some());
+    let strategy = map.get_mut("spec").and_then(|spec| spec.get_mut("updateStrategy"));
+    let rolling = strategy.and_then(|strategy| strategy.get_mut("rollingUpdate")).and_then(Value::as_object_mut);
+    if let Some(rolling) = rolling.filter(|_| !is_used) {
+        rolling.remove("maxUnavailable");
     }
 }
 
@@ -127,9 +152,11 @@ fn asks_for_more(kind: &Kind, old: &Value, new: &Members) -> bool {
     let changed = |part: &str| old.get(part) != new.get(part);
     let parts = GENERATION_PARTS.iter().find(|(k, _)| *k == kind.kind).map_or(&["spec"][..], |(_, parts)| parts);
     // A Deployment's annotations go into its replica sets.
-    let annotations = kind.kind == "Deployment"
-        && old["metadata"].get("annotations") != new.get("metadata").and_then(|m| m.get("annotations"));
-    annotations || parts.iter().any(|p| changed(p))
+    let differs = |field: &str| old["metadata"].get(field) != new.get("metadata").and_then(|m| m.get(field));
+    // An EndpointSlice's labels say whose it is.
+    let metadata =
+        kind.kind == "Deployment" && differs("annotations") || kind.kind == "EndpointSlice" && differs("labels");
+    metadata || parts.iter().any(|p| changed(p))
         // A custom kind counts every field but metadata and status.
         || kind.is_custom() && new.keys().any(|k| k != "metadata" && (k != "status" || !kind.has_status) && changed(k))
 }
@@ -143,6 +170,10 @@ fn status(kind: &Kind, old: &Value, map: &mut Members) {
     match (&*kind.group, &*kind.kind) {
         ("", "Pod") => pod::status(old, map),
         ("apps", "Deployment") => set_in(map, "metadata", "labels", old["metadata"].get("labels").cloned()),
+        ("apps", "DaemonSet") => {
+            let generation = old["metadata"]["annotations"][TEMPLATE_GENERATION].as_str().and_then(|n| n.parse().ok());
+            set_template_generation(map, generation.unwrap_or(0));
+        }
         _ => {}
     }
 }
@@ -298,10 +329,10 @@ fn job(map: &mut Members) {
     if let Some(labels) = defaults::object(spec, "selector").and_then(|s| defaults::object(s, "matchLabels")) {
         labels.entry("batch.kubernetes.io/controller-uid").or_insert(uid);
     }
-    // A Job without labels of its own has its template's, with those just made.
+    // A Job without labels of its own has its template's; where those were made just now, `defaults::read_back` says so.
     let labels = label_path(spec);
     let own = map.get("metadata").and_then(|m| m.get("labels"));
-    if own.is_none() || own == before.as_ref() {
+    if own.is_some() && own == before.as_ref() {
         set_in(map, "metadata", "labels", labels);
     }
 }

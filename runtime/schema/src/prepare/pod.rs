@@ -9,8 +9,10 @@ pub(super) fn create(map: &mut Members) {
     let gated = spec.get("schedulingGates").and_then(Value::as_array).is_some_and(|g| !g.is_empty());
     let mut status = json!({"phase": "Pending", "qosClass": qos_class(spec)});
     if gated {
+        let now = map.get("metadata").and_then(|metadata| metadata.get("creationTimestamp"));
         status["conditions"] = json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
-            "message": "Scheduling is blocked due to non-empty scheduling gates"}]);
+            "message": "Scheduling is blocked due to non-empty scheduling gates", "lastProbeTime": null,
+            "lastTransitionTime": now}]);
     }
     map.insert("status".into(), status);
     label_keys(map);

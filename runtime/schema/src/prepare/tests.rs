@@ -47,9 +47,7 @@ fn create_drops_status() {
     check_create(
         "Job",
         json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": {}}}),
-        json!({"metadata": {"name": "j", "uid": "u", "generation": 1, "labels": {"job-name": "j",
-            "batch.kubernetes.io/job-name": "j", "controller-uid": "u", "batch.kubernetes.io/controller-uid": "u"}},
-            "status": {}, "spec": {
+        json!({"metadata": {"name": "j", "uid": "u", "generation": 1}, "status": {}, "spec": {
             "selector": {"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}},
             "template": {"metadata": {"labels": {"job-name": "j", "batch.kubernetes.io/job-name": "j", "controller-uid": "u",
                 "batch.kubernetes.io/controller-uid": "u"}}}}}),

@@ -13,6 +13,7 @@ const LABEL_MAX: usize = 63;
 
 const DNS1123_LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const DNS1123_SUBDOMAIN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+const DNS1123_SUBDOMAIN_UNDERSCORE: &str = r"_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*";
 const LABEL_KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 
 /// "{what} (e.g. 'a',  or 'b', regex used for validation is '{regex}')": the odd commas are upstream's.
@@ -68,6 +69,20 @@ pub fn dns1123_label(value: &str) -> Vec<String> {
 /// Names of most objects.
 pub fn dns1123_subdomain(value: &str) -> Vec<String> {
     subdomain(value, "characters")
+}
+
+/// The same with underscores among the letters: search paths of resolvers.
+pub fn dns1123_subdomain_underscore(value: &str) -> Vec<String> {
+    let bounded = |label: &str| is_bounded(label, lower, |b| lower(b) || b == b'-' || b == b'_');
+    let valid = value.split('.').all(|label| bounded(label.strip_prefix('_').unwrap_or(label)));
+    let form = (!valid).then(|| {
+        regex_error(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character",
+            DNS1123_SUBDOMAIN_UNDERSCORE,
+            &["example.com"],
+        )
+    });
+    list([too_long(value, DNS1123_SUBDOMAIN_MAX, "characters"), form])
 }
 
 fn subdomain(value: &str, unit: &str) -> Vec<String> {

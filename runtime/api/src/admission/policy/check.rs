@@ -264,7 +264,7 @@ impl Check {
     }
 
     fn validation(&mut self, validation: Ref<'_>, compiler: &Compiler, path: &str) {
-        const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
+        const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
         let text = |field: &str| validation.get(field).str();
         if text("expression").trim().is_empty() {
             self.required(format!("{path}.expression"), "expression is not specified");

@@ -104,9 +104,6 @@ impl Compiler {
     fn environment(&self, authorizer: bool) -> Environment {
         let options = Options { authorizer, ..self.options };
         let environment = environment(options, self.object.clone(), self.params.clone());
-        if self.variables.is_empty() {
-            return environment;
-        }
         environment.with("variables", variables_type(&self.variables))
     }
 
