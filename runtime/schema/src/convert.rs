@@ -178,8 +178,8 @@ mod tests {
             "autoscaling",
             "HorizontalPodAutoscaler",
             json!({"metadata": {"name": "h", "annotations": {BEHAVIOR: "{\"scaleUp\":{}}"}},
-                "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50}, "status": {"currentReplicas": 1, "desiredReplicas": 1}}),
-            json!({"metadata": {"name": "h"}, "status": {"currentReplicas": 1, "desiredReplicas": 1}, "spec": {"maxReplicas": 3, "behavior": {"scaleUp": {}},
+                "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "k", "name": "n"}, "targetCPUUtilizationPercentage": 50}, "status": {"currentReplicas": 1, "desiredReplicas": 1}}),
+            json!({"metadata": {"name": "h"}, "status": {"currentReplicas": 1, "desiredReplicas": 1}, "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "k", "name": "n"}, "behavior": {"scaleUp": {}},
                 "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}]}}),
         );
     }
