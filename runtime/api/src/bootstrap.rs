@@ -2,7 +2,7 @@
 //! the two system priority classes, the bootstrap roles. Written once; a start that finds them writes nothing.
 use crate::{Client, DeleteOptions, Sub, rbac};
 use mote_schema::Status;
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 
 const NAMESPACES: &[&str] = &["kube-system", "kube-public", "kube-node-lease", "default"];
 

@@ -5,7 +5,6 @@ use crate::{feed, http::User, rbac::Attributes, registry::Target, server::Api};
 use async_executor::Executor;
 use mote_schema::{Cause, Kind, Object, Status};
 use mote_store::Snapshot;
-use serde::{Serialize, de::DeserializeOwned};
 use std::{future::Future, sync::Arc};
 
 pub type Result<T> = std::result::Result<T, Status>;
@@ -41,12 +40,12 @@ impl Sub {
 
 #[derive(Clone, Debug)]
 pub enum Patch {
-    Json(serde_json::Value),
-    Merge(serde_json::Value),
-    Strategic(serde_json::Value),
+    Json(mote_schema::Value),
+    Merge(mote_schema::Value),
+    Strategic(mote_schema::Value),
     /// Server-side apply: what the target's manager wants of the object, whole.
     Apply {
-        config: serde_json::Value,
+        config: mote_schema::Value,
         /// Takes fields that others own.
         force: bool,
     },
@@ -63,7 +62,7 @@ pub struct DeleteOptions {
 
 impl DeleteOptions {
     /// From a `metav1.DeleteOptions` (or null).
-    pub(crate) fn from_body(body: &serde_json::Value) -> Result<DeleteOptions> {
+    pub(crate) fn from_body(body: &mote_schema::Value) -> Result<DeleteOptions> {
         let preconditions = &body["preconditions"];
         let mut options = DeleteOptions {
             uid: preconditions["uid"].as_str().map(str::to_owned),
@@ -195,12 +194,12 @@ impl Client {
         Ok(self.api.store.snapshot().range(&prefix, None).map(|entry| feed::object(kind, &entry)).collect())
     }
     /// `object` has apiVersion and kind or not; metadata.generateName works.
-    pub async fn create_value(&self, kind: &Arc<Kind>, namespace: &str, object: serde_json::Value) -> Result<Object> {
+    pub async fn create_value(&self, kind: &Arc<Kind>, namespace: &str, object: mote_schema::Value) -> Result<Object> {
         self.allow("create", kind, namespace, "", "")?;
         self.api.create(&mut self.target(kind, namespace, "", Sub::Main), object).await
     }
     /// metadata.resourceVersion, when set, must match.
-    pub async fn update_value(&self, kind: &Arc<Kind>, sub: Sub, object: serde_json::Value) -> Result<Object> {
+    pub async fn update_value(&self, kind: &Arc<Kind>, sub: Sub, object: mote_schema::Value) -> Result<Object> {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or("").to_owned();
         let (namespace, name) = (text("namespace"), text("name"));
         self.allow("update", kind, &namespace, &name, sub.name())?;
@@ -221,8 +220,8 @@ impl Client {
         namespace: &str,
         name: &str,
         sub: &str,
-        body: serde_json::Value,
-    ) -> Result<serde_json::Value> {
+        body: mote_schema::Value,
+    ) -> Result<mote_schema::Value> {
         self.allow("create", kind, namespace, name, sub)?;
         crate::behavior::create_sub(&self.api, &mut self.target(kind, namespace, name, Sub::Main), sub, body).await
     }
@@ -232,29 +231,6 @@ impl Client {
         Target { internal: true, manager, ..Target::new(&self.user, kind, namespace, name, sub) }
     }
 
-    // Typed: the same calls with k8s-openapi types; the kind follows from the type.
-    pub fn get_as<K: k8s_openapi::Resource + DeserializeOwned>(&self, namespace: &str, name: &str) -> Result<K> {
-        decode(&self.get(&self.kind_of::<K>(), namespace, name)?)
-    }
-    pub fn list_as<K: k8s_openapi::Resource + DeserializeOwned>(&self, namespace: Option<&str>) -> Result<Vec<K>> {
-        self.list(&self.kind_of::<K>(), namespace)?.iter().map(decode).collect()
-    }
-    pub async fn create<K: k8s_openapi::Resource + Serialize + DeserializeOwned>(
-        &self,
-        namespace: &str,
-        object: &K,
-    ) -> Result<K> {
-        decode(&self.create_value(&self.kind_of::<K>(), namespace, encode(object)?).await?)
-    }
-    pub async fn update<K: k8s_openapi::Resource + Serialize + DeserializeOwned>(&self, object: &K) -> Result<K> {
-        decode(&self.update_value(&self.kind_of::<K>(), Sub::Main, encode(object)?).await?)
-    }
-    pub async fn update_status<K: k8s_openapi::Resource + Serialize + DeserializeOwned>(
-        &self,
-        object: &K,
-    ) -> Result<K> {
-        decode(&self.update_value(&self.kind_of::<K>(), Sub::Status, encode(object)?).await?)
-    }
     /// Records or counts up an Event (core/v1) as upstream's recorder does: the same (object, type, reason,
     /// message, component) within the last 10 minutes raises `count` and `lastTimestamp`. Never fails the caller.
     pub fn event(&self, about: &Object, type_: &str, reason: &str, message: &str) {
@@ -274,12 +250,4 @@ fn manager_of(user: &str) -> &str {
         name if name.starts_with("serviceaccount:kube-system:") => "kube-controller-manager",
         name => name,
     }
-}
-
-fn decode<T: DeserializeOwned>(object: &Object) -> Result<T> {
-    object.decode().map_err(|e| Status::internal(format!("decoding {}/{}: {e:?}", object.namespace(), object.name())))
-}
-
-fn encode<T: Serialize>(value: &T) -> Result<serde_json::Value> {
-    serde_json::to_value(value).map_err(|e| Status::internal(format!("encoding: {e}")))
 }

@@ -275,7 +275,7 @@ fn texts<'a>(list: &'a [std::borrow::Cow<'static, str>]) -> impl Iterator<Item =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
 
     fn get(path: &str, accept: &str) -> Option<(&'static str, Value)> {
         let (media, bytes) = document(&Catalog::builtin(), path, accept, "h:1")?;

@@ -2,7 +2,7 @@
 //! up instead of written again, and the oldest go when there are too many or they are an hour old.
 use crate::{Client, Object, Patch, Sub};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::{
     collections::VecDeque,
     hash::{DefaultHasher, Hash as _, Hasher as _},

@@ -39,7 +39,7 @@ pub trait PodBackend: Send + Sync + 'static {
     /// The node that this kubelet is.
     fn node_name(&self) -> &str;
     /// What node and pods use, as a kubelet's /stats/summary shows it.
-    fn summary(&self) -> BoxFuture<'_, Result<serde_json::Value, Status>>;
+    fn summary(&self) -> BoxFuture<'_, Result<mote_schema::Value, Status>>;
     /// What a kubelet's /configz shows as `kubeletconfig`.
-    fn configuration(&self) -> serde_json::Value;
+    fn configuration(&self) -> mote_schema::Value;
 }

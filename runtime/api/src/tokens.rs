@@ -11,8 +11,8 @@ use crate::{
     server::Api,
 };
 use mote_schema::{Cause, Status};
+use mote_schema::{Value, json};
 use ring::rand::{SecureRandom, SystemRandom};
-use serde_json::{Value, json};
 use std::fmt::Write as _;
 
 const AUTHENTICATION: &str = "authentication.k8s.io";
@@ -48,7 +48,7 @@ pub fn request(authenticator: &Authenticator, namespace: &str, name: &str, mut o
     ] {
         let given = text(&object, path);
         if !given.is_empty() && given != own {
-            return invalid(name, vec![Cause::invalid(field, &Value::String(given), must)]);
+            return invalid(name, vec![Cause::invalid(field, &Value::String(given.into()), must)]);
         }
     }
     let account =

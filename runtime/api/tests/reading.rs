@@ -4,8 +4,8 @@ mod fixture;
 
 use fixture::Server;
 use mote_api::http::{Body, Response};
+use mote_schema::{Value, json};
 use mote_schema::{protobuf, prune};
-use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";

@@ -3,7 +3,7 @@
 mod fixture;
 
 use fixture::Server;
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 
 fn config_map(name: &str, data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})

@@ -5,7 +5,7 @@ use crate::{
     escape::escape,
     types::{Field, Fields, ListKind, ListType, Slot, Type},
 };
-use serde_json::Value as Json;
+use mote_schema::Value as Json;
 use std::sync::Arc;
 
 /// Of a structural schema, the parts that matter here.

@@ -6,7 +6,7 @@ use crate::{
     time,
     types::{ListKind, ObjectType, Type},
 };
-use serde_json::Value as Json;
+use mote_schema::Value as Json;
 use std::{cmp::Ordering, fmt, rc::Rc, sync::Arc};
 
 #[derive(Clone, Debug)]
@@ -305,17 +305,17 @@ impl<'a> Value<'a> {
 
     /// The JSON of the value, for results that become part of an object. Errors are for what has none.
     pub fn to_json(&self) -> Result<Json, Error> {
-        let number = |double| serde_json::Number::from_f64(double).map_or(Json::Null, Json::Number);
+        let number = |double| mote_schema::Number::from_f64(double).map_or(Json::Null, Json::Number);
         Ok(match self {
             Value::Null => Json::Null,
             Value::Bool(b) => Json::Bool(*b),
             Value::Int(int) => Json::from(*int),
             Value::Uint(uint) => Json::from(*uint),
             Value::Double(double) => number(*double),
-            Value::String(text) => Json::String(text.to_string()),
-            Value::Bytes(bytes) => Json::String(crate::ops::strings::encode_base64(bytes)),
-            Value::Duration(nanos) => Json::String(time::format_duration_seconds(*nanos)),
-            Value::Timestamp(at) => Json::String(at.to_string()),
+            Value::String(text) => Json::String(text.to_string().into()),
+            Value::Bytes(bytes) => Json::String(crate::ops::strings::encode_base64(bytes).into()),
+            Value::Duration(nanos) => Json::String(time::format_duration_seconds(*nanos).into()),
+            Value::Timestamp(at) => Json::String(at.to_string().into()),
             Value::List(items) => Json::Array(items.iter().map(Value::to_json).collect::<Result<_, _>>()?),
             Value::Map(entries) => {
                 let entry = |(key, value): &(Key<'a>, Value<'a>)| match key {
@@ -331,8 +331,8 @@ impl<'a> Value<'a> {
             }
             Value::Optional(Some(value)) => value.to_json()?,
             Value::Optional(None) => Json::Null,
-            Value::Type(ty) => Json::String(ty.to_string()),
-            Value::Opaque(opaque) => Json::String(opaque.to_string()),
+            Value::Type(ty) => Json::String(ty.to_string().into()),
+            Value::Opaque(opaque) => Json::String(opaque.to_string().into()),
             Value::Lazy(_) => return Err(Error::new("the value has no JSON form")),
         })
     }
@@ -492,7 +492,7 @@ fn equal_maps<'a>(a: &Value<'a>, b: &Value<'a>, budget: &mut Budget) -> Result<b
     Ok(true)
 }
 
-type JsonMap = serde_json::Map<String, Json>;
+type JsonMap = mote_schema::Map;
 
 /// Two JSON objects by the fields their types know.
 fn equal_fields<'a>(

@@ -1,6 +1,6 @@
 //! Nothing an expression says can cost more than its budget, take more than the stack, or end the process.
 use mote_cel::{Budget, Environment, PER_CALL_LIMIT, RUNTIME_BUDGET, Type, Value};
-use serde_json::{Value as Json, json};
+use mote_schema::{Value as Json, json};
 
 fn environment() -> Environment {
     Environment::new().with("self", Type::Dyn)

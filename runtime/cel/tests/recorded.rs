@@ -1,6 +1,6 @@
 //! Expressions beside what Kubernetes' own environment made of them: errors, types, estimates, values, costs.
 use mote_cel::{Budget, Environment, ListKind, Opaque, Schema, Slot, Type, Value, declare, print_issues};
-use serde_json::Value as Json;
+use mote_schema::Value as Json;
 
 struct JsonSchema<'s>(&'s Json);
 

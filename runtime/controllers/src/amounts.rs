@@ -38,11 +38,11 @@ pub fn remaining(from: Timestamp, after: Duration, now: Timestamp) -> Option<Dur
 mod tests {
     use super::*;
     use mote_api::Doc;
-    use serde_json::json;
+    use mote_schema::json;
 
     #[test]
     fn int_or_percent() {
-        let check = |value: serde_json::Value, total, up, want| {
+        let check = |value: mote_schema::Value, total, up, want| {
             let doc = Doc::encode(&json!({"v": value})).unwrap();
             assert_eq!(scaled(doc.root().get("v"), total, up), want, "{value} of {total}");
         };

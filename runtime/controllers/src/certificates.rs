@@ -13,7 +13,7 @@ use mote_api::{
     http::User,
     rbac::Attributes,
 };
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::{sync::Arc, time::Duration};
 
 const GROUP: &str = "certificates.k8s.io";
@@ -86,7 +86,7 @@ impl Controller {
         let mut new = request.to_value();
         let mut conditions = new["status"]["conditions"].as_array().cloned().unwrap_or_default();
         conditions.push(condition);
-        new["status"]["conditions"] = Value::Array(conditions);
+        new["status"]["conditions"] = Value::Array(conditions.into());
         self.session.update(&self.requests, sub, new).await?;
         Ok(())
     }

@@ -13,11 +13,11 @@ use mote_api::{
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use mote_schema::Order as _;
+use mote_schema::{Value, json};
 use mote_schema::{
     placement::{node_matches, tolerates},
     selector::LabelSelector,
 };
-use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},

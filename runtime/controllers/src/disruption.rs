@@ -11,7 +11,7 @@ use mote_api::{
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use mote_schema::selector::LabelSelector;
-use serde_json::{Map, Value, json};
+use mote_schema::{Map, Value, json};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// An evicted pod that is still there after this was not deleted after all.
@@ -123,21 +123,21 @@ impl Controller {
 }
 
 /// Evictions the API server noted that are still under way, and when the first of them is given up.
-fn disrupted(budget: &Object, pods: &[Object]) -> (Map<String, Value>, Option<Duration>) {
+fn disrupted(budget: &Object, pods: &[Object]) -> (Map, Option<Duration>) {
     let mut kept = Map::new();
     let mut next: Option<Duration> = None;
     for (name, time) in budget.root().at("status.disruptedPods").entries() {
         let waits = pods.iter().any(|p| p.name() == name && !p.is_deleting());
         let left = parse_time(time).and_then(|at| remaining(at, DELETION_TIMEOUT, now()));
         if let (true, Some(left)) = (waits, left) {
-            kept.insert(name.to_owned(), time.to_value());
+            kept.insert(name.to_owned().into(), time.to_value());
             next = Some(next.map_or(left, |n| n.min(left)));
         }
     }
     (kept, next)
 }
 
-fn status(budget: &Object, pods: &[Object], expected: &Result<i64, String>, disrupted: &Map<String, Value>) -> Value {
+fn status(budget: &Object, pods: &[Object], expected: &Result<i64, String>, disrupted: &Map) -> Value {
     let healthy = |p: &&Object| pod::is_ready(p) && !p.is_deleting() && !disrupted.contains_key(p.name());
     let current = i64::try_from(pods.iter().filter(healthy).count()).unwrap_or(0);
     let spec = budget.root().get("spec");

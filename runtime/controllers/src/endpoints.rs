@@ -6,7 +6,7 @@ use mote_api::{
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use mote_schema::Order as _;
-use serde_json::{Map, Value, json};
+use mote_schema::{Map, Value, json};
 use std::{
     collections::{BTreeMap, HashSet},
     net::IpAddr,

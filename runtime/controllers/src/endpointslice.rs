@@ -12,7 +12,7 @@ use mote_api::{
 };
 use mote_schema::Gather as _;
 use mote_schema::Order as _;
-use serde_json::{Map, Value, json};
+use mote_schema::{Map, Value, json};
 use std::{
     collections::{BTreeMap, HashSet},
     net::IpAddr,

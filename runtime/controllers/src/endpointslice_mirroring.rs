@@ -10,7 +10,7 @@ use mote_api::{
     Change, Client, DeleteOptions, Kind, Object, Ref, Sub,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::{net::IpAddr, sync::Arc};
 
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";

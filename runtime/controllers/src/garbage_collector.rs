@@ -12,7 +12,7 @@ use mote_api::{
     Change, Client, DeleteOptions, Kind, Object, Sub,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::{
     collections::{HashMap, HashSet, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
@@ -376,7 +376,7 @@ impl Controller {
     async fn remove_finalizer(&self, object: &Object, name: &str) -> Result<(), Error> {
         let left: Vec<Value> =
             object.meta().get("finalizers").items().filter(|f| f.str() != name).map(|f| f.to_value()).collect();
-        let left = if left.is_empty() { Value::Null } else { Value::Array(left) };
+        let left = if left.is_empty() { Value::Null } else { Value::Array(left.into()) };
         let patch = json!({"metadata": {"resourceVersion": object.revision.to_string(), "finalizers": left}});
         gone_is_fine(self.session.patch(object, Sub::Main, patch).await)?;
         Ok(())

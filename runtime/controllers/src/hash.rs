@@ -2,8 +2,7 @@
 //!
 //! Upstream hashes a dump of the Go struct, which nothing but Go reproduces; what callers rely on is that the same
 //! template gives the same text, that a collision count changes it, and that the text is safe in a name.
-use mote_schema::Order as _;
-use serde_json::Value;
+use mote_schema::Value;
 
 /// No vowels and no look-alikes, so that no hash reads as a word (apimachinery's util/rand).
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -30,13 +29,12 @@ pub fn of(value: &Value, collision_count: Option<i64>) -> String {
 fn canonical(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Object(members) => {
-            let mut names: Vec<&String> = members.keys().collect();
-            names.order();
             out.push(b'{');
-            for name in names {
+            // Members are sorted.
+            for (name, member) in members {
                 out.extend_from_slice(name.as_bytes());
                 out.push(b'=');
-                canonical(&members[name], out);
+                canonical(member, out);
                 out.push(b',');
             }
             out.push(b'}');
@@ -61,7 +59,7 @@ fn canonical(value: &Value, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use mote_schema::json;
 
     #[test]
     fn known_values() {

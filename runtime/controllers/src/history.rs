@@ -7,7 +7,7 @@ use crate::{
 };
 use mote_api::{DeleteOptions, Kind, Object, Ref, Sub, driver::Error};
 use mote_schema::Order as _;
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::sync::Arc;
 
 /// The label on pods: the hash for a DaemonSet's, the revision's name for a StatefulSet's.

@@ -12,7 +12,7 @@ use mote_api::{
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use mote_schema::Order as _;
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 
 const FINALIZER: &str = "kubernetes";

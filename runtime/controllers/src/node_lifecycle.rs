@@ -15,7 +15,7 @@ use mote_api::{
     Change, Client, Kind, Object, Ref, Sub,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
-use serde_json::{Map, Value, json};
+use mote_schema::{Map, Value, json};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -175,7 +175,7 @@ impl Controller {
     async fn sync_spec(&self, node: &Object) -> Result<(), Error> {
         let mut metadata = Map::new();
         let labels = node.meta().get("labels");
-        let missing: Map<String, Value> = LABELS
+        let missing: Map = LABELS
             .iter()
             .filter_map(|(stable, beta)| Some((*beta, labels.get(stable).as_str()?)))
             .filter(|(beta, value)| labels.get(beta).as_str() != Some(*value))

@@ -4,7 +4,7 @@
 use crate::session::Session;
 use mote_api::{Kind, Object, Ref, Status, Sub, driver::Key};
 use mote_schema::selector::{LabelSelector, Op, Requirement};
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +119,7 @@ pub fn release(object: &Object, uid: &str) -> Vec<Value> {
 
 /// Replaces the ownerReferences, provided nobody wrote the object since it was read.
 pub async fn set_owners(session: &Session, object: &Object, references: Vec<Value>) -> Result<Object, Status> {
-    let references = if references.is_empty() { Value::Null } else { Value::Array(references) };
+    let references = if references.is_empty() { Value::Null } else { Value::Array(references.into()) };
     let patch = json!({"metadata": {
         "uid": object.uid(), "resourceVersion": object.revision.to_string(), "ownerReferences": references,
     }});

@@ -2,7 +2,7 @@
 use crate::owner::{controller_ref, gone_is_fine};
 use crate::session::Session;
 use mote_api::{DeleteOptions, Kind, Object, Ref, Status, Sub, driver::BoxFuture};
-use serde_json::{Map, Value, json};
+use mote_schema::{Map, Value, json};
 use std::sync::Arc;
 
 /// First batch of creations; a batch that succeeds doubles the next.

@@ -111,7 +111,7 @@ fn is_out_of_service(node: &Object) -> bool {
 }
 
 impl Controller {
-    async fn remove(&self, pod: &Object, reason: Option<serde_json::Value>) -> Result<(), Error> {
+    async fn remove(&self, pod: &Object, reason: Option<mote_schema::Value>) -> Result<(), Error> {
         Ok(pod_control::disrupt(&self.session, pod, reason, true, Some(0)).await?)
     }
 

@@ -6,7 +6,7 @@ use mote_api::{
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
     policy_warnings,
 };
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::sync::Arc;
 
 const POLICIES: (&str, &str, &str) = ("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies");

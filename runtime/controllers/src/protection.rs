@@ -6,7 +6,7 @@ use mote_api::{
     Change, Client, Kind, Object, Sub,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
-use serde_json::Value;
+use mote_schema::Value;
 use std::sync::Arc;
 
 struct Flavor {
@@ -117,7 +117,7 @@ impl Reconciler for Controller {
             } else {
                 list.retain(|f| f != finalizer);
             }
-            value["metadata"]["finalizers"] = Value::Array(list);
+            value["metadata"]["finalizers"] = Value::Array(list.into());
             gone_is_fine(self.session.update(&self.kind, Sub::Main, value).await)?;
             Ok(Next::Done)
         })

@@ -14,8 +14,7 @@ use mote_api::{
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use mote_schema::Order as _;
-use mote_schema::{Status, selector::LabelSelector};
-use serde_json::json;
+use mote_schema::{Status, json, selector::LabelSelector};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// Pods made or removed in one go (upstream's BurstReplicas).
@@ -183,7 +182,7 @@ fn status_of(
     terminating: usize,
     failure: Option<&Status>,
     now: Timestamp,
-) -> serde_json::Value {
+) -> mote_schema::Value {
     let spec = set.root().get("spec");
     let min_ready = spec.get("minReadySeconds").as_i64().unwrap_or(0);
     let template_labels = spec.at("template.metadata.labels");

@@ -6,7 +6,7 @@ use mote_api::{
     certs::Certificates,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
-use serde_json::json;
+use mote_schema::json;
 use std::sync::Arc;
 
 const NAME: &str = "kube-root-ca.crt";

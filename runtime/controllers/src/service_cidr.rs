@@ -12,7 +12,7 @@ use mote_api::{
     addresses::{self, FAMILY, MANAGED_BY, MANAGER, Range},
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::{net::Ipv4Addr, sync::Arc};
 
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";

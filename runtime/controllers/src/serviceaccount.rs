@@ -4,7 +4,7 @@ use mote_api::{
     Change, Client, Kind,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
-use serde_json::json;
+use mote_schema::json;
 use std::sync::Arc;
 
 const NAME: &str = "default";

@@ -4,7 +4,7 @@ use mote_api::{
     Catalog, Client, DeleteOptions, Kind, Object, Patch, Status, Sub,
     driver::{self, Queue, Reconciler},
 };
-use serde_json::Value;
+use mote_schema::Value;
 use std::{future::Future, sync::Arc};
 
 type Result<T> = std::result::Result<T, Status>;

@@ -16,7 +16,7 @@ use mote_api::{
 };
 use mote_schema::Gather as _;
 use mote_schema::selector::LabelSelector;
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// A set cannot ask for more pods than this in one pass.

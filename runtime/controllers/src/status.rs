@@ -2,7 +2,7 @@
 use crate::amounts::{now, rfc3339};
 use crate::session::Session;
 use mote_api::{Object, Status, Sub};
-use serde_json::{Map, Value, json};
+use mote_schema::{Map, Value, json};
 
 /// Puts `status` on `object` unless it is there already. The object as it is afterwards.
 pub async fn write(session: &Session, object: &Object, status: Value) -> Result<Object, Status> {
@@ -79,7 +79,7 @@ impl Conditions {
     }
 
     pub fn into_value(self) -> Value {
-        Value::Array(self.0)
+        Value::Array(self.0.into())
     }
 }
 

@@ -75,7 +75,7 @@ impl Reconciler for Controller {
             }
             return;
         }
-        let taints = |o: &Option<Object>| -> Vec<serde_json::Value> {
+        let taints = |o: &Option<Object>| -> Vec<mote_schema::Value> {
             o.iter().flat_map(no_execute).map(Ref::to_value).collect()
         };
         if taints(&change.old) == taints(&change.new) {
@@ -142,7 +142,7 @@ impl Controller {
 mod tests {
     use super::*;
     use mote_schema::Doc;
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
 
     #[test]
     fn shortest_toleration_counts() {

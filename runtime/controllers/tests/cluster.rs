@@ -4,7 +4,7 @@ mod fixture;
 
 use fixture::{Cluster, NODE};
 use mote_api::{Object, Patch, Sub};
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 
 /// A cluster of that name with all controllers.
 fn start(name: &str) -> Cluster {

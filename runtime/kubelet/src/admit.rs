@@ -100,7 +100,7 @@ fn meets(port: &Port<'_>, wanted: &[Port<'_>]) -> bool {
 mod tests {
     use super::*;
     use mote_schema::{Catalog, Doc};
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
 
     fn object(spec: Value, status: Value) -> Object {
         let kind = Catalog::builtin().by_resource("", "v1", "pods").unwrap().clone();

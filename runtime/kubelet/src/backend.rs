@@ -23,13 +23,13 @@ impl PodBackend for Backend {
         &self.0.config.node_name
     }
 
-    fn summary(&self) -> BoxFuture<'_, Result<serde_json::Value, Status>> {
+    fn summary(&self) -> BoxFuture<'_, Result<mote_schema::Value, Status>> {
         Box::pin(self.0.summary())
     }
 
-    fn configuration(&self) -> serde_json::Value {
+    fn configuration(&self) -> mote_schema::Value {
         let config = &self.0.config;
-        serde_json::json!({
+        mote_schema::json!({
             "kind": "KubeletConfiguration",
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "clusterDNS": [config.cluster_dns],
@@ -177,7 +177,7 @@ impl Backend {
 mod tests {
     use super::*;
     use crate::fixture::pod_with;
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
 
     #[test]
     fn which_log() {

@@ -165,7 +165,7 @@ fn aliases(pod: &Pod) -> String {
 mod tests {
     use super::*;
     use crate::fixture::pod;
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
 
     const HOST: &str = "# c\nnameserver 9.9.9.9\nsearch lan. home\noptions ndots:2 edns0\n";
 

@@ -279,7 +279,7 @@ mod tests {
     use super::*;
     use crate::fixture;
     use mote_schema::Doc;
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
 
     #[test]
     fn references_expand() {

@@ -36,7 +36,7 @@ async fn process(kubelet: &Kubelet, id: &str) -> Option<Async<OwnedFd>> {
     let request = v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
     let answer = kubelet.runtime.container_status(request).await.ok()?;
     // Both runtimes put a JSON text under "info", with the process' number in it.
-    let info: serde_json::Value = serde_json::from_str(answer.info.get("info")?).ok()?;
+    let info: mote_schema::Value = serde_json::from_str(answer.info.get("info")?).ok()?;
     let pid = Pid::from_raw(i32::try_from(info["pid"].as_i64()?).ok()?)?;
     let fd = pidfd_open(pid, PidfdFlags::NONBLOCK).or_else(|_| pidfd_open(pid, PidfdFlags::empty())).ok()?;
     Async::new_nonblocking(fd).ok()

@@ -2,7 +2,7 @@
 use crate::pod::Pod;
 use crate::spec::{Field, PodSpec, PodStatus};
 use mote_schema::{Catalog, Doc, Kind, Object};
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::sync::{Arc, OnceLock};
 
 /// A part of a pod from its JSON.

@@ -257,7 +257,7 @@ fn credentials(client: &Client, pod: &Pod, image: &str) -> Vec<Option<AuthConfig
         let data = secret.root().get("data");
         for key in [".dockerconfigjson", ".dockercfg"] {
             let Some(bytes) = crate::base64_decode(data.get(key).str()) else { continue };
-            let Ok(config) = serde_json::from_slice::<serde_json::Value>(&bytes) else { continue };
+            let Ok(config) = serde_json::from_slice::<mote_schema::Value>(&bytes) else { continue };
             found.extend(matching(config.get("auths").unwrap_or(&config), image).into_iter().map(Some));
         }
     }
@@ -268,7 +268,7 @@ fn credentials(client: &Client, pod: &Pod, image: &str) -> Vec<Option<AuthConfig
 }
 
 /// Longest match first, as upstream's keyring gives them.
-fn matching(auths: &serde_json::Value, image: &str) -> Vec<AuthConfig> {
+fn matching(auths: &mote_schema::Value, image: &str) -> Vec<AuthConfig> {
     let first = image.split('/').next().unwrap_or("");
     let qualified = if image.contains('/') && (first.contains(['.', ':']) || first == "localhost") {
         image.to_owned()
@@ -305,7 +305,7 @@ fn matching(auths: &serde_json::Value, image: &str) -> Vec<AuthConfig> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use mote_schema::json;
 
     #[test]
     fn names() {

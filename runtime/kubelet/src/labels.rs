@@ -61,7 +61,7 @@ fn identity(pod: &Pod) -> [(String, String); 3] {
 /// Changes with the fields that may be edited on a live pod and need a restart: the image. FNV-1a over the same
 /// JSON as upstream, so that a container outlives a change of kubelet.
 pub fn hash(container: &Container) -> u32 {
-    let picked = serde_json::json!({"image": container.image.as_deref().unwrap_or(""), "name": container.name});
+    let picked = mote_schema::json!({"image": container.image.as_deref().unwrap_or(""), "name": container.name});
     fnv(picked.to_string().as_bytes())
 }
 

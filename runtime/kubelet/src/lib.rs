@@ -173,15 +173,15 @@ impl Kubelet {
 }
 
 /// The node's images as its status lists them.
-async fn images_of(kubelet: &Kubelet) -> serde_json::Value {
+async fn images_of(kubelet: &Kubelet) -> mote_schema::Value {
     let Ok(answer) = kubelet.runtime.list_images(v1::ListImagesRequest::default()).await else {
-        return serde_json::Value::Null;
+        return mote_schema::Value::Null;
     };
     let mut images = answer.images;
     images.sort_by_key(|i| std::cmp::Reverse(i.size));
     let list = images.into_iter().take(MAX_REPORTED_IMAGES).map(|image| {
         let names: Vec<String> = image.repo_digests.into_iter().chain(image.repo_tags).collect();
-        serde_json::json!({"names": names, "sizeBytes": image.size})
+        mote_schema::json!({"names": names, "sizeBytes": image.size})
     });
     list.collect()
 }

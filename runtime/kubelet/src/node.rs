@@ -6,7 +6,7 @@ use futures_lite::future;
 use jiff::Timestamp;
 use mote_api::{Sub, client::Result};
 use mote_schema::{Object, Ref};
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::{fs, sync::Arc, time::Duration};
 
 const HEARTBEAT: Duration = Duration::from_secs(300);
@@ -202,7 +202,7 @@ impl Kubelet {
 
     async fn status(&self, old: Ref<'_>) -> Value {
         let map = |list: Vec<(String, String)>| {
-            list.into_iter().map(|(k, v)| (k, Value::from(v))).collect::<serde_json::Map<_, _>>()
+            list.into_iter().map(|(k, v)| (k, Value::from(v))).collect::<mote_schema::Map>()
         };
         let images = if self.health.is_up() { images_of(self).await } else { old.get("images").to_value() };
         let mut status = json!({

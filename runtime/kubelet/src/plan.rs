@@ -266,7 +266,7 @@ fn kill_unknown(what: &str, found: &Found) -> Kill {
 mod tests {
     use super::*;
     use crate::{fixture, state::Sandbox};
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
 
     fn found(name: &str, state: State, exit_code: i32) -> Found {
         Found {

@@ -280,7 +280,7 @@ pub fn of_sandbox(pod: &Pod) -> LinuxContainerResources {
 mod tests {
     use super::*;
     use crate::fixture::pod;
-    use serde_json::json;
+    use mote_schema::json;
 
     #[test]
     fn quantities() {
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn classes() {
-        let check = |resources: serde_json::Value, want: &str| {
+        let check = |resources: mote_schema::Value, want: &str| {
             let pod = pod(json!({"containers": [{"name": "a", "image": "x", "resources": resources}]}));
             assert_eq!(qos_class(&pod), want, "{resources}");
         };
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn kernel_numbers() {
-        let check = |resources: serde_json::Value, want: (i64, i64, i64, i64)| {
+        let check = |resources: mote_schema::Value, want: (i64, i64, i64, i64)| {
             let pod = pod(json!({"containers": [{"name": "a", "image": "x", "resources": resources}]}));
             let got = of_container(&pod, &pod.spec.containers[0], 1 << 30);
             let got = (got.cpu_shares, got.cpu_quota, got.memory_limit_in_bytes, got.oom_score_adj);

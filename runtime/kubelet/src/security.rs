@@ -146,7 +146,7 @@ pub fn verify_non_root(pod: &Pod, container: &Container, user: &ImageUser) -> Re
 mod tests {
     use super::*;
     use crate::fixture::pod;
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
 
     #[test]
     fn non_root() {

@@ -7,7 +7,7 @@ use crate::{
 use jiff::Timestamp;
 use mote_cri::v1;
 use mote_schema::Status;
-use serde_json::{Map, Value, json};
+use mote_schema::{Map, Value, json};
 use std::fs;
 
 /// Pods of one answer.
@@ -104,7 +104,7 @@ fn memory(usage: &Option<v1::MemoryUsage>) -> Option<Value> {
     Some(figures(usage.timestamp, fields))
 }
 
-fn interface(usage: &v1::NetworkInterfaceUsage) -> Map<String, Value> {
+fn interface(usage: &v1::NetworkInterfaceUsage) -> Map {
     let fields = [
         ("rxBytes", &usage.rx_bytes),
         ("rxErrors", &usage.rx_errors),
@@ -113,11 +113,11 @@ fn interface(usage: &v1::NetworkInterfaceUsage) -> Map<String, Value> {
     ];
     let mut map = Map::new();
     map.insert("name".into(), usage.name.as_str().into());
-    map.extend(fields.into_iter().filter_map(|(name, value)| Some((name.into(), value.as_ref()?.value.into()))));
+    map.extend(fields.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?.value.into()))));
     map
 }
 
-fn put(map: &mut Map<String, Value>, name: &str, value: Option<Value>) {
+fn put(map: &mut Map, name: &str, value: Option<Value>) {
     if let Some(value) = value {
         map.insert(name.into(), value);
     }

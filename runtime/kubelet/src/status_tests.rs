@@ -1,7 +1,7 @@
 //! What `status` makes of a pod's containers, in tables.
 use super::*;
 use crate::{fixture, images::failure};
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 
 fn found(name: &str, state: State, exit_code: i32) -> state::Container {
     state::Container {

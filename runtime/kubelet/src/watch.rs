@@ -87,7 +87,7 @@ async fn cgroup_driver(kubelet: &Kubelet) -> Driver {
 
 /// `config` is containerd 1's, as JSON: its default runtime puts containers where systemd says.
 fn asks_for_systemd(config: &str) -> bool {
-    let config: serde_json::Value = serde_json::from_str(config).unwrap_or_default();
+    let config: mote_schema::Value = serde_json::from_str(config).unwrap_or_default();
     let containerd = &config["containerd"];
     let name = containerd["defaultRuntimeName"].as_str().unwrap_or("runc");
     containerd["runtimes"][name]["options"]["SystemdCgroup"] == true

@@ -355,7 +355,7 @@ impl Kubelet {
             drop(written.as_object_mut().map(|fields| fields.remove(*name)));
         }
         match (written.as_object_mut(), status.write()) {
-            (Some(fields), Some(serde_json::Value::Object(new))) => fields.extend(new),
+            (Some(fields), Some(mote_schema::Value::Object(new))) => fields.extend(new),
             (_, new) => written = new.unwrap_or_default(),
         }
         value["status"] = written;

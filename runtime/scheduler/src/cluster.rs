@@ -175,7 +175,7 @@ pub mod test {
     use super::*;
     use mote_api::Doc;
     use mote_schema::Catalog;
-    use serde_json::Value;
+    use mote_schema::Value;
 
     pub fn object(plural: &str, value: Value) -> Object {
         let kind = Catalog::builtin().by_resource("", "v1", plural).unwrap().clone();
@@ -194,7 +194,7 @@ pub mod test {
 #[cfg(test)]
 mod tests {
     use super::{test::*, *};
-    use serde_json::json;
+    use mote_schema::json;
 
     #[test]
     fn sums_follow_pods_and_nodes() {

@@ -5,8 +5,8 @@ use crate::{
     relations::Relations,
     volumes::Claims,
 };
+use mote_schema::json;
 use mote_schema::placement::{node_matches, tolerates, untolerated};
-use serde_json::json;
 
 /// Why a pod was rejected, as bits: which changes may help is decided by them.
 pub mod cause {
@@ -121,7 +121,7 @@ fn resources(pod: &Pod, node: &Node) -> Result<(), Reason> {
 mod tests {
     use super::*;
     use crate::cluster::test::*;
-    use serde_json::Value;
+    use mote_schema::Value;
     use std::sync::Arc;
 
     fn check(pod_spec: Value, node_value: Value, there: Vec<Value>, want: &[&str], resolvable: bool) {

@@ -139,7 +139,7 @@ pub fn pick(candidates: Vec<Candidate>) -> Option<Candidate> {
 mod tests {
     use super::*;
     use crate::cluster::test::*;
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
 
     fn with(name: &str, priority: i64, cpu: &str) -> Value {
         json!({

@@ -232,7 +232,7 @@ fn spread<'a>(pod: &Pod, nodes: impl Iterator<Item = &'a Node> + Clone) -> Vec<S
 mod tests {
     use super::*;
     use crate::cluster::test::*;
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
     use std::sync::Arc;
 
     fn nodes(pods: &[(&str, Value)]) -> Vec<Node> {

@@ -113,7 +113,7 @@ pub fn max_pods(allocatable: Ref<'_>) -> usize {
 mod tests {
     use super::*;
     use mote_api::Doc;
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
 
     #[test]
     fn pod_requests() {

@@ -168,7 +168,7 @@ fn soft_spread(pod: &Pod, nodes: &[&Node]) -> Vec<i64> {
 mod tests {
     use super::*;
     use crate::cluster::test::*;
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
     use std::sync::Arc;
 
     fn check(spec: Value, nodes: &[Value], busy: usize, want: usize) {

@@ -4,7 +4,7 @@ mod fixture;
 
 use fixture::{Cluster, NODE};
 use mote_api::Sub;
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 
 fn start(name: &str) -> Cluster {
     let cluster = Cluster::new(name);

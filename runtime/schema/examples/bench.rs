@@ -22,7 +22,7 @@ fn time(what: &str, bytes: usize, mut run: impl FnMut()) {
 
 fn main() {
     let text = std::env::args().nth(1).map(|file| std::fs::read_to_string(file).expect("a readable file"));
-    let value: serde_json::Value = serde_json::from_str(text.as_deref().unwrap_or(POD)).expect("JSON");
+    let value: mote_schema::Value = serde_json::from_str(text.as_deref().unwrap_or(POD)).expect("JSON");
     let json = serde_json::to_vec(&value).expect("a tree that was read");
     let doc = Doc::from_json(&json).expect("a tree that was read");
     let typed: k8s_openapi::api::core::v1::Pod = doc.decode().expect("a pod");
@@ -31,15 +31,15 @@ fn main() {
     let len = json.len();
     let mut out = Vec::with_capacity(1 << 23);
     time("JSON to Doc", len, || drop(black_box(Doc::from_json(&json))));
-    time("JSON to serde_json::Value", len, || {
-        drop(black_box(serde_json::from_slice::<serde_json::Value>(&json)));
+    time("JSON to mote_schema::Value", len, || {
+        drop(black_box(serde_json::from_slice::<mote_schema::Value>(&json)));
     });
     time("Doc to JSON", len, || {
         out.clear();
         doc.write_json(&mut out);
         black_box(&out);
     });
-    time("serde_json::Value to JSON", len, || {
+    time("mote_schema::Value to JSON", len, || {
         out.clear();
         serde_json::to_writer(&mut out, &value).expect("memory");
         black_box(&out);
@@ -63,7 +63,7 @@ fn main() {
         drop(black_box(serde_json::from_slice::<k8s_openapi::api::core::v1::Pod>(&json)));
     });
     time("typed Pod to Doc", len, || drop(black_box(Doc::encode(&typed))));
-    time("serde_json::Value to Doc", len, || drop(black_box(Doc::encode(&value))));
+    time("mote_schema::Value to Doc", len, || drop(black_box(Doc::encode(&value))));
     time("check bytes", len, || drop(black_box(Doc::from_bytes(doc.bytes().clone()))));
     time("at(\"status.containerStatuses\")", 0, || {
         black_box(black_box(doc.root()).at("status.containerStatuses").exists());

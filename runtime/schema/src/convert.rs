@@ -5,7 +5,7 @@
 //! the stored kind (its defaults too: applying them again changes nothing). For a read: `from_stored` last. Kinds that are
 //! stored as they are pass through untouched.
 use crate::Kind;
-use serde_json::{Map, Value, json};
+use crate::{Map, Value, json};
 
 /// Whether the kind's stored form is another kind's.
 pub fn is_needed(kind: &Kind) -> bool {
@@ -55,7 +55,7 @@ const EVENT_FIELDS: [(&str, &str); 7] = [
     ("deprecatedCount", "count"),
 ];
 
-fn rename(map: &mut Map<String, Value>, from: &str, to: &str) {
+fn rename(map: &mut Map, from: &str, to: &str) {
     if let Some(value) = map.remove(from) {
         map.insert(to.into(), value);
     }
@@ -82,7 +82,7 @@ const UTILIZATION: [(&str, &str, &str, &str); 2] = [
     ("status", "currentMetrics", "currentCPUUtilizationPercentage", "current"),
 ];
 
-fn autoscaler_to_stored(map: &mut Map<String, Value>) {
+fn autoscaler_to_stored(map: &mut Map) {
     for (part, field, annotation) in ANNOTATED {
         let text = annotations(map).and_then(|a| a.remove(annotation));
         let value = text.and_then(|t| serde_json::from_str::<Value>(t.as_str()?).ok());
@@ -113,7 +113,7 @@ fn autoscaler_to_stored(map: &mut Map<String, Value>) {
     }
 }
 
-fn autoscaler_from_stored(map: &mut Map<String, Value>) {
+fn autoscaler_from_stored(map: &mut Map) {
     for (part, list, number, holder) in UTILIZATION {
         let Some(Value::Object(part)) = map.get_mut(part) else { continue };
         let Some(Value::Array(metrics)) = part.get_mut(list) else { continue };
@@ -139,7 +139,7 @@ fn autoscaler_from_stored(map: &mut Map<String, Value>) {
     }
 }
 
-fn annotations(map: &mut Map<String, Value>) -> Option<&mut Map<String, Value>> {
+fn annotations(map: &mut Map) -> Option<&mut Map> {
     let meta = map.entry("metadata").or_insert_with(|| json!({})).as_object_mut()?;
     meta.entry("annotations").or_insert_with(|| json!({})).as_object_mut()
 }

@@ -26,6 +26,7 @@ pub mod status; // every error a client sees
 pub mod strategic; // strategic merge patch
 pub mod structural; // custom kinds and their schemas
 pub mod table; // the field table
+pub mod tree; // an object while it is being changed
 pub mod validate; // formats of names and values
 mod yaml; // trees to YAML text
 
@@ -34,3 +35,4 @@ pub use kind::{Catalog, Kind};
 pub use object::Object;
 pub use order::{Gather, Order};
 pub use status::{Cause, Status};
+pub use tree::{AsValue, List, Map, Name, Number, Text, Value};

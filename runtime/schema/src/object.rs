@@ -1,8 +1,7 @@
 //! A stored object: its kind, its Doc (without apiVersion, kind and resourceVersion, which are known from
 //! elsewhere) and the revision that last wrote it.
 use crate::doc::{DocError, Node, Overlay, write_node};
-use crate::{Doc, Kind, Ref};
-use serde::Deserialize;
+use crate::{Doc, Kind, Ref, Value};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
@@ -40,9 +39,13 @@ impl Object {
         decoded
     }
     /// As a client sees it: apiVersion, kind and resourceVersion filled in.
-    pub fn to_value(&self) -> serde_json::Value {
-        let mut value = serde_json::Value::Null;
-        self.filled(true, &mut |node| value = Deserialize::deserialize(node).unwrap_or_default());
+    pub fn to_value(&self) -> Value {
+        let mut value = self.root().to_value();
+        value["kind"] = (&*self.kind.kind).into();
+        value["apiVersion"] = self.kind.api_version().into();
+        if self.revision != 0 {
+            value["metadata"]["resourceVersion"] = self.revision.to_string().into();
+        }
         value
     }
     /// Appends the JSON a client sees. `envelope` false leaves out apiVersion and kind (items of a built-in List).
@@ -84,7 +87,7 @@ mod tests {
         let inner = r#""metadata":{"resourceVersion":"17","name":"d","namespace":"n"},"spec":{"replicas":2}}"#;
         assert_eq!(text(false), format!("{{{inner}"));
         assert_eq!(text(true), format!(r#"{{"kind":"Deployment","apiVersion":"apps/v1",{inner}"#));
-        assert_eq!(object.to_value(), serde_json::from_str::<serde_json::Value>(&text(true)).unwrap());
+        assert_eq!(object.to_value(), serde_json::from_str::<crate::Value>(&text(true)).unwrap());
         let typed: k8s_openapi::api::apps::v1::Deployment = object.decode().unwrap();
         assert_eq!(typed.metadata.resource_version.as_deref(), Some("17"));
         assert_eq!(typed.spec.unwrap().replicas, Some(2));

@@ -3,9 +3,9 @@
 //!
 //! YAML is read as sigs.k8s.io/yaml reads it: the first document, YAML 1.1 booleans, the last of two equal keys, merge keys.
 use crate::doc::{Doc, DocError, MAX_BYTES, MAX_DEPTH};
+use crate::{Map, Name, Number, Value};
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
-use serde_json::{Map, Number, Value};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What a YAML document may cost once its aliases are written out: so much a value, and its text.
 const VALUE_COST: usize = 24;
@@ -64,8 +64,19 @@ struct Reader<'i> {
 
 /// A container that is being read.
 enum Open {
-    List { anchor: usize, before: usize, list: Vec<Value> },
-    Map { anchor: usize, before: usize, map: Map<String, Value>, key: Option<String>, merges: Vec<Value> },
+    List {
+        anchor: usize,
+        before: usize,
+        list: Vec<Value>,
+    },
+    Map {
+        anchor: usize,
+        before: usize,
+        members: Vec<(Name, Value)>,
+        seen: HashSet<Name>,
+        key: Option<Name>,
+        merges: Vec<Value>,
+    },
 }
 
 impl<'i> Reader<'i> {
@@ -81,8 +92,8 @@ impl<'i> Reader<'i> {
             let (value, anchor, before) = match event {
                 Event::StreamEnd | Event::DocumentEnd => return Ok(Value::Null),
                 Event::MappingStart(anchor, _) => {
-                    let (map, merges) = (Map::new(), Vec::new());
-                    stack.push(Open::Map { anchor, before: self.cost, map, key: None, merges });
+                    let (members, seen, merges) = (Vec::new(), HashSet::new(), Vec::new());
+                    stack.push(Open::Map { anchor, before: self.cost, members, seen, key: None, merges });
                     self.count(VALUE_COST, stack.len())?;
                     continue;
                 }
@@ -92,13 +103,13 @@ impl<'i> Reader<'i> {
                     continue;
                 }
                 Event::MappingEnd => match stack.pop() {
-                    Some(Open::Map { anchor, before, map, merges, .. }) => {
-                        (Value::Object(merge(map, merges)?), anchor, before)
+                    Some(Open::Map { anchor, before, members, merges, .. }) => {
+                        (Value::Object(merge(members, merges)?), anchor, before)
                     }
                     _ => return Err("yaml: unbalanced mapping".into()),
                 },
                 Event::SequenceEnd => match stack.pop() {
-                    Some(Open::List { anchor, before, list }) => (Value::Array(list), anchor, before),
+                    Some(Open::List { anchor, before, list }) => (Value::Array(list.into()), anchor, before),
                     _ => return Err("yaml: unbalanced sequence".into()),
                 },
                 Event::Scalar(text, style, anchor, tag) => {
@@ -133,13 +144,14 @@ impl<'i> Reader<'i> {
             match stack.last_mut() {
                 None => return Ok(value),
                 Some(Open::List { list, .. }) => list.push(value),
-                Some(Open::Map { map, key, merges, .. }) => match key.take() {
+                Some(Open::Map { members, seen, key, merges, .. }) => match key.take() {
                     None => *key = Some(key_text(value)?),
                     Some(name) if name == "<<" => merges.push(value),
                     Some(name) => {
-                        if map.insert(name.clone(), value).is_some() {
+                        if !seen.insert(name.clone()) {
                             self.duplicate(&name, &span);
                         }
+                        members.push((name, value));
                     }
                 },
             }
@@ -177,30 +189,30 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-/// `<<`: members of other maps that this one does not have itself.
-fn merge(mut map: Map<String, Value>, merges: Vec<Value>) -> Result<Map<String, Value>, String> {
-    for source in merges {
+/// `<<`: members of other maps that this one does not have itself; of theirs, the first counts.
+fn merge(members: Vec<(Name, Value)>, merges: Vec<Value>) -> Result<Map, String> {
+    let mut all = Vec::new();
+    for source in merges.into_iter().rev() {
         let sources = match source {
-            Value::Array(list) => list,
+            Value::Array(list) => list.into(),
             one => vec![one],
         };
-        for source in sources {
+        for source in sources.into_iter().rev() {
             let Value::Object(source) = source else {
                 return Err("yaml: map merge requires map or sequence of maps as the value".into());
             };
-            for (name, value) in source {
-                map.entry(name).or_insert(value);
-            }
+            all.extend(source);
         }
     }
-    Ok(map)
+    all.extend(members);
+    Ok(Map::from_members(all))
 }
 
-fn key_text(value: Value) -> Result<String, String> {
+fn key_text(value: Value) -> Result<Name, String> {
     match value {
-        Value::String(text) => Ok(text),
+        Value::String(text) => Ok(text.as_str().into()),
         Value::Null => Ok("null".into()),
-        Value::Bool(_) | Value::Number(_) => Ok(value.to_string()),
+        Value::Bool(_) | Value::Number(_) => Ok(value.to_string().into()),
         Value::Array(_) | Value::Object(_) => Err("yaml: invalid map key".into()),
     }
 }
@@ -265,7 +277,7 @@ fn number(text: &str) -> Option<Number> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::json;
 
     fn check(yaml: &str, want: Value) {
         assert_eq!(parse_yaml(yaml.as_bytes()).map(|(v, _)| v), Ok(want), "{yaml}");

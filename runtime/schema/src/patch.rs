@@ -3,8 +3,7 @@
 //!
 //! Codes and messages as the patch handler of kube-apiserver gives them (apiserver/pkg/endpoints/handlers/patch.go).
 use crate::Status;
-use json_patch::{AddOperation, Patch, PatchOperation};
-use serde_json::Value;
+use crate::tree::{Map, Value, index, steps};
 
 /// Operations in one JSON patch; upstream's figure.
 pub const MAX_OPERATIONS: usize = 10_000;
@@ -16,14 +15,29 @@ pub fn merge(target: &mut Value, patch: &Value) -> Result<(), Status> {
     if patch.is_null() {
         return Err(Status::bad_request("Invalid JSON Patch"));
     }
-    if !patch.is_object() {
+    let Value::Object(patch) = patch else {
         return Err(Status::bad_request(format!(
             "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
             go_type(patch)
         )));
-    }
-    json_patch::merge(target, patch);
+    };
+    merge_members(target, patch);
     Ok(())
+}
+
+/// The recursion is as deep as the patch, which was read under a bound.
+fn merge_members(target: &mut Value, patch: &Map) {
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(members) = target else { return };
+    for (key, change) in patch {
+        match change {
+            Value::Null => drop(members.remove(key)),
+            Value::Object(change) => merge_members(members.entry(key).or_insert(Value::Null), change),
+            other => drop(members.insert(key.clone(), other.clone())),
+        }
+    }
 }
 
 /// RFC 6902. `target` is spoiled when this fails.
@@ -42,46 +56,97 @@ pub fn json(target: &mut Value, patch: &Value) -> Result<(), Status> {
     }
     // What does not read as an operation (unknown op, no path, no value) fails when upstream gets to it, like one
     // that does not apply; so does Mote.
-    let mut patch = patch.clone();
-    patch.as_array_mut().into_iter().flatten().for_each(as_upstream_reads_it);
-    let patch: Patch = serde_json::from_value(patch).map_err(|_| does_not_apply())?;
     let mut copied = 0;
-    for operation in &patch.0 {
-        let set;
-        let operation = match operation {
-            // What is not there is put there.
-            PatchOperation::Replace(replace) if is_missing_member(target, replace.path.as_str()) => {
-                set = PatchOperation::Add(AddOperation { path: replace.path.clone(), value: replace.value.clone() });
-                &set
-            }
-            other => other,
-        };
-        if let PatchOperation::Copy(copy) = operation {
-            copied += copy.from.resolve(target).map_or(0, text_len);
-            if copied > MAX_COPIED_BYTES {
-                return Err(does_not_apply());
-            }
-        }
-        json_patch::patch_unsafe(target, std::slice::from_ref(operation)).map_err(|_| does_not_apply())?;
+    for operation in operations {
+        operate(target, operation, &mut copied).ok_or_else(does_not_apply)?;
     }
     Ok(())
 }
 
-/// Whatever stands before the first slash of a path is passed over (github.com/evanphx/json-patch).
-fn as_upstream_reads_it(operation: &mut Value) {
-    for field in ["path", "from"] {
-        if let Some(Value::String(path)) = operation.get_mut(field)
-            && let Some(at) = path.find('/')
-        {
-            path.drain(..at);
+fn operate(target: &mut Value, operation: &Value, copied: &mut usize) -> Option<()> {
+    let path = place(operation, "path")?;
+    let value = || operation.get("value").cloned();
+    match operation["op"].as_str()? {
+        "add" => add(target, path, value()?),
+        "remove" => remove(target, path).map(drop),
+        "replace" => match target.pointer_mut(path) {
+            Some(place) => {
+                *place = value()?;
+                Some(())
+            }
+            // What is not there is put there.
+            None => match around(target, path)? {
+                (Value::Object(map), step) => {
+                    map.insert(step.into(), value()?);
+                    Some(())
+                }
+                _ => None,
+            },
+        },
+        "move" => {
+            let from = place(operation, "from")?;
+            // Nothing moves into itself.
+            if path.strip_prefix(from).is_some_and(|below| below.starts_with('/')) {
+                return None;
+            }
+            let moved = remove(target, from)?;
+            add(target, path, moved)
         }
+        "copy" => {
+            let value = target.pointer(place(operation, "from")?)?.clone();
+            *copied += text_len(&value);
+            if *copied > MAX_COPIED_BYTES {
+                return None;
+            }
+            add(target, path, value)
+        }
+        "test" => (*target.pointer(path)? == value()?).then_some(()),
+        _ => None,
     }
 }
 
-/// Whether the path leads to an object that has no member of that name.
-fn is_missing_member(target: &Value, path: &str) -> bool {
-    let parent = path.rsplit_once('/').and_then(|(parent, _)| target.pointer(parent));
-    parent.is_some_and(Value::is_object) && target.pointer(path).is_none()
+/// Whatever stands before the first slash of a path is passed over (github.com/evanphx/json-patch).
+fn place<'o>(operation: &'o Value, field: &str) -> Option<&'o str> {
+    let path = operation[field].as_str()?;
+    Some(path.find('/').map_or(path, |at| &path[at..]))
+}
+
+/// The container around a place, and the place's own step.
+fn around<'v>(target: &'v mut Value, path: &str) -> Option<(&'v mut Value, String)> {
+    let (parent, _) = path.rsplit_once('/')?;
+    let step = steps(path)?.last()?;
+    Some((target.pointer_mut(parent)?, step))
+}
+
+fn add(target: &mut Value, path: &str, value: Value) -> Option<()> {
+    if path.is_empty() {
+        *target = value;
+        return Some(());
+    }
+    match around(target, path)? {
+        (Value::Object(map), step) => drop(map.insert(step.into(), value)),
+        (Value::Array(list), step) if step == "-" => list.push(value),
+        (Value::Array(list), step) => {
+            let at = index(&step).filter(|at| *at <= list.len())?;
+            list.insert(at, value);
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+fn remove(target: &mut Value, path: &str) -> Option<Value> {
+    if path.is_empty() {
+        return Some(target.take());
+    }
+    match around(target, path)? {
+        (Value::Object(map), step) => map.remove(&step),
+        (Value::Array(list), step) => {
+            let at = index(&step).filter(|at| *at < list.len())?;
+            Some(list.remove(at))
+        }
+        _ => None,
+    }
 }
 
 /// Upstream says no more than this, whatever the operation was.
@@ -114,7 +179,7 @@ fn text_len(value: &Value) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::json;
 
     fn check(patch: Value, expected: Result<Value, u16>) {
         let mut target = json!({"a": {"b": [1, 2], "c": "x"}});
@@ -142,13 +207,13 @@ mod tests {
         check(json!([{"op": "jump", "path": "/x"}]), Err(422));
         check(json!({"op": "add"}), Err(400));
         let many = vec![json!({"op": "test", "path": "/a/c", "value": "x"}); MAX_OPERATIONS + 1];
-        check(Value::Array(many), Err(413));
+        check(Value::Array(many.into()), Err(413));
     }
 
     #[test]
     fn copies_cannot_double_without_end() {
         let patch: Vec<Value> = (0..64).map(|i| json!({"op": "copy", "from": "", "path": format!("/k{i}")})).collect();
-        check(Value::Array(patch), Err(422));
+        check(Value::Array(patch.into()), Err(422));
     }
 
     #[test]

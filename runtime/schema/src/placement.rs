@@ -74,7 +74,7 @@ fn requirement_matches(requirement: Ref<'_>, value: Option<&str>) -> bool {
 mod tests {
     use super::*;
     use crate::Doc;
-    use serde_json::{Value, json};
+    use crate::{Value, json};
 
     fn doc(value: Value) -> Doc {
         Doc::encode(&value).unwrap()

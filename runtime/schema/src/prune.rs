@@ -1,7 +1,7 @@
 //! Makes a tree out of what a client sent into what is stored: checks JSON types against the table, drops what the kind does
 //! not know (and says so), drops nulls and zeros as Go's round trip through a typed struct does, writes the zeros Go writes,
 //! and brings times and quantities into their canonical form. Equal objects come out equal, byte for byte, since members of
-//! a `serde_json::Map` are sorted.
+//! a `crate::Map` are sorted.
 //!
 //! Errors are worded as sigs.k8s.io/json and the UnmarshalJSON methods of apimachinery word them. What cannot be matched: upstream
 //! reports the first mistake in the order of the text, this reports the first in the order of names.
@@ -11,12 +11,12 @@ use crate::{
     structural,
     table::{Container, Field, Presence, Shape, Table, TypeId},
 };
+use crate::{List, Map, Name, Text, Value};
 pub use crate::{
     parse::{parse_json, parse_yaml},
     yaml::to_yaml,
 };
 use jiff::Timestamp;
-use serde_json::{Map, Value};
 
 /// Complaints kept of one object, as upstream keeps (kubernetes_patch.go, saveStrictError).
 const MAX_COMPLAINTS: usize = 100;
@@ -52,16 +52,16 @@ pub(crate) fn is_definition(kind: &Kind) -> bool {
 }
 
 /// The same for a part of an object, "spec.template", whose type is known.
-pub fn clean_type(table: &Table, id: TypeId, value: &mut Map<String, Value>) -> Result<Vec<String>, String> {
+pub fn clean_type(table: &Table, id: TypeId, value: &mut Map) -> Result<Vec<String>, String> {
     let mut cleaner = Cleaner { table, complaints: Vec::new(), error: None, path: Vec::new() };
     cleaner.object(id, value);
     cleaner.error.map_or(Ok(cleaner.complaints), Err)
 }
 
 enum Step {
-    Name(String),
+    Name(Name),
     /// A key of a map: strict paths show it, Go's error path does not.
-    Key(String),
+    Key(Name),
     Index(usize),
 }
 
@@ -81,7 +81,7 @@ struct Place<'f> {
 }
 
 impl<'t> Cleaner<'t> {
-    fn object(&mut self, id: TypeId, map: &mut Map<String, Value>) {
+    fn object(&mut self, id: TypeId, map: &mut Map) {
         if self.path.len() > MAX_DEPTH {
             self.fail("json: exceeded max depth".into());
             return;
@@ -140,7 +140,7 @@ impl<'t> Cleaner<'t> {
                     for (key, element) in map.iter_mut() {
                         self.path.push(Step::Key(key.clone()));
                         match place.field.container {
-                            Container::MapOfLists if element.is_null() => *element = Value::Array(Vec::new()),
+                            Container::MapOfLists if element.is_null() => *element = Value::Array(List::default()),
                             Container::MapOfLists => self.list(place, element),
                             _ => self.element(place, element),
                         }
@@ -191,12 +191,12 @@ impl<'t> Cleaner<'t> {
             }
             (Shape::Bytes, Value::String(text)) => self.bytes(text),
             (Shape::Quantity, Value::String(text)) => match Quantity::parse(text.trim()) {
-                Ok(quantity) => *text = quantity.to_string(),
+                Ok(quantity) => *text = quantity.to_string().into(),
                 Err(error) => self.fail(error.to_string()),
             },
             // A bare number is one too; anything else is read as its text and refused.
             (Shape::Quantity, other) => match Quantity::parse(&other.to_string()) {
-                Ok(quantity) => *other = Value::String(quantity.to_string()),
+                Ok(quantity) => *other = Value::String(quantity.to_string().into()),
                 Err(error) => self.fail(error.to_string()),
             },
             (Shape::IntOrString, Value::String(_)) => {}
@@ -227,7 +227,7 @@ impl<'t> Cleaner<'t> {
         }
     }
 
-    fn bytes(&mut self, text: &mut String) {
+    fn bytes(&mut self, text: &mut Text) {
         use base64::{Engine, alphabet, engine};
         // Go's StdEncoding wants padding, does not look at trailing bits and skips line breaks.
         const LAX: engine::GeneralPurpose = engine::GeneralPurpose::new(
@@ -236,7 +236,7 @@ impl<'t> Cleaner<'t> {
         );
         let joined: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
         match LAX.decode(&joined) {
-            Ok(bytes) => *text = LAX.encode(bytes),
+            Ok(bytes) => *text = LAX.encode(bytes).into(),
             Err(error) => {
                 let at = match error {
                     base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
@@ -257,8 +257,8 @@ impl<'t> Cleaner<'t> {
         };
         *value = match time {
             t if t.as_second() == GO_ZERO_SECONDS => Value::Null,
-            t if micro => Value::String(t.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()),
-            t => Value::String(t.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
+            t if micro => Value::String(t.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string().into()),
+            t => Value::String(t.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into()),
         };
     }
 
@@ -367,7 +367,7 @@ fn zero(table: &Table, shape: Shape) -> Option<Value> {
     Some(match shape {
         Shape::Bool => Value::Bool(false),
         Shape::Int32 | Shape::Int64 | Shape::Double | Shape::IntOrString => Value::from(0),
-        Shape::String => Value::String(String::new()),
+        Shape::String => Value::String(Text::new()),
         Shape::Quantity => Value::String("0".into()),
         Shape::Duration => Value::String("0s".into()),
         // Go writes a zero time as null.
@@ -388,7 +388,7 @@ fn zero(table: &Table, shape: Shape) -> Option<Value> {
 mod tests {
     use super::*;
     use crate::Catalog;
-    use serde_json::json;
+    use crate::json;
 
     fn run(group: &str, kind: &str, value: &mut Value) -> Result<Vec<String>, String> {
         let catalog = Catalog::builtin();

@@ -1,5 +1,5 @@
 //! `metav1.Status`: every error a client sees, with the code, reason, message and causes that kube-apiserver gives.
-use serde_json::{Value, json};
+use crate::{Value, json};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
@@ -288,7 +288,7 @@ impl Status {
         if let Some(verbatim) = &self.verbatim {
             return (**verbatim).clone();
         }
-        let mut details = serde_json::Map::new();
+        let mut details = crate::Map::new();
         for (key, text) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)] {
             if !text.is_empty() {
                 details.insert(key.into(), json!(text));
@@ -296,7 +296,7 @@ impl Status {
         }
         if !self.causes.is_empty() {
             let causes = self.causes.iter().map(|c| {
-                let mut m = serde_json::Map::new();
+                let mut m = crate::Map::new();
                 for (key, text) in [("reason", c.reason), ("message", c.message.as_str()), ("field", c.field.as_str())]
                 {
                     if !text.is_empty() {

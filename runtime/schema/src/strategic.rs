@@ -8,9 +8,9 @@ use crate::{
     Kind, Status,
     table::{Field, Shape, Table, TypeId},
 };
-use serde_json::{Map, Value};
+use crate::{Map, Name, Value};
 
-type Members = Map<String, Value>;
+type Members = Map;
 
 const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -76,7 +76,7 @@ impl<'t> Merger<'t> {
             let (name, is_delete_list) = match key.strip_prefix(DELETE_FROM) {
                 Some(rest) => {
                     let name = rest.strip_prefix('/').ok_or(BAD_LIST)?;
-                    (name.to_owned(), true)
+                    (Name::from(name), true)
                 }
                 None => (key, false),
             };
@@ -95,7 +95,7 @@ impl<'t> Merger<'t> {
                 }
                 (Some(Value::Array(old)), Value::Array(new)) => {
                     Some(Value::Array(if is_delete_list || field.is_some_and(|f| f.patch_merge) {
-                        self.list(old, new, field, is_delete_list)?.0
+                        self.list(old.into(), new.into(), field, is_delete_list)?.0.into()
                     } else {
                         new
                     }))
@@ -164,7 +164,7 @@ impl<'t> Merger<'t> {
 
     /// `$setElementOrder/name`: the order of the patch, and what only the server has keeps its place between.
     fn set_orders(&self, original: &mut Members, patch: &mut Members, id: Option<TypeId>) -> Result<(), String> {
-        let keys: Vec<String> = patch.keys().filter(|k| k.starts_with(SET_ORDER)).cloned().collect();
+        let keys: Vec<Name> = patch.keys().filter(|k| k.starts_with(SET_ORDER)).cloned().collect();
         for key in keys {
             let wanted = match patch.remove(&key) {
                 Some(Value::Array(list)) => list,
@@ -182,8 +182,8 @@ impl<'t> Merger<'t> {
             let merged = match (old, new) {
                 (None, None) => continue,
                 (Some(old), None) => old,
-                (None, Some(new)) => match without_directives(Value::Array(new)) {
-                    Some(Value::Array(list)) => list,
+                (None, Some(new)) => match without_directives(Value::Array(new.into())) {
+                    Some(Value::Array(list)) => list.into(),
                     _ => continue,
                 },
                 (Some(old), Some(new)) if field.is_some_and(|f| f.patch_merge) => self.list(old, new, field, false)?.0,
@@ -197,7 +197,7 @@ impl<'t> Merger<'t> {
                     }
                 }
             }
-            original.insert(name.into(), Value::Array(order(merged, &wanted, &before, key)));
+            original.insert(name.into(), Value::Array(order(merged, &wanted, &before, key).into()));
         }
         Ok(())
     }
@@ -308,7 +308,7 @@ fn matches_order(patch: &[Value], wanted: &[Value], key: &str) -> Result<(), Str
 fn take_list(map: &mut Members, name: &str) -> Result<Option<Vec<Value>>, String> {
     match map.remove(name) {
         None => Ok(None),
-        Some(Value::Array(list)) => Ok(Some(list)),
+        Some(Value::Array(list)) => Ok(Some(list.into())),
         Some(other) => Err(bad_type("[]interface {}", Some(&other))),
     }
 }
@@ -379,7 +379,7 @@ fn bad_type(wanted: &str, found: Option<&Value>) -> String {
 pub fn go(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".into(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => text.to_string(),
         Value::Array(list) => go_list(list),
         Value::Object(map) => go_map(map),
         plain => plain.to_string(),
@@ -398,7 +398,7 @@ fn go_map(map: &Members) -> String {
 mod tests {
     use super::*;
     use crate::Catalog;
-    use serde_json::json;
+    use crate::json;
 
     fn check(kind: &str, mut current: Value, patch: Value, want: Result<Value, &str>) {
         let catalog = Catalog::builtin();

@@ -284,7 +284,7 @@ mod tests {
             assert!(names.is_sorted() && !names.contains(&""), "{}", BUILTIN.definition(id));
             for f in BUILTIN.fields(id) {
                 let default = BUILTIN.default(f);
-                assert!(default.is_empty() || serde_json::from_str::<serde_json::Value>(default).is_ok(), "{default}");
+                assert!(default.is_empty() || serde_json::from_str::<crate::Value>(default).is_ok(), "{default}");
                 if let Shape::Object(inner) = f.shape {
                     assert!(!BUILTIN.type_name(inner).is_empty());
                 }

@@ -1,6 +1,6 @@
 //! A tree as YAML text, laid out as sigs.k8s.io/yaml does: block style, members sorted, list items at their key's indent, text
 //! of several lines as literal blocks. Reading YAML is `parse`'s.
-use serde_json::{Map, Value};
+use crate::{Map, Value};
 
 pub fn to_yaml(value: &Value) -> Result<String, String> {
     let mut out = String::new();
@@ -20,7 +20,7 @@ fn pad(indent: usize, out: &mut String) {
 }
 
 /// `started`: the first member follows on the line of its "- ".
-fn members(map: &Map<String, Value>, indent: usize, started: bool, out: &mut String) {
+fn members(map: &Map, indent: usize, started: bool, out: &mut String) {
     for (at, (key, value)) in map.iter().enumerate() {
         if at > 0 || !started {
             pad(indent, out);
@@ -109,7 +109,7 @@ fn is_plain(string: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::json;
 
     #[test]
     fn layout_is_upstream_s() {

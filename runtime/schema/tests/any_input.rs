@@ -2,8 +2,7 @@
 //! of the table's own names, so that they get deep into the code, with values of the right type most of the time.
 mod trees;
 
-use mote_schema::{Catalog, Kind, check, convert, defaults, prepare, protobuf, prune, strategic};
-use serde_json::Value;
+use mote_schema::{Catalog, Kind, Value, check, convert, defaults, prepare, protobuf, prune, strategic};
 use trees::Random;
 
 fn drive(kind: &Kind, random: &mut Random) -> bool {

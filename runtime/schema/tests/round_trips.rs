@@ -5,7 +5,7 @@ use mote_schema::{
     Catalog, Doc, Kind, Object, protobuf, prune,
     table::{BUILTIN, Container, Shape, TypeId},
 };
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::sync::Arc;
 use trees::Random;
 

@@ -5,7 +5,7 @@ use crate::{
     server::Api,
 };
 use mote_schema::Status;
-use serde_json::Value;
+use mote_schema::Value;
 use std::borrow::Cow;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

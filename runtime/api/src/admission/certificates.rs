@@ -3,8 +3,7 @@
 use super::Attributes;
 use crate::{certs::pem_der, rbac};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use mote_schema::{Cause, Status};
-use serde_json::Value;
+use mote_schema::{Cause, Status, Value};
 use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer};
 
 const GROUP: &str = "certificates.k8s.io";

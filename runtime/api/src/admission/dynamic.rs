@@ -2,7 +2,7 @@
 //! order gives it; a refusal of one ends the request.
 use super::{Attributes, hooks, policy};
 use mote_schema::Status;
-use serde_json::Value;
+use mote_schema::Value;
 
 pub(super) use super::hooks::Round;
 

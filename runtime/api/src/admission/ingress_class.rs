@@ -2,7 +2,7 @@
 //! (plugin/pkg/admission/network/defaultingressclass).
 use super::{Attributes, storage::newest};
 use mote_schema::Status;
-use serde_json::Value;
+use mote_schema::Value;
 
 const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 /// The older way to name a class.

@@ -9,7 +9,7 @@ use crate::{
     },
 };
 use mote_schema::{Doc, Order as _, Ref, Status, quantity::Quantity};
-use serde_json::{Map, Value};
+use mote_schema::{Map, Value};
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 /// Amounts above this are compared as whole numbers, as upstream's int64 of thousandths would overflow.
@@ -98,7 +98,7 @@ fn set_defaults(range: Ref<'_>, pod: &mut Value) {
 }
 
 /// Adds what is missing; returns its names.
-fn fill(resources: &mut Value, side: &str, defaults: &Map<String, Value>) -> Vec<String> {
+fn fill(resources: &mut Value, side: &str, defaults: &Map) -> Vec<String> {
     let mut set = Vec::new();
     for (name, amount) in defaults {
         if resources[side].get(name).is_some() {
@@ -111,7 +111,7 @@ fn fill(resources: &mut Value, side: &str, defaults: &Map<String, Value>) -> Vec
             resources[side] = Value::Object(Map::new());
         }
         resources[side][name] = amount.clone();
-        set.push(name.clone());
+        set.push(name.to_string());
     }
     set.order();
     set
@@ -227,7 +227,7 @@ fn ratio(what: &str, name: &str, bound: Quantity, requests: &Amounts, limits: &A
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use mote_schema::json;
 
     fn doc(value: Value) -> Doc {
         Doc::encode(&value).unwrap()

@@ -35,8 +35,7 @@ use crate::{
     registry::{Beside, Target},
     server::Api,
 };
-use mote_schema::{Kind, Status};
-use serde_json::Value;
+use mote_schema::{Kind, Status, Value};
 
 type Mutate = fn(&mut Attributes<'_, '_>, &mut Value) -> Result<(), Status>;
 type Validate = fn(&mut Attributes<'_, '_>, &Value) -> Result<(), Status>;

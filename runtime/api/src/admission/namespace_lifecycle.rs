@@ -1,8 +1,7 @@
 //! NamespaceLifecycle: nothing new in a namespace that is missing or going, and the built-in ones stay
 //! (apiserver/pkg/admission/plugin/namespace/lifecycle).
 use super::{Attributes, Operation};
-use mote_schema::{Cause, Status};
-use serde_json::Value;
+use mote_schema::{Cause, Status, Value};
 
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
 

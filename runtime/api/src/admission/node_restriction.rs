@@ -6,8 +6,8 @@ use super::{
 };
 use crate::rbac;
 use mote_schema::Gather as _;
+use mote_schema::{Map, Name, Value};
 use mote_schema::{Order as _, Status};
-use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -269,8 +269,9 @@ fn node_itself(attributes: &Attributes<'_, '_>, node: &str, name: &str, new: &Va
 fn forbidden_labels(old: &Value, new: &Value) -> Vec<String> {
     let none = Map::new();
     let (old, new) = (old.as_object().unwrap_or(&none), new.as_object().unwrap_or(&none));
-    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).filter(|key| old.get(*key) != new.get(*key)).gather();
-    let mut forbidden: Vec<String> = keys.into_iter().filter(|key| is_forbidden(key)).cloned().collect();
+    let keys: BTreeSet<&Name> = old.keys().chain(new.keys()).filter(|key| old.get(*key) != new.get(*key)).gather();
+    let mut forbidden: Vec<String> =
+        keys.into_iter().filter(|key| is_forbidden(key)).map(|key| key.to_string()).collect();
     forbidden.order();
     forbidden
 }
@@ -360,7 +361,7 @@ fn mentions(attributes: &Attributes<'_, '_>, pod: &mote_schema::Object, audience
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use mote_schema::json;
 
     #[test]
     fn labels_of_a_node() {

@@ -3,7 +3,7 @@
 use super::{Attributes, references::items};
 use crate::rbac;
 use mote_schema::Status;
-use serde_json::Value;
+use mote_schema::Value;
 
 pub(super) fn validate(attributes: &mut Attributes<'_, '_>, new: &Value) -> Result<(), Status> {
     let bound = attributes.is("", "pods") && matches!(attributes.subresource, "status" | "binding");

@@ -2,7 +2,7 @@
 //! (plugin/pkg/admission/{defaulttolerationseconds,nodetaint}).
 use super::Attributes;
 use mote_schema::Status;
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";

@@ -3,7 +3,7 @@
 use super::{Attributes, Operation};
 use crate::{Object, feed, server::Api};
 use mote_schema::Status;
-use serde_json::Value;
+use mote_schema::Value;
 
 const PREEMPT: &str = "PreemptLowerPriority";
 

@@ -11,9 +11,8 @@ use crate::{
     server::Api,
 };
 use async_lock::Mutex;
-use mote_schema::{Doc, Kind, Order as _, Ref, Status};
+use mote_schema::{Doc, Kind, Order as _, Ref, Status, Value};
 use mote_store::{Precondition, Write};
-use serde_json::Value;
 use std::{
     array,
     collections::hash_map::DefaultHasher,

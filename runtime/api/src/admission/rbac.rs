@@ -3,7 +3,7 @@
 use super::Attributes;
 use crate::rbac;
 use mote_schema::Status;
-use serde_json::Value;
+use mote_schema::Value;
 
 pub(super) fn validate(attributes: &mut Attributes<'_, '_>, new: &Value) -> Result<(), Status> {
     let target = &attributes.target;

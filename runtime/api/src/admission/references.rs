@@ -1,5 +1,5 @@
 //! Which Secrets, ConfigMaps and claims a pod's spec names (pkg/api/pod VisitPodSecretNames and its siblings).
-use serde_json::Value;
+use mote_schema::Value;
 
 /// Secrets by the volume source that names them: `{source}.{field}.name`, or `{source}.{field}` for a bare name.
 const SECRET_VOLUMES: &[(&str, &str)] = &[

@@ -6,8 +6,7 @@ use crate::quota::{
     Amounts,
     pod::{Counted, Side, totals},
 };
-use mote_schema::{Cause, Doc, Object, Status, quantity::Quantity};
-use serde_json::Value;
+use mote_schema::{Cause, Doc, Object, Status, Value, quantity::Quantity};
 
 pub(super) fn declared_features(attributes: &mut Attributes<'_, '_>, pod: &Value) -> Result<(), Status> {
     let ours = attributes.is("", "pods") && matches!(attributes.subresource, "" | "resize") && attributes.is_update();

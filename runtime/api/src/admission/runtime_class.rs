@@ -2,7 +2,7 @@
 //! (plugin/pkg/admission/runtimeclass).
 use super::Attributes;
 use mote_schema::{Status, quantity::Quantity};
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 
 const OVERHEAD_DIFFERS: &str = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
 
@@ -77,7 +77,7 @@ fn is_set(map: &Value) -> bool {
 
 /// The same amounts, however they are written.
 fn same(a: &Value, b: &Value) -> bool {
-    let (none, amount) = (serde_json::Map::new(), |value: &Value| Quantity::parse(value.as_str()?).ok());
+    let (none, amount) = (mote_schema::Map::new(), |value: &Value| Quantity::parse(value.as_str()?).ok());
     let (a, b) = (a.as_object().unwrap_or(&none), b.as_object().unwrap_or(&none));
     a.len() == b.len() && a.iter().all(|(name, value)| b.get(name).is_some_and(|other| amount(value) == amount(other)))
 }

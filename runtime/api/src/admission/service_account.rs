@@ -7,7 +7,7 @@ use super::{
 use crate::{Object, registry::random};
 use async_io::Timer;
 use mote_schema::Status;
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::time::Duration;
 
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";

@@ -2,7 +2,7 @@
 use super::Attributes;
 use crate::{Object, feed, server::Api};
 use mote_schema::Status;
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 const BETA_DEFAULT_CLASS: &str = "storageclass.beta.kubernetes.io/is-default-class";

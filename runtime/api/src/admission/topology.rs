@@ -2,7 +2,7 @@
 //! scheduled pod through its Binding.
 use super::{Attributes, Operation};
 use mote_schema::Status;
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 
 const LABELS: &[&str] = &["topology.kubernetes.io/zone", "topology.kubernetes.io/region"];
 

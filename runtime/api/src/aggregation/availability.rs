@@ -9,7 +9,7 @@ use crate::{
     registry::{format_time, now},
 };
 use mote_schema::{Kind, Object};
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::{sync::Arc, time::Duration};
 
 /// Upstream's resync of this controller.

@@ -9,7 +9,7 @@ use futures_lite::FutureExt;
 use http::header;
 use http_body_util::Full;
 use mote_schema::Order as _;
-use serde_json::{Map, Value, json};
+use mote_schema::{Map, Value, json};
 use std::{
     sync::Arc,
     time::{Duration, Instant},

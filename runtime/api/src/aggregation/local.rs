@@ -9,8 +9,8 @@ use crate::{
     server::Api,
 };
 use mote_schema::{Doc, Kind, Object, Status};
+use mote_schema::{Value, json};
 use mote_store::{Class, Precondition, Transaction, Write};
-use serde_json::{Value, json};
 use std::sync::Arc;
 
 const LABEL: &str = "kube-aggregator.kubernetes.io/automanaged";

@@ -10,8 +10,7 @@ pub(crate) use discovery::merge;
 pub(crate) use proxy::answer;
 
 use crate::{Client, driver, metrics::Text, outbound, server::Api};
-use mote_schema::{Object, Ref, Status};
-use serde_json::Value;
+use mote_schema::{Object, Ref, Status, Value};
 use std::{
     collections::BTreeMap,
     sync::{

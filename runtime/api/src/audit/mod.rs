@@ -20,7 +20,7 @@ use crate::{
     metrics::Text,
 };
 use mote_schema::Status;
-use serde_json::Value;
+use mote_schema::Value;
 use std::{
     cell::RefCell,
     future::{Future, poll_fn},

@@ -1,7 +1,7 @@
 //! Which requests are written and how much of them: `audit.k8s.io/v1` Policy, matched as upstream's
 //! apiserver/pkg/audit/policy/checker.go does, and MicroShift's ready-made profiles.
 use crate::http::{RequestInfo, User};
-use serde_json::Value;
+use mote_schema::Value;
 
 /// How much of a request is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,7 +10,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use mote_schema::Status;
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::{
     collections::BTreeMap,
     net::IpAddr,

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
     use crate::Doc;
     use mote_schema::Catalog;
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
     use std::sync::Arc;
 
     #[track_caller]

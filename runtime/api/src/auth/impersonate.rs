@@ -270,7 +270,7 @@ fn wrong_extra(key: &str, values: &[String]) -> Option<String> {
 mod tests {
     use super::*;
     use crate::rbac::{Policy, object_for_tests as object};
-    use serde_json::json;
+    use mote_schema::json;
 
     fn authorizer() -> Authorizer {
         let rule = |verbs: &[&str], group: &str, resources: &[&str], names: &[&str]| {

@@ -4,6 +4,7 @@ use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
+use mote_schema::{Value, json};
 use ring::{
     digest,
     rand::SystemRandom,
@@ -12,7 +13,6 @@ use ring::{
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
 
 /// An uncompressed point on P-256: 0x04, x, y.
 const POINT_BYTES: usize = 65;

@@ -14,8 +14,8 @@ use crate::{Object, clock, http::User};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use front_proxy::Peer;
 use http::{HeaderMap, HeaderValue, header};
+use mote_schema::{Value, json};
 use ring::digest;
-use serde_json::{Value, json};
 use service_account::Claims;
 use std::{
     collections::VecDeque,

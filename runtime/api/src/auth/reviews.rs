@@ -1,7 +1,6 @@
 //! One door to every kind that is asked and not stored: TokenReview, SelfSubjectReview and the access reviews.
 use crate::{http::User, rbac, server::Api, tokens};
-use mote_schema::{Kind, Status};
-use serde_json::Value;
+use mote_schema::{Kind, Status, Value};
 
 /// Answers a create of `kind` in `namespace` ("" for cluster-scoped kinds).
 pub(crate) fn answer(api: &Api, user: &User, kind: &Kind, namespace: &str, body: Value) -> Result<Value, Status> {

@@ -3,7 +3,7 @@
 use super::front_proxy;
 use crate::{Client, Patch, Sub, certs::Certificates};
 use mote_schema::Status;
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "extension-apiserver-authentication";

@@ -6,8 +6,8 @@ use crate::{
     server::Api,
 };
 use mote_schema::{Kind, Status};
+use mote_schema::{Value, json};
 use mote_store::{Key, Write};
-use serde_json::{Value, json};
 use std::{net::Ipv4Addr, sync::Arc};
 
 pub const FAMILY: &str = "ipaddress.kubernetes.io/ip-family";

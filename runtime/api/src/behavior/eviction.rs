@@ -1,7 +1,7 @@
 //! pods/eviction: a delete that asks the PodDisruptionBudgets first (registry/core/pod/storage/eviction.go).
 use crate::{DeleteOptions, Object, Sub, feed, registry::Target, server::Api};
 use mote_schema::{Cause, Status, selector::LabelSelector};
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 
 /// Tries against a state that moves; upstream's EvictionsRetry.
 const TRIES: usize = 20;

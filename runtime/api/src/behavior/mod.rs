@@ -18,8 +18,7 @@ use crate::{
     registry::{Beside, Target},
     server::Api,
 };
-use mote_schema::{Cause, Kind, Status};
-use serde_json::Value;
+use mote_schema::{Cause, Kind, Status, Value};
 
 /// Kinds whose PUT creates what is not there (`AllowCreateOnUpdate` upstream).
 const CREATE_ON_UPDATE: &[(&str, &str)] = &[
@@ -318,5 +317,5 @@ pub(crate) async fn create_sub(
 }
 
 pub(crate) fn success() -> Value {
-    serde_json::json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
+    mote_schema::json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
 }

@@ -1,5 +1,5 @@
 //! Namespaces stay until `spec.finalizers` is empty (the namespace controller empties it through /finalize).
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 
 pub(super) fn is_held(object: &Value) -> bool {
     object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())

@@ -1,7 +1,7 @@
 //! Pods: how long a delete waits, and the binding to a node.
 use crate::{registry::Target, server::Api};
 use mote_schema::{Cause, Status};
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 

@@ -7,7 +7,7 @@ use crate::{
     server::Api,
 };
 use mote_schema::{Cause, Doc, Kind, Order as _, Ref, Status, managed::scale as owners, selector::LabelSelector};
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::sync::Arc;
 
 pub(crate) enum ScaleChange {
@@ -27,7 +27,7 @@ pub(crate) fn read(kind: &Kind, object: &Value) -> Result<Value, Status> {
     if !text.is_empty() {
         status["selector"] = Value::from(text);
     }
-    let mut metadata = serde_json::Map::new();
+    let mut metadata = mote_schema::Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         metadata.extend(object["metadata"].get(field).map(|value| (field.to_owned(), value.clone())));
     }

@@ -7,8 +7,8 @@ use crate::{
     server::Api,
 };
 use mote_schema::{Cause, Status};
+use mote_schema::{Map, Value, json};
 use mote_store::Precondition;
-use serde_json::{Map, Value, json};
 use std::{collections::HashSet, net::Ipv4Addr, ops::RangeInclusive};
 
 /// Fields that mean something only for some types; what a type change leaves behind is dropped
@@ -221,7 +221,7 @@ fn copy(from: &Value, to: &mut Value, field: &str) {
 }
 
 fn remove(from: &mut Value, field: &str) {
-    from.as_object_mut().map(|object: &mut Map<String, Value>| object.remove(field));
+    from.as_object_mut().map(|object: &mut Map| object.remove(field));
 }
 
 fn cluster_address(

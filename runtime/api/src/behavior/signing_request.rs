@@ -1,7 +1,7 @@
 //! CertificateSigningRequests: who asks is the server's to say, and conditions carry their times
 //! (kubernetes/pkg/registry/certificates/certificates/strategy.go).
 use crate::{clock, http::User};
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 
 pub(super) fn create(user: &User, new: &mut Value) {
     let spec = &mut new["spec"];

@@ -2,7 +2,7 @@
 //! (apiextensions-apiserver/pkg/controller/{status,establish,apiapproval}).
 use crate::clock;
 use mote_schema::{Doc, Ref, structural};
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::collections::HashSet;
 
 /// Names that the definitions of a group have been given.

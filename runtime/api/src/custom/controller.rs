@@ -9,8 +9,7 @@ use crate::{
     registry::{Options, Target},
     server::Api,
 };
-use mote_schema::{Kind, Object, Status, structural};
-use serde_json::Value;
+use mote_schema::{Kind, Object, Status, Value, structural};
 use std::sync::Arc;
 
 pub(crate) const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";

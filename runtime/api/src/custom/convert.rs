@@ -7,9 +7,8 @@
 use super::review;
 pub(crate) use super::review::MAX_OBJECTS;
 use crate::{Object, feed, server::Api};
-use mote_schema::{Doc, Kind, Status, managed::Ordered, structural};
+use mote_schema::{Doc, Kind, Status, Value, managed::Ordered, structural};
 use mote_store::{Entry, Event};
-use serde_json::Value;
 use std::sync::Arc;
 
 /// Whether the bytes are of another version, which only the webhook can make this one from.

@@ -12,8 +12,7 @@ pub(crate) use controller::{FINALIZER, begin_deletion, start};
 
 use crate::{Sub, registry::Target, server::Api};
 use event_listener::{Event, listener};
-use mote_schema::{Catalog, Cause, Doc, Kind, Order as _, Status, structural};
-use serde_json::Value;
+use mote_schema::{Catalog, Cause, Doc, Kind, Order as _, Status, Value, structural};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},

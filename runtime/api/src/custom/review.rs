@@ -3,7 +3,7 @@
 //! identity: of its metadata only labels and annotations are taken.
 use crate::{outbound, registry::new_uid, server::Api};
 use mote_schema::{Kind, Status, status::go_quote};
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::time::Duration;
 
 /// Upstream's client for these has this timeout.
@@ -24,14 +24,16 @@ pub(super) async fn ask(api: &Api, kind: &Kind, api_version: &str, objects: Vec<
         return Err(Status::new(500, "", "no supported conversion review versions"));
     };
     let uid = new_uid();
-    let request = json!({"kind": "ConversionReview", "apiVersion": format!("apiextensions.k8s.io/{version}"),
+    let mut request = json!({"kind": "ConversionReview", "apiVersion": format!("apiextensions.k8s.io/{version}"),
         "request": {"uid": uid, "desiredAPIVersion": api_version, "objects": objects}});
     let config = conversion.get("clientConfig").to_value();
     let answer = outbound::post_json(api, &config, TIMEOUT, &request).await;
     let mut answer = answer.map_err(|error| fail(format!("failed: {error}")))?;
     let converted = read(&mut answer, &uid, version).map_err(|why| fail(format!("failed: {why}")))?;
-    let Value::Object(mut request) = request else { return Err(fail("failed".into())) };
-    let Value::Array(originals) = request["request"]["objects"].take() else { return Err(fail("failed".into())) };
+    let originals = match request["request"]["objects"].take() {
+        Value::Array(list) => list,
+        _ => return Err(fail("failed".into())),
+    };
     if converted.len() != originals.len() {
         let (found, wanted) = (converted.len(), originals.len());
         return Err(fail(format!("returned {found} objects, expected {wanted}")));
@@ -78,7 +80,7 @@ fn read(answer: &mut Value, uid: &str, version: &str) -> Result<Vec<Value>, Stri
         });
     }
     match response["convertedObjects"].take() {
-        Value::Array(list) => Ok(list),
+        Value::Array(list) => Ok(list.into()),
         _ => Ok(Vec::new()),
     }
 }

@@ -7,7 +7,7 @@ use mote_schema::{
     structural::{Additional, Schema, schemas},
     table::ListType,
 };
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 
 /// Of one expression, and of all in a definition's schema.
 const EXPRESSION_LIMIT: u64 = 10_000_000;

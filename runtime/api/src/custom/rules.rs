@@ -2,13 +2,13 @@
 //! every object after all else is right with it (apiextensions-apiserver/pkg/apiserver/schema/cel/validation.go).
 //! What a rule may cost at most is found out when a definition is made: `rule_costs`.
 use mote_cel::{Budget, Environment, ListKind, Program, RUNTIME_BUDGET, Slot, Type, Value as Cel, declare};
+use mote_schema::Value;
 use mote_schema::{
     Cause, Kind,
     status::go_quote,
     structural::{Additional, Schema, follow, old_element},
     table::ListType,
 };
-use serde_json::Value;
 use std::any::Any;
 
 /// Schemas inside schemas that are followed, as everywhere.

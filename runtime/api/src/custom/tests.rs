@@ -1,7 +1,7 @@
 //! Rules, over whole definitions: when they are made and when objects are.
 use super::{rule_costs, rules};
 use mote_schema::{Cause, Doc, Kind, structural};
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::sync::Arc;
 
 fn definition(spec: Value) -> Value {

@@ -2,7 +2,7 @@
 //! Of several providers the first writes and all read; of several entries the first that names a resource counts.
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mote_schema::Catalog;
-use serde_json::Value;
+use mote_schema::Value;
 use std::path::Path;
 
 const LIMIT_BYTES: u64 = 256 * 1024;
@@ -108,7 +108,7 @@ fn read_entry(entry: &Value, path: &str, wrong: &mut Vec<String>) -> Entry {
     let mut providers = Vec::new();
     for (at, provider) in given.iter().enumerate() {
         let path = format!("{path}.providers[{at}]");
-        let named: Vec<(&String, &Value)> = provider.as_object().into_iter().flatten().collect();
+        let named: Vec<(&mote_schema::Name, &Value)> = provider.as_object().into_iter().flatten().collect();
         let [(name, settings)] = named.as_slice() else {
             wrong.push(format!("{path}: expected exactly one of aescbc, aesgcm, secretbox, identity"));
             continue;

@@ -171,7 +171,7 @@ impl Indent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
 
     #[test]
     fn clauses_in_the_clients_order() {

@@ -6,7 +6,7 @@ use super::{
 };
 use http::header;
 use mote_schema::Status;
-use serde_json::json;
+use mote_schema::json;
 
 /// The Kubernetes release whose API is served.
 pub const MAJOR: &str = "1";
@@ -44,7 +44,7 @@ pub fn answer(front: &Front, request: &Request) -> Option<Response> {
     Some(if is_read { response } else { method_not_allowed() })
 }
 
-fn document(content_type: &'static str, value: serde_json::Value) -> Response {
+fn document(content_type: &'static str, value: mote_schema::Value) -> Response {
     Response::new(200, content_type, Body::Full(value.to_string().into()))
         .with(header::CACHE_CONTROL, "public, max-age=3600")
 }
@@ -54,7 +54,7 @@ fn method_not_allowed() -> Response {
 }
 
 /// `version.Info` of apimachinery.
-pub fn version() -> serde_json::Value {
+pub fn version() -> mote_schema::Value {
     json!({
         "major": MAJOR,
         "minor": MINOR,

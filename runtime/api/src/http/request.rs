@@ -124,7 +124,7 @@ impl Response {
     pub fn json(status: u16, body: impl Into<Bytes>) -> Response {
         Response::new(status, "application/json", Body::Full(body.into()))
     }
-    pub fn value(status: u16, value: &serde_json::Value) -> Response {
+    pub fn value(status: u16, value: &mote_schema::Value) -> Response {
         Response::json(status, value.to_string())
     }
     /// As Go's `http.Error` and plain documents are sent.

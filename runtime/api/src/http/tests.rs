@@ -15,12 +15,12 @@ use bytes::Bytes;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, StreamExt, future, stream as streams};
 use futures_rustls::{TlsConnector, client::TlsStream};
 use http_body_util::{BodyExt, Full};
+use mote_schema::{Value, json};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
 };
-use serde_json::{Value, json};
 use smol_hyper::rt::{FuturesIo, SmolExecutor};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},

@@ -2,7 +2,7 @@
 //! older kubectl and Helm), which take nothing else. Each path and definition is written as JSON, read back and turned
 //! into its message by a table of field numbers, one at a time, so the whole is never held as a tree.
 use super::json::Json;
-use serde_json::{Map, Value};
+use mote_schema::{Map, Value};
 
 /// A message: its fields, and the number under which `x-` members go as named YAML.
 struct Message {
@@ -145,11 +145,11 @@ fn converted(message: &Message, write: &dyn Fn(&mut Json)) -> Vec<u8> {
     write(&mut json);
     json.close(b'}');
     // What was just written is an object.
-    let members: Map<String, Value> = serde_json::from_slice(&json.finish()).unwrap_or_default();
+    let members: Map = serde_json::from_slice(&json.finish()).unwrap_or_default();
     encode(message, &members)
 }
 
-fn encode(message: &Message, members: &Map<String, Value>) -> Vec<u8> {
+fn encode(message: &Message, members: &Map) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, number, form) in message.fields {
         if let Some(value) = members.get(*name) {

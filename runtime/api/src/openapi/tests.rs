@@ -1,6 +1,6 @@
 //! What kubectl looks for in the documents, and that they hang together.
 use super::*;
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 
 fn get(path: &str) -> Option<Value> {
     let (media, bytes) = document(&Catalog::builtin(), path, &Query::parse(""), JSON)?;

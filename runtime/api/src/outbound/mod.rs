@@ -18,8 +18,7 @@ use futures_lite::FutureExt;
 use http::header;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use mote_schema::{Status, status::go_quote};
-use serde_json::Value;
+use mote_schema::{Status, Value, status::go_quote};
 use std::{fmt, sync::Arc, time::Duration};
 
 /// Makes the client certificate that this server shows.

@@ -43,7 +43,7 @@ fn cell(type_name: &str, value: Ref<'_>, row: &mut Row<'_>) {
             Some(whole) => row.int(whole),
             None => row.int(number as i64),
         },
-        ("number", Some(number)) => row.raw(serde_json::Value::from(number).to_string().trim_end_matches(".0")),
+        ("number", Some(number)) => row.raw(mote_schema::Value::from(number).to_string().trim_end_matches(".0")),
         ("boolean", _) if value.as_bool().is_some() => row.bool(value.is_true()),
         ("date", _) => match value.as_str() {
             None => row.raw("null"),

@@ -19,9 +19,8 @@ mod tests;
 
 use jiff::Timestamp;
 use kinds::Printer;
-use mote_schema::{Kind, Object, Status, doc::write_string, structural::columns::columns};
+use mote_schema::{Kind, Object, Status, Value, doc::write_string, structural::columns::columns};
 use row::Row;
-use serde_json::Value;
 
 /// What a row carries besides its cells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

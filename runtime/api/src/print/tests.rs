@@ -1,7 +1,6 @@
 //! Cells as kubectl shows them. The clock stands at noon of 2026-01-02.
 use super::*;
-use mote_schema::{Catalog, Doc};
-use serde_json::json;
+use mote_schema::{Catalog, Doc, json};
 
 fn table(group: &str, version: &str, kind: &str, object: &Value, options: &Options) -> Value {
     let catalog = Catalog::builtin();

@@ -1,6 +1,6 @@
 //! Lists of amounts by resource name ("requests.cpu": 500m) and their arithmetic (apiserver/pkg/quota/v1/resources.go).
+use mote_schema::{Map, Value};
 use mote_schema::{Ref, quantity::Quantity};
-use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,7 +18,7 @@ impl Amounts {
 
     pub fn to_value(&self) -> Value {
         let pairs = self.0.iter().map(|(name, amount)| (name.clone(), Value::from(amount.to_string())));
-        Value::Object(pairs.collect::<Map<String, Value>>())
+        Value::Object(pairs.collect::<Map>())
     }
 
     pub fn get(&self, name: &str) -> Option<Quantity> {

@@ -327,7 +327,7 @@ fn crosses_namespaces(affinity: Ref<'_>) -> bool {
 mod tests {
     use super::*;
     use mote_schema::{Catalog, Doc};
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
     use std::sync::Arc;
 
     fn kind(group: &str, plural: &str) -> Arc<Kind> {

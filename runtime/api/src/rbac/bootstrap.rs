@@ -9,7 +9,7 @@ use crate::{
 };
 use mote_schema::Order as _;
 use mote_schema::{Kind, Status, selector::LabelSelector};
-use serde_json::{Map, Value, json};
+use mote_schema::{Map, Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 
 const TABLE: &str = include_str!("bootstrap.txt");
@@ -58,7 +58,7 @@ impl Entry {
         let mut labels = Map::new();
         labels.insert("kubernetes.io/bootstrapping".into(), "rbac-defaults".into());
         for label in &self.labels {
-            labels.insert(format!("{AGGREGATE}{label}"), "true".into());
+            labels.insert(format!("{AGGREGATE}{label}").into(), "true".into());
         }
         let mut metadata = json!({"name": self.name, "labels": labels, "annotations": {AUTO_UPDATE: "true"}});
         if !self.namespace.is_empty() {
@@ -85,7 +85,7 @@ impl Entry {
                 object["subjects"] = json!(self.subjects);
             }
         } else {
-            object["rules"] = json!(self.rules);
+            object["rules"] = Value::encode(&self.rules).unwrap_or_default();
             if let Some(rule) = self.aggregation_rule() {
                 object["aggregationRule"] = rule;
             }
@@ -240,7 +240,7 @@ fn action(expected: &Entry, existing: Option<&Object>) -> Option<Action> {
         let wanted = metadata[field].as_object().into_iter().flatten();
         // What is there wins, as upstream merges.
         for (key, value) in wanted.filter(|(key, _)| !found.get(key).exists()) {
-            changes.push((field, json!({key.as_str(): value})));
+            changes.push((field, json!({ (key.as_str()): value })));
         }
     }
     let mut object: Option<Value> = None;
@@ -249,7 +249,7 @@ fn action(expected: &Entry, existing: Option<&Object>) -> Option<Action> {
         let missing = expected.subjects.iter().filter(|s| !found.contains(s));
         let all: Vec<Value> = found.iter().chain(missing).cloned().collect();
         if all.len() > found.len() {
-            object.get_or_insert_with(|| existing.to_value())["subjects"] = Value::Array(all);
+            object.get_or_insert_with(|| existing.to_value())["subjects"] = Value::Array(all.into());
         }
     } else {
         let selectors = root.at("aggregationRule.clusterRoleSelectors").to_value();
@@ -274,7 +274,8 @@ fn action(expected: &Entry, existing: Option<&Object>) -> Option<Action> {
                 let missing = rule::missing(&rules, &expected.rules);
                 if !missing.is_empty() {
                     rules.extend(missing);
-                    object.get_or_insert_with(|| existing.to_value())["rules"] = json!(rules);
+                    object.get_or_insert_with(|| existing.to_value())["rules"] =
+                        Value::encode(&rules).unwrap_or_default();
                 }
             }
         }
@@ -403,7 +404,7 @@ impl Reconciler for Aggregation {
             for role in roles.iter().filter(|role| role.root().get("aggregationRule").exists()) {
                 let rules = aggregated(role, &roles).map_err(Error::Other)?;
                 if rules != index::rules(role) {
-                    let patch = Patch::Merge(json!({"rules": rules}));
+                    let patch = Patch::Merge(json!({"rules": Value::encode(&rules).unwrap_or_default()}));
                     self.client.patch(&kind, "", role.name(), Sub::Main, patch).await?;
                 }
             }

@@ -4,8 +4,7 @@ use super::{Attributes, Authorizer, GROUP, Rule, rule};
 use crate::{auth, http::User};
 use mote_schema::Order as _;
 use mote_schema::Status;
-use serde::Deserialize;
-use serde_json::Value;
+use mote_schema::Value;
 
 /// May `user` write this object of a kind of the RBAC group? `old` is None for a create. A write that changes only
 /// what the garbage collector needs (finalizers, ownerReferences) is always fine.
@@ -55,7 +54,7 @@ fn check_role(
     }
     let forbidden = |detail: &str| Status::forbidden(GROUP, plural, name, detail);
     let rules = new["rules"].as_array().into_iter().flatten();
-    let rules: Vec<Rule> = rules.filter_map(|rule| Rule::deserialize(rule).ok()).collect();
+    let rules: Vec<Rule> = rules.filter_map(|rule| rule.decode().ok()).collect();
     covered(authorizer, user, namespace, &rules).map_err(|detail| forbidden(&detail))?;
     let aggregates = |role: &Value| {
         role.pointer("/aggregationRule/clusterRoleSelectors").and_then(Value::as_array).is_some_and(|s| !s.is_empty())
@@ -130,7 +129,7 @@ fn covered(authorizer: &Authorizer, user: &User, namespace: &str, wanted: &[Rule
 mod tests {
     use super::*;
     use crate::rbac::tests::authorizer;
-    use serde_json::json;
+    use mote_schema::json;
 
     fn write(user: &str, groups: &[&str], plural: &str, old: Option<&Value>, new: &Value) -> Result<(), String> {
         let namespace = if plural.starts_with("cluster") { "" } else { "dev" };

@@ -265,7 +265,7 @@ fn forbidden_message(user: &User, asked: &Attributes<'_>) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::Doc;
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
 
     /// A made-up object of a kind of this group.
     pub(crate) fn object(plural: &str, value: &Value) -> Object {

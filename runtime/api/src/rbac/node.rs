@@ -5,7 +5,7 @@
 //! The part that needs no relation is one list of rules, the table's `system:node`.
 use super::{Attributes, bootstrap, rule};
 use crate::{Doc, Object, Ref, http::User};
-use serde_json::json;
+use mote_schema::json;
 use std::sync::OnceLock;
 
 /// Objects of a kind by group, plural and namespace ("": all, or a cluster-scoped kind).
@@ -53,7 +53,12 @@ pub fn decide(node: &str, user: &User, asked: &Attributes<'_>, objects: Option<&
 /// For a kubelet of this process, whose reads leave no trace of an object outside of it.
 pub fn by_rules(asked: &Attributes<'_>) -> Result<(), String> {
     static RULES: OnceLock<Option<Doc>> = OnceLock::new();
-    let rules = RULES.get_or_init(|| Doc::encode(&json!({"rules": bootstrap::rules_of("system:node")})).ok());
+    let rules = RULES.get_or_init(|| {
+        Doc::encode(
+            &json!({"rules": mote_schema::Value::encode(&bootstrap::rules_of("system:node")).unwrap_or_default()}),
+        )
+        .ok()
+    });
     let rules = rules.as_ref().map(|doc| doc.root().get("rules"));
     let allowed = rules.is_some_and(|rules| rules.items().any(|one| rule::allows(one, asked)));
     if allowed { Ok(()) } else { Err(String::new()) }
@@ -311,7 +316,7 @@ fn uses_resource_claim(pod: &Object, name: &str) -> bool {
 mod tests {
     use super::*;
     use mote_schema::Catalog;
-    use serde_json::Value;
+    use mote_schema::Value;
 
     fn objects() -> Objects {
         let pod = |name: &str, node: &str, spec: Value| {

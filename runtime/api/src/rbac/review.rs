@@ -3,8 +3,8 @@
 use super::{Attributes, Authorizer, Decision, Rule, selector};
 use crate::http::User;
 use mote_schema::{Cause, Status};
+use mote_schema::{Value, json};
 use serde::Deserialize;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 const AUTHORIZATION: &str = "authorization.k8s.io";
@@ -52,7 +52,7 @@ pub fn review(
     let spec: Spec = if spec.is_null() {
         Spec::default()
     } else {
-        match Spec::deserialize(spec) {
+        match spec.decode::<Spec>() {
             Ok(spec) => spec,
             Err(error) => return Some(Err(Status::bad_request(error.to_string()))),
         }
@@ -139,7 +139,7 @@ fn causes(object: &Value, spec: &Spec, names_subject: bool, metadata: &str) -> V
         _ => {}
     }
     if names_subject && spec.user.is_empty() && spec.groups.is_empty() {
-        let empty = Value::String(String::new());
+        let empty = Value::from("");
         causes.push(Cause::invalid("spec.user", &empty, "at least one of user or group must be specified"));
     }
     causes.extend(selector::causes(&object["spec"]["resourceAttributes"]));
@@ -159,7 +159,7 @@ fn local(object: &Value, spec: &Spec, namespace: &str) -> Result<(), Status> {
     let mut causes = causes(object, spec, true, "must be empty except for namespace");
     let own = object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or(namespace);
     if let Some(asked) = spec.resource_attributes.as_ref().map(|r| &r.namespace).filter(|n| *n != own) {
-        let asked = Value::String(asked.clone());
+        let asked = Value::String(asked.clone().into());
         causes.push(Cause::invalid("spec.resourceAttributes.namespace", &asked, "must match metadata.namespace"));
     }
     if spec.non_resource_attributes.is_some() {

@@ -1,8 +1,7 @@
 //! The selectors in an access review: `spec.resourceAttributes.{fieldSelector,labelSelector}`, given as text or as
 //! requirements (kubernetes/pkg/registry/authorization/util/helpers.go, pkg/apis/authorization/validation). No authorizer here
 //! looks at labels; what cannot be read is left out and said, which only ever asks for more.
-use mote_schema::{Cause, selector};
-use serde_json::Value;
+use mote_schema::{Cause, Value, selector};
 
 const IN: [&str; 2] = ["In", "NotIn"];
 const EXISTS: [&str; 2] = ["Exists", "DoesNotExist"];
@@ -101,7 +100,7 @@ pub fn read(attributes: &Value) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use mote_schema::json;
 
     #[test]
     fn selectors() {

@@ -1,9 +1,8 @@
 //! POST: a new object.
 use super::{Api, Beside, FieldValidation, Owners, Target, meta, owners, storage_error};
 use crate::{admission, behavior, feed};
-use mote_schema::{Object, Status, check, convert, defaults, prepare};
+use mote_schema::{Object, Status, Value, check, convert, defaults, prepare};
 use mote_store::{Error, Precondition, Write};
-use serde_json::Value;
 
 /// Tries for a free generated name, as upstream's RetryGenerateName.
 const NAME_TRIES: usize = 8;

@@ -3,9 +3,8 @@
 use super::{Api, Beside, MAX_TRIES, MODIFIED, Target, format_time, meta, now, storage_error};
 use crate::{DeleteOptions, admission, behavior, custom::convert, feed};
 use jiff::{SignedDuration, Timestamp};
-use mote_schema::{Object, Status};
+use mote_schema::{Object, Status, Value};
 use mote_store::{Error, Precondition};
-use serde_json::Value;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";

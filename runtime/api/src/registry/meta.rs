@@ -1,7 +1,7 @@
 //! Object metadata that the server itself writes: names, uids, times, generations.
 use jiff::Timestamp;
 use mote_schema::Status;
-use serde_json::{Map, Value};
+use mote_schema::{Map, Value};
 
 /// What upstream's `names.SimpleNameGenerator` draws from (no vowels, nothing that looks alike).
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -51,22 +51,18 @@ pub(crate) fn format_time(at: Timestamp) -> String {
 }
 
 /// The object's `metadata`, made when absent.
-pub(crate) fn metadata(value: &mut Value) -> Result<&mut Map<String, Value>, Status> {
+pub(crate) fn metadata(value: &mut Value) -> Result<&mut Map, Status> {
     let root = value.as_object_mut().ok_or_else(|| Status::bad_request("the object is not a JSON object"))?;
     let metadata = root.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
     metadata.as_object_mut().ok_or_else(|| Status::bad_request("metadata is not a JSON object"))
 }
 
-pub(crate) fn text<'a>(metadata: &'a Map<String, Value>, field: &str) -> &'a str {
+pub(crate) fn text<'a>(metadata: &'a Map, field: &str) -> &'a str {
     metadata.get(field).and_then(Value::as_str).unwrap_or("")
 }
 
 /// rest.EnsureObjectNamespaceMatchesRequestNamespace
-pub(crate) fn settle_namespace(
-    metadata: &mut Map<String, Value>,
-    namespaced: bool,
-    namespace: &str,
-) -> Result<(), Status> {
+pub(crate) fn settle_namespace(metadata: &mut Map, namespaced: bool, namespace: &str) -> Result<(), Status> {
     if !namespaced {
         metadata.remove("namespace");
         return Ok(());
@@ -84,7 +80,7 @@ pub(crate) fn settle_namespace(
 }
 
 /// One entry for what is twice in ownerReferences; the warning says whose (endpoints/handlers/rest.go, dedupOwnerReferences).
-pub(crate) fn dedup_owners(metadata: &mut Map<String, Value>, after_admission: bool) -> Option<String> {
+pub(crate) fn dedup_owners(metadata: &mut Map, after_admission: bool) -> Option<String> {
     let list = metadata.get_mut("ownerReferences")?.as_array_mut()?;
     let mut twice = Vec::new();
     let mut kept: Vec<Value> = Vec::with_capacity(list.len());

@@ -11,9 +11,8 @@ mod patch;
 mod update;
 
 use crate::{Sub, custom::convert::Encoded, feed, http::User, server::Api};
-use mote_schema::{Doc, Kind, Object, Status, managed::Ordered};
+use mote_schema::{Doc, Kind, Object, Status, Value, managed::Ordered};
 use mote_store::{Class, Error, Key, Precondition, Transaction, Write};
-use serde_json::Value;
 use std::sync::Arc;
 
 pub(crate) use delete::Deleted;
@@ -132,7 +131,7 @@ impl Target<'_> {
         let resets = value["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty);
         let mut complaints = mote_schema::prune::clean(self.kind, value)?;
         if resets {
-            value["metadata"]["managedFields"] = Value::Array(Vec::new());
+            value["metadata"]["managedFields"] = mote_schema::json!([]);
         }
         complaints.append(&mut duplicates);
         match self.options.validation {

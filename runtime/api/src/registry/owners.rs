@@ -5,7 +5,7 @@ use mote_schema::{
     Kind, Status, convert,
     managed::{Filter, Tracker, Versions},
 };
-use serde_json::Value;
+use mote_schema::{Name, Value};
 use std::sync::Arc;
 
 /// How a write's managedFields come about.
@@ -116,6 +116,6 @@ fn same(old: &Value, new: &Value) -> bool {
 
 fn members(old: &Value, new: &Value, except: &[&str]) -> bool {
     let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return false };
-    let kept = |(name, _): &(&String, &Value)| !except.contains(&name.as_str());
+    let kept = |(name, _): &(&Name, &Value)| !except.contains(&name.as_str());
     old.iter().filter(kept).eq(new.iter().filter(kept))
 }

@@ -1,8 +1,7 @@
 //! PATCH: a change applied to the newest state.
 use super::{Api, Owners, Target, meta, owners};
 use crate::Patch;
-use mote_schema::{Cause, Object, Status, patch, strategic};
-use serde_json::Value;
+use mote_schema::{Cause, Object, Status, Value, patch, strategic};
 
 impl Api {
     pub(crate) async fn patch(&self, target: &mut Target<'_>, change: &Patch) -> Result<Object, Status> {

@@ -1,9 +1,8 @@
 //! PUT: an object's new state, whole or of one subresource.
 use super::{Api, Beside, MAX_TRIES, MODIFIED, Owners, Target, meta, owners, storage_error};
 use crate::{Sub, admission, behavior, feed, rbac::Attributes};
-use mote_schema::{Cause, Object, Status, check, convert, defaults, prepare};
+use mote_schema::{Cause, Object, Status, Value, check, convert, defaults, prepare};
 use mote_store::{Error, Precondition};
-use serde_json::Value;
 
 /// Metadata only the server writes; who sends another value is told that it is immutable, but for the last.
 const SERVER_OWNED: &[&str] = &["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];

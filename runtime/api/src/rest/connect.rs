@@ -8,7 +8,7 @@ use crate::{
     server::Api,
 };
 use mote_schema::{Kind, Status};
-use serde_json::{Map, Value, json};
+use mote_schema::{Map, Value, json};
 use std::sync::Arc;
 
 const FLAGS: &[&str] = &["stdin", "stdout", "stderr", "tty"];
@@ -36,7 +36,7 @@ pub(super) async fn admit(api: &Api, kind: &Arc<Kind>, request: &Request) -> Res
     admission::part(api, &mut target, Operation::Connect, &info.subresource, object, &Value::Null, &mut new).await
 }
 
-fn spell(request: &Request, fields: &mut Map<String, Value>) {
+fn spell(request: &Request, fields: &mut Map) {
     let (query, info) = (&request.query, &request.info);
     match info.subresource.as_str() {
         "exec" | "attach" => {

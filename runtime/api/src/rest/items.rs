@@ -12,8 +12,8 @@ use mote_schema::{
     doc::write_string,
     protobuf::{self, ListMeta},
 };
+use mote_schema::{Value, json};
 use mote_store::Entry;
-use serde_json::{Value, json};
 use std::{io::Write as _, ops::Range, sync::Arc};
 
 /// Answers longer than this are sent in chunks of about this size.

@@ -10,9 +10,8 @@ use crate::{
     server::Api,
 };
 use base64::{DecodeError, Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use mote_schema::{Cause, Kind, Status, protobuf::ListMeta};
+use mote_schema::{Cause, Kind, Status, json, protobuf::ListMeta};
 use mote_store::{Entry, Error, Snapshot};
-use serde_json::json;
 use std::sync::Arc;
 
 const TOO_OLD: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
@@ -203,7 +202,7 @@ fn state(api: &Api, prefix: &str, options: &ListOptions) -> Result<(Snapshot, Op
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
+    use mote_schema::Value;
 
     #[test]
     fn continue_tokens_come_back_whole_and_rubbish_is_refused() {

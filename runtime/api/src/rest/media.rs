@@ -10,7 +10,7 @@ use crate::{
 use http::header::{ACCEPT, CONTENT_TYPE};
 use kube_core::GroupVersion;
 use mote_schema::{Doc, Kind, Object, Status, protobuf};
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::sync::Arc;
 
 /// What one object or a list of them is shown as, by the `as` parameter of the Accept header.

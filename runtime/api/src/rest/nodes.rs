@@ -9,7 +9,7 @@ use crate::{
 };
 use http::Method;
 use mote_schema::{Kind, Status};
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::{fmt::Write as _, sync::Arc};
 
 /// The kubelet's own, whether somebody listens there or not.

@@ -5,11 +5,11 @@ use crate::{
     registry::{FieldValidation, Options},
     server::Api,
 };
+use mote_schema::Value;
 use mote_schema::{
     Cause, Kind, Object, Status,
     selector::{FieldSelector, LabelSelector},
 };
-use serde_json::Value;
 
 /// Which objects of a kind a LIST, WATCH or DELETE of many means.
 #[derive(Clone, Debug, Default)]

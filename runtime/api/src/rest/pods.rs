@@ -7,8 +7,7 @@ use crate::{
     server::Api,
     websocket,
 };
-use mote_schema::{Cause, Kind, Status};
-use serde_json::Value;
+use mote_schema::{Cause, Kind, Status, Value};
 use std::sync::Arc;
 
 pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {

@@ -17,9 +17,8 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_lite::{FutureExt as _, stream};
-use mote_schema::{Doc, Kind, Status, protobuf};
+use mote_schema::{Doc, Kind, Status, json, protobuf};
 use mote_store::{Entry, Error, Event, Snapshot, Watcher};
-use serde_json::json;
 use std::{
     io,
     sync::Arc,

@@ -12,8 +12,7 @@ use crate::{
     server::Api,
 };
 use http::header::{CONTENT_TYPE, WARNING};
-use mote_schema::{Cause, Kind, Status, protobuf::ListMeta};
-use serde_json::{Value, json};
+use mote_schema::{Cause, Kind, Status, Value, json, protobuf::ListMeta};
 use std::sync::Arc;
 
 /// Operations of one JSON patch at most, as upstream.

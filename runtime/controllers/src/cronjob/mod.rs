@@ -17,8 +17,8 @@ use mote_api::{
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use mote_schema::Order as _;
+use mote_schema::{Value, json};
 use schedule::Schedule;
-use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 
 const SCHEDULED_AT: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";

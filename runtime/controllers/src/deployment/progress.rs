@@ -9,7 +9,7 @@ use mote_api::{
     Object,
     driver::{Error, Next},
 };
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::time::Duration;
 
 /// The counters of a DeploymentStatus.

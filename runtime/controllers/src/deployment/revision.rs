@@ -9,7 +9,7 @@ use crate::{
 };
 use mote_api::{DeleteOptions, Object, Ref, Sub, driver::Error};
 use mote_schema::Order as _;
-use serde_json::{Map, Value, json};
+use mote_schema::{Map, Value, json};
 
 pub const HASH_LABEL: &str = "pod-template-hash";
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -190,7 +190,7 @@ fn next_revision(old: &[Object]) -> i64 {
 }
 
 /// What the Deployment's annotations would change on its ReplicaSet.
-fn inherited(deployment: &Object, set: &Object) -> Map<String, Value> {
+fn inherited(deployment: &Object, set: &Object) -> Map {
     let entries = deployment.meta().get("annotations").entries();
     entries
         .filter(|(name, value)| !stays(name) && annotation(set, name) != Some(value.str()))
@@ -199,7 +199,7 @@ fn inherited(deployment: &Object, set: &Object) -> Map<String, Value> {
 }
 
 /// A ReplicaSet whose template is current again takes the newest number and remembers the one it had.
-fn renumbered(set: &Object, next: i64) -> Map<String, Value> {
+fn renumbered(set: &Object, next: i64) -> Map {
     let mut changes = Map::new();
     let text = annotation(set, REVISION);
     let had = match text.unwrap_or("").parse::<i64>() {

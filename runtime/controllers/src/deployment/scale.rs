@@ -6,7 +6,7 @@ use super::{
 use crate::amounts::scaled;
 use mote_api::{Object, Sub, driver::Error};
 use mote_schema::Order as _;
-use serde_json::json;
+use mote_schema::json;
 
 pub fn is_rolling(deployment: &Object) -> bool {
     deployment.root().at("spec.strategy.type").str() != "Recreate"
@@ -203,8 +203,8 @@ impl Controller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mote_schema::Value;
     use mote_schema::{Catalog, Doc};
-    use serde_json::Value;
 
     fn object(plural: &str, value: Value) -> Object {
         let kind = Catalog::builtin().by_resource("apps", "v1", plural).unwrap().clone();

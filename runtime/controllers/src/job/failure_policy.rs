@@ -65,7 +65,7 @@ fn by_condition(patterns: Ref<'_>, pod: &Object) -> Option<String> {
 mod tests {
     use super::*;
     use mote_schema::{Catalog, Doc};
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
 
     fn object(plural: &str, group: &str, value: Value) -> Object {
         let kind = Catalog::builtin().by_resource(group, "v1", plural).unwrap().clone();

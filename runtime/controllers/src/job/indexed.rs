@@ -130,7 +130,7 @@ pub fn format(indexes: &BTreeSet<i64>) -> String {
 mod tests {
     use super::*;
     use mote_schema::{Catalog, Doc};
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
 
     fn object(group: &str, plural: &str, value: Value) -> Object {
         let kind = Catalog::builtin().by_resource(group, "v1", plural).unwrap().clone();

@@ -22,7 +22,7 @@ use mote_api::{
 use mote_schema::Gather as _;
 use mote_schema::Order as _;
 use mote_schema::selector::LabelSelector;
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},

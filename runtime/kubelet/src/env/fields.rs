@@ -137,7 +137,7 @@ fn of(resources: &Option<ResourceRequirements>, limits: bool, name: &str) -> Opt
 mod tests {
     use super::*;
     use crate::fixture;
-    use serde_json::json;
+    use mote_schema::json;
 
     fn pod() -> Pod {
         let mut pod = fixture::pod(json!({"nodeName": "n", "serviceAccountName": "sa", "containers": [

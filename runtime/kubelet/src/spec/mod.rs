@@ -13,8 +13,8 @@ pub use status::*;
 pub use volume::*;
 
 use jiff::Timestamp;
+use mote_schema::{Map, Value};
 use mote_schema::{Ref, selector::LabelSelector};
-use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// A type with fields: its Rust names, JSON names and types.
@@ -41,11 +41,11 @@ macro_rules! fields {
                 Some(read)
             }
 
-            fn write(&self) -> Option<serde_json::Value> {
+            fn write(&self) -> Option<mote_schema::Value> {
                 #[allow(unused_mut)]
-                let mut object = serde_json::Map::new();
+                let mut object = mote_schema::Map::new();
                 $($crate::spec::put(&mut object, $json, $crate::spec::Field::write(&self.$field));)*
-                Some(serde_json::Value::Object(object))
+                Some(mote_schema::Value::Object(object))
             }
         }
     )* };
@@ -63,9 +63,9 @@ pub trait Field: Sized {
     fn write(&self) -> Option<Value>;
 }
 
-pub fn put(object: &mut Map<String, Value>, name: &str, value: Option<Value>) {
+pub fn put(object: &mut Map, name: &str, value: Option<Value>) {
     if let Some(value) = value {
-        object.insert(name.to_owned(), value);
+        object.insert(name.to_owned().into(), value);
     }
 }
 

@@ -239,7 +239,7 @@ mod tests {
     use super::*;
     use crate::fixture;
     use mote_schema::Doc;
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
 
     /// What the volume holds: path to "mode text".
     fn check(volume: Value, spec: Value, expected: Result<Value, &str>) {

@@ -1,7 +1,7 @@
 //! Volumes without an API server and without mounts.
 use super::*;
 use crate::fixture;
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A directory of this test's own, gone afterwards.

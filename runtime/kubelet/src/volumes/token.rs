@@ -3,7 +3,7 @@
 use crate::pod::Pod;
 use crate::spec::ServiceAccountTokenProjection;
 use mote_api::Client;
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq)]

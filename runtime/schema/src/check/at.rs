@@ -1,6 +1,6 @@
 //! A place in an object with its path, and the list that mistakes go to.
 use crate::Cause;
-use serde_json::{Map, Value};
+use crate::{Map, Text, Value};
 
 static NULL: Value = Value::Null;
 
@@ -83,7 +83,7 @@ impl Errors {
         self.invalid_value(&at.path, at.value, detail);
     }
     pub fn invalid_value(&mut self, path: &str, value: &Value, detail: &str) {
-        let empty = Value::String(String::new());
+        let empty = Value::String(Text::new());
         let value = if value.is_null() { &empty } else { value };
         self.0.push(Cause::invalid(path, value, detail));
     }
@@ -91,7 +91,7 @@ impl Errors {
         self.0.push(Cause::forbidden(&*at.path, detail));
     }
     pub fn unsupported(&mut self, at: &At<'_>, supported: &[&str]) {
-        let empty = Value::String(String::new());
+        let empty = Value::String(Text::new());
         let value = if at.is_set() { at.value } else { &empty };
         self.0.push(Cause::not_supported(&*at.path, value, supported));
     }

@@ -3,8 +3,8 @@ use super::{
     at::{At, Errors, NEGATIVE},
     rules::rules,
 };
+use crate::json;
 use crate::quantity::Quantity;
-use serde_json::json;
 
 const KINDS: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
 const MAX_WINDOW_SECONDS: i64 = 3600;

@@ -4,8 +4,8 @@ use super::{
     meta, pod,
     rules::rules,
 };
+use crate::Value;
 use crate::validate as format;
-use serde_json::Value;
 
 const MAX_INDEXED: i64 = 100_000;
 
@@ -149,8 +149,7 @@ fn generated_selector(new: &At<'_>, spec: &At<'_>, errors: &mut Errors) {
             errors.invalid(&at, &detail);
         }
     }
-    let wanted: serde_json::Map<String, Value> =
-        expected.iter().map(|(label, value)| ((*label).to_owned(), value.value.clone())).collect();
+    let wanted: crate::Map = expected.iter().map(|(label, value)| ((*label).to_owned(), value.value.clone())).collect();
     let wanted = Value::Object(wanted);
     let selector = spec.get("selector");
     if !meta::selects(&selector, &At::root(&wanted)) {

@@ -5,8 +5,7 @@ use super::{
     rules::rules,
     scheduling,
 };
-use crate::{quantity::Quantity, validate as format};
-use serde_json::Value;
+use crate::{Value, quantity::Quantity, validate as format};
 use std::collections::HashSet;
 
 pub(super) fn namespace(new: &At<'_>, errors: &mut Errors) {

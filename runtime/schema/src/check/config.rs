@@ -1,8 +1,8 @@
 //! ConfigMaps and Secrets: keys, sizes, what a Secret's type asks for, and what `immutable` freezes.
 use super::at::{At, Errors};
+use crate::Value;
 use crate::validate as format;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use serde_json::Value;
 
 /// core.MaxSecretSize
 const MAX_BYTES: usize = 1 << 20;

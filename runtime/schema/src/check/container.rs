@@ -4,8 +4,8 @@ use super::{
     env, resources,
     rules::rules,
 };
+use crate::Value;
 use crate::validate;
-use serde_json::Value;
 use std::collections::HashSet;
 
 /// What the containers of one pod share.

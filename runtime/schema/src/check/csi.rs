@@ -5,8 +5,8 @@ use super::{
     rules::rules,
     storage,
 };
+use crate::Value;
 use crate::validate as format;
-use serde_json::Value;
 
 pub(super) fn driver(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     let spec = new.get("spec");

@@ -4,8 +4,8 @@ use super::{
     rules::rules,
     scheduling,
 };
+use crate::Value;
 use crate::validate as format;
-use serde_json::Value;
 
 const REQUEST_NAME: &str =
     "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";

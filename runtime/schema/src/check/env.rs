@@ -1,7 +1,7 @@
 //! A container's environment, and references to a pod's own fields (ValidateEnv, ValidateEnvFrom, validateObjectFieldSelector).
 use super::at::{At, Errors};
+use crate::Value;
 use crate::validate;
-use serde_json::Value;
 
 pub(super) fn env(list: &At<'_>, errors: &mut Errors) {
     for variable in list.items() {

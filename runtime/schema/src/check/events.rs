@@ -3,8 +3,8 @@ use super::{
     at::{At, Errors},
     rules::rules,
 };
+use crate::Value;
 use crate::validate as format;
-use serde_json::Value;
 
 /// `new_face` when the client came by events.k8s.io; the object has its stored form, core/v1, all the same.
 pub(super) fn event(new: &At<'_>, old: Option<&At<'_>>, new_face: bool, errors: &mut Errors) {

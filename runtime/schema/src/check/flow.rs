@@ -3,8 +3,8 @@ use super::{
     at::{At, Errors},
     rules::rules,
 };
+use crate::Value;
 use crate::validate as format;
-use serde_json::Value;
 
 const MAX_PRECEDENCE: i64 = 10_000;
 const MAX_QUEUES: i64 = 10_000_000;

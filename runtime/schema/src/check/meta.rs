@@ -2,8 +2,7 @@
 //! has for its name.
 use super::at::{At, Errors};
 use crate::order::Order as _;
-use crate::{Kind, validate};
-use serde_json::Value;
+use crate::{Kind, Value, validate};
 
 /// All keys and values of annotations together.
 const ANNOTATIONS_BYTES: usize = 256 * 1024;

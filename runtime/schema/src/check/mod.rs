@@ -33,9 +33,8 @@ mod warnings;
 mod webhooks;
 mod workloads;
 
-use crate::{Cause, Kind, prune::is_definition, structural};
+use crate::{Cause, Kind, Value, prune::is_definition, structural};
 use at::{At, Errors};
-use serde_json::Value;
 
 pub use warnings::warnings;
 

@@ -7,7 +7,7 @@ use super::{
     scheduling, volume,
 };
 use crate::validate as format;
-use serde_json::{Map, Value};
+use crate::{Map, Name, Value};
 use std::collections::HashSet;
 
 pub(super) fn validate(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
@@ -502,7 +502,7 @@ fn without_nulls(value: &Value) -> Value {
 }
 
 /// Puts back what may change, so that what is left may not have.
-fn take_over(munged: &mut Map<String, Value>, old: &Map<String, Value>, gated: bool) {
+fn take_over(munged: &mut Map, old: &Map, gated: bool) {
     let mut restore = |field: &str| match old.get(field) {
         Some(value) => {
             munged.insert(field.into(), value.clone());
@@ -518,7 +518,7 @@ fn take_over(munged: &mut Map<String, Value>, old: &Map<String, Value>, gated: b
         // A pod that waits at a gate may still say better where it belongs.
         restore("nodeSelector");
     }
-    let grace = |m: &Map<String, Value>| m.get("terminationGracePeriodSeconds").and_then(Value::as_i64);
+    let grace = |m: &Map| m.get("terminationGracePeriodSeconds").and_then(Value::as_i64);
     if grace(old).is_some_and(|g| g < 0)
         && grace(munged) == Some(1)
         && let Some(value) = old.get("terminationGracePeriodSeconds")
@@ -544,19 +544,19 @@ fn take_over(munged: &mut Map<String, Value>, old: &Map<String, Value>, gated: b
                 new.remove("nodeAffinity");
             }
             (None, Some(old)) => {
-                munged.insert("affinity".into(), serde_json::json!({ "nodeAffinity": old }));
+                munged.insert("affinity".into(), crate::json!({ "nodeAffinity": old }));
             }
             (None, None) => {}
         }
-        if !old.contains_key("affinity") && munged.get("affinity").is_some_and(|a| a == &serde_json::json!({})) {
+        if !old.contains_key("affinity") && munged.get("affinity").is_some_and(|a| a == &crate::json!({})) {
             munged.remove("affinity");
         }
     }
 }
 
 /// Upstream prints its own structural difference here; the changed fields, one a line, say as much.
-fn differences(old: &Map<String, Value>, new: &Map<String, Value>) -> String {
-    let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+fn differences(old: &Map, new: &Map) -> String {
+    let names: std::collections::BTreeSet<&Name> = old.keys().chain(new.keys()).collect();
     let mut out = String::new();
     let null = Value::Null;
     for name in names {

@@ -73,7 +73,7 @@ pub(super) fn ip_address(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use crate::{Value, json};
 
     fn check(rule: fn(&At<'_>, Option<&At<'_>>, &mut Errors), old: Value, new: Value, expected: &[&str]) {
         let mut errors = Errors::default();

@@ -1,7 +1,6 @@
 //! What containers ask for and may use (ValidateContainerResourceRequirements).
 use super::at::{At, Errors, NEGATIVE};
-use crate::{quantity::Quantity, validate};
-use serde_json::Value;
+use crate::{Value, quantity::Quantity, validate};
 
 /// Standard names of what a container may ask for, without huge pages.
 const STANDARD: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];

@@ -4,8 +4,8 @@ use super::{
     meta,
     rules::rules,
 };
+use crate::Value;
 use crate::validate as format;
-use serde_json::Value;
 use std::collections::HashSet;
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";

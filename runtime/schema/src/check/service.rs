@@ -4,7 +4,7 @@ use super::{
     container, meta, network,
 };
 use crate::validate as format;
-use serde_json::{Value, json};
+use crate::{Value, json};
 use std::{collections::HashSet, net::IpAddr};
 
 fn is_headless(spec: &At<'_>) -> bool {

@@ -6,8 +6,7 @@ use super::{
     scheduling, volume,
 };
 use crate::order::Order as _;
-use crate::{Cause, quantity::Quantity, validate as format};
-use serde_json::Value;
+use crate::{Cause, Text, Value, quantity::Quantity, validate as format};
 
 const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
@@ -284,7 +283,7 @@ pub(super) fn storage_class(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Err
 fn topologies(list: &At<'_>, errors: &mut Errors) {
     let mut terms: Vec<Value> = Vec::new();
     for term in list.items() {
-        let mut found = serde_json::Map::new();
+        let mut found = crate::Map::new();
         for requirement in term.get("matchLabelExpressions").items() {
             let (key, values) = (requirement.get("key"), requirement.get("values"));
             let mut seen: Vec<&str> = Vec::new();
@@ -300,7 +299,7 @@ fn topologies(list: &At<'_>, errors: &mut Errors) {
             errors.each(&key, format::qualified_name(key.str()));
             seen.order();
             seen.dedup();
-            if found.insert(key.str().to_owned(), seen.into()).is_some() {
+            if found.insert(key.str().to_owned().into(), seen.into()).is_some() {
                 errors.duplicate(&key);
             }
         }
@@ -312,4 +311,4 @@ fn topologies(list: &At<'_>, errors: &mut Errors) {
     }
 }
 
-static EMPTY: Value = Value::String(String::new());
+static EMPTY: Value = Value::String(Text::new());

@@ -1,6 +1,6 @@
 //! What kube-apiserver answers to objects that are wrong in one way each: (field, reason, message).
 use crate::{Catalog, check, defaults, prepare, prune};
-use serde_json::{Value, json};
+use crate::{Value, json};
 
 fn ready(kind: &crate::Kind, mut value: Value) -> Value {
     if kind.namespaced {

@@ -4,8 +4,7 @@ use super::{
     env,
     rules::rules,
 };
-use crate::{quantity::Quantity, validate as format};
-use serde_json::Value;
+use crate::{Value, quantity::Quantity, validate as format};
 use std::collections::HashSet;
 
 const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";

@@ -5,9 +5,9 @@ use super::{
     at::{At, Errors},
     meta,
 };
+use crate::Value;
 use crate::order::Order as _;
 use crate::validate as format;
-use serde_json::Value;
 
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 

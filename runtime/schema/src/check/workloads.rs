@@ -4,8 +4,8 @@ use super::{
     meta, pod,
     rules::rules,
 };
+use crate::Value;
 use crate::validate as format;
-use serde_json::Value;
 
 const SELECTOR: &str = "`selector` does not match template `labels`";
 

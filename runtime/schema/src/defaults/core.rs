@@ -1,8 +1,8 @@
 //! Conditional defaults of the core group, and the aliases its conversion fills (pkg/apis/core/v1/{defaults,conversion}.go).
 use super::{Members, default, object, text};
 use crate::quantity::Quantity;
+use crate::{Name, Value, json};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// The tag decides: none or `latest` is always pulled. A digest without a tag is not (pkg/util/parsers).
@@ -210,7 +210,7 @@ fn is_pod_level(name: &str) -> bool {
 fn pod_level_requests(spec: &mut Members) {
     let limits = spec.get("resources").and_then(|r| r.get("limits")).and_then(Value::as_object).cloned();
     let Some(limits) = limits.filter(|l| !l.is_empty()) else { return };
-    let mut sums: BTreeMap<String, Quantity> = BTreeMap::new();
+    let mut sums: BTreeMap<Name, Quantity> = BTreeMap::new();
     for container in spec.get("containers").and_then(Value::as_array).into_iter().flatten() {
         let requests = container.get("resources").and_then(|r| r.get("requests")).and_then(Value::as_object);
         for (name, value) in requests.into_iter().flatten().filter(|(n, _)| matches!(n.as_str(), "cpu" | "memory")) {

@@ -10,9 +10,9 @@ use crate::{
     Kind, structural,
     table::{Container, Presence, Shape, Table, TypeId},
 };
-use serde_json::{Map, Value, json};
+use crate::{Map, Value, json};
 
-pub(crate) type Members = Map<String, Value>;
+pub(crate) type Members = Map;
 
 /// JSON schemas are the only types that contain themselves, and they have no defaults deep down.
 const MAX_DEPTH: usize = 128;

@@ -1,6 +1,6 @@
 //! Cleaned and defaulted objects against what kube-apiserver answers.
 use crate::{Catalog, defaults, prune};
-use serde_json::{Value, json};
+use crate::{Value, json};
 
 fn check(group: &str, kind: &str, mut value: Value, want: Value) {
     let catalog = Catalog::builtin();

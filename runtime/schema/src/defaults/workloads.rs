@@ -1,6 +1,6 @@
 //! Conditional defaults of what runs pods (pkg/apis/{apps,batch,autoscaling}/*/defaults.go).
 use super::{Members, default, is_empty_list, object, text};
-use serde_json::{Value, json};
+use crate::{Value, json};
 
 /// A rolling update gets its numbers from the table; here only whether there is one.
 pub(super) fn strategy(name: &str, strategy: &mut Members) {

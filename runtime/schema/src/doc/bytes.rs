@@ -54,7 +54,7 @@ pub(crate) enum Key<'a> {
 
 impl<'a> Key<'a> {
     /// How this build writes `text`.
-    pub(super) fn of(text: &'a [u8]) -> Key<'a> {
+    pub(crate) fn of(text: &'a [u8]) -> Key<'a> {
         if let Some(id) = names::id(text) {
             return Key::Name(id);
         }

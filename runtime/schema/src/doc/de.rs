@@ -1,4 +1,4 @@
-//! A serde `Deserializer` over places in a Doc, so that typed structs and `serde_json::Value` come out of the bytes.
+//! A serde `Deserializer` over places in a Doc, so that typed structs and `crate::Value` come out of the bytes.
 //!
 //! null is the zero value of whatever is asked for, as in Go.
 use super::bytes::Value;

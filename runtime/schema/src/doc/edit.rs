@@ -1,6 +1,6 @@
 //! Small changes to a Doc without a tree: what is not on the way to a change is copied as bytes.
 use super::{Doc, DocError, Ref, Writer};
-use serde_json::Value;
+use crate::Value;
 
 /// A change at a path of member names. Members on the way that are missing, or are no objects, become objects.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +57,7 @@ fn member(writer: &mut Writer, name: &str, value: Ref<'_>, edits: &[&Edit<'_>], 
     if let Some(last) = here.iter().find(|edit| edit.path.len() == depth + 1) {
         if let Some(value) = &last.value {
             writer.key(name);
-            serde::Serialize::serialize(value, writer)?;
+            value.write(writer)?;
         }
         return Ok(());
     }

@@ -3,7 +3,7 @@
 //! Nothing here knows a kind. Bytes from outside go through `Doc::from_bytes` or `Doc::from_json`, which believe nothing;
 //! readers never panic, not even on bytes that nobody checked.
 
-mod bytes;
+pub(crate) mod bytes;
 mod de;
 mod edit;
 mod json_read;
@@ -52,7 +52,7 @@ impl Doc {
     pub fn root(&self) -> Ref<'_> {
         Ref::root(&self.0)
     }
-    /// Any serde value: typed k8s-openapi objects, `serde_json::Value`.
+    /// Any serde value: typed k8s-openapi objects, `crate::Value`.
     pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Doc, DocError> {
         let mut writer = Writer::new();
         value.serialize(&mut writer)?;

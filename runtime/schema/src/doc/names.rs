@@ -130,7 +130,7 @@ pub fn name_count() -> usize {
 }
 
 /// "f:name"
-pub(super) fn prefixed(id: u16) -> Option<&'static str> {
+pub(crate) fn prefixed(id: u16) -> Option<&'static str> {
     let id = usize::from(id);
     let end = *LAYOUT.ends.get(id)?;
     let start = if id == 0 { 0 } else { LAYOUT.ends[id - 1] };

@@ -145,8 +145,8 @@ impl<'a> Ref<'a> {
     pub fn decode<T: DeserializeOwned>(self) -> Result<T, DocError> {
         T::deserialize(Node::from(self))
     }
-    pub fn to_value(self) -> serde_json::Value {
-        self.decode().unwrap_or(serde_json::Value::Null)
+    pub fn to_value(self) -> crate::Value {
+        crate::Value::read(self)
     }
     pub fn write_json(self, out: &mut Vec<u8>) {
         super::write_node(Node::from(self), out);

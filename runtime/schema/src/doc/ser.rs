@@ -1,5 +1,5 @@
 //! serde values to bytes, directly.
-use super::{DocError, Writer};
+use super::{DocError, Value, Writer};
 use serde::ser::{self, Serialize};
 
 type Result<T> = std::result::Result<T, DocError>;
@@ -192,11 +192,14 @@ impl ser::SerializeMap for Compound<'_> {
     type Error = DocError;
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<()> {
         // A key is a string; what else serde allows there (numbers, unit variants) goes the long way through a value.
-        let key = serde_json::to_value(key).map_err(ser::Error::custom)?;
-        match &key {
-            serde_json::Value::String(text) => self.writer.key(text),
-            serde_json::Value::Number(number) => self.writer.key(&number.to_string()),
-            serde_json::Value::Bool(value) => self.writer.key(if *value { "true" } else { "false" }),
+        let mut text = Writer::with_capacity(32);
+        key.serialize(&mut text)?;
+        let key = text.finish()?;
+        match (key.root().as_str(), key.root().value()) {
+            (Some(text), _) => self.writer.key(text),
+            (None, Some(Value::Int(_) | Value::Uint(_) | Value::Float(_) | Value::Bool(_))) => {
+                self.writer.key(&format!("{:?}", key.root()));
+            }
             _ => return Err(ser::Error::custom("a key must be a string")),
         }
         Ok(())

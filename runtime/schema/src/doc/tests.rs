@@ -1,6 +1,6 @@
 //! Round trips, hostile bytes, and the JSON that Go would write.
 use super::*;
-use serde_json::{Value, json};
+use crate::{Value, json};
 
 fn json(doc: &Doc) -> String {
     let mut out = Vec::new();

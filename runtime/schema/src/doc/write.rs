@@ -165,8 +165,12 @@ impl Writer {
     /// `name` is UTF-8.
     #[inline]
     pub(super) fn key_bytes(&mut self, name: &[u8]) {
+        self.stored_key(Key::of(name));
+    }
+    #[inline]
+    pub(crate) fn stored_key(&mut self, name: Key<'_>) {
         let key = self.out.len();
-        let slot = match Key::of(name) {
+        let slot = match name {
             Key::Name(id) => self.name(id),
             Key::Field(id) => {
                 self.out.push(KEY_FIELD);

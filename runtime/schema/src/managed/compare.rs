@@ -6,7 +6,7 @@ use super::{
     types::{Atom, ListOf, MapType, TypeRef},
 };
 use crate::order::Gather as _;
-use serde_json::{Map, Value};
+use crate::{Map, Name, Value};
 use std::collections::BTreeSet;
 
 #[derive(Debug, Default, Clone)]
@@ -99,8 +99,8 @@ impl Walk {
         self.path.pop();
     }
 
-    fn map(&mut self, map: &MapType<'_>, old: Option<&Map<String, Value>>, new: Option<&Map<String, Value>>) {
-        let mut names: BTreeSet<&str> = old.into_iter().chain(new).flat_map(Map::keys).map(String::as_str).gather();
+    fn map(&mut self, map: &MapType<'_>, old: Option<&Map>, new: Option<&Map>) {
+        let mut names: BTreeSet<&str> = old.into_iter().chain(new).flat_map(Map::keys).map(Name::as_str).gather();
         if old.is_none() || new.is_none() {
             // A struct that comes or goes takes its nulls along.
             for name in map.always() {

@@ -1,6 +1,6 @@
 //! One step of a path into an object, ordered and printed as structured-merge-diff does (fieldpath/element.go).
 use crate::status::go_quote;
-use serde_json::{Number, Value};
+use crate::{Number, Value};
 use std::cmp::Ordering;
 
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ impl Element {
             b'v' => Element::Value(read()?),
             b'k' => match read()? {
                 // Members of a map are sorted.
-                Value::Object(map) => Element::Key(map.into_iter().map(|(k, v)| (k.into(), v)).collect()),
+                Value::Object(map) => Element::Key(map.into_iter().map(|(k, v)| (k.as_str().into(), v)).collect()),
                 _ => return Err(format!("a key that is no object: {key}")),
             },
             b'i' => Element::Index(rest.parse().map_err(|_| format!("an index that is no number: {key}"))?),

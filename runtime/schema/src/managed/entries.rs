@@ -1,7 +1,7 @@
 //! metadata.managedFields: each manager's set with its version and time (util/managedfields/internal/managedfields.go).
 use super::{fields, set::Set};
 use crate::order::Order as _;
-use serde_json::{Map, Value};
+use crate::{Map, Value};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {

@@ -4,8 +4,8 @@ use super::{
     element::Element,
     set::{Node, Set},
 };
+use crate::{Map, Value};
 use serde::{Serialize, Serializer, ser::SerializeMap};
-use serde_json::{Map, Value};
 
 const SELF: &str = ".";
 

@@ -1,6 +1,6 @@
 //! Which element of a list is which: by the keys of a map list, by the value in a set (typed/helpers.go).
 use super::{element::Element, types::ListOf};
-use serde_json::Value;
+use crate::Value;
 
 pub(super) fn element(list: &ListOf<'_>, keys: &[&str], item: &Value) -> Result<Element, String> {
     if keys.is_empty() {

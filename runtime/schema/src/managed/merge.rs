@@ -5,7 +5,7 @@ use super::{
     types::{ListOf, MapType, TypeRef},
 };
 use crate::order::Gather as _;
-use serde_json::{Map, Value};
+use crate::{Map, Name, Value};
 use std::collections::BTreeSet;
 
 pub(super) fn merge(types: TypeRef<'_>, object: &Value, config: &Value) -> Result<Value, String> {
@@ -31,21 +31,17 @@ fn any(types: TypeRef<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<O
     Ok(new.or(old).cloned())
 }
 
-fn members(
-    map: &MapType<'_>,
-    old: Option<&Map<String, Value>>,
-    new: Option<&Map<String, Value>>,
-) -> Result<Option<Value>, String> {
+fn members(map: &MapType<'_>, old: Option<&Map>, new: Option<&Map>) -> Result<Option<Value>, String> {
     let mut out = Map::new();
     let names = old.into_iter().chain(new).flat_map(Map::keys);
-    for name in names.gather::<BTreeSet<&String>>() {
+    for name in names.gather::<BTreeSet<&Name>>() {
         let (old, new) = (old.and_then(|map| map.get(name)), new.and_then(|map| map.get(name)));
         let merged = match (old, new) {
             (Some(one), None) | (None, Some(one)) => Some(one.clone()),
             _ => any(map.member(name), old, new).map_err(|error| format!(".{name}{error}"))?,
         };
         if let Some(value) = merged {
-            out.insert(name.clone(), value);
+            out.insert(name.clone().into(), value);
         }
     }
     Ok((!out.is_empty()).then_some(Value::Object(out)))
@@ -103,7 +99,7 @@ fn items(list: &ListOf<'_>, old: &[Value], new: &[Value]) -> Result<Option<Value
             }
         }
     }
-    Ok((!out.is_empty()).then_some(Value::Array(out)))
+    Ok((!out.is_empty()).then_some(Value::Array(out.into())))
 }
 
 fn item(

@@ -1,7 +1,7 @@
 //! The configuration of a MutatingAdmissionPolicy laid over an object: merged as server-side apply merges, but owned by
 //! nobody (apiserver/pkg/admission/plugin/policy/mutating/patch/smd.go).
 use super::{merge::merge, types::TypeRef, validate::validate};
-use serde_json::Value;
+use crate::Value;
 
 /// The errors are upstream's, behind "error applying patch: ".
 pub fn lay_over(types: TypeRef<'_>, object: &Value, config: &Value) -> Result<Value, String> {

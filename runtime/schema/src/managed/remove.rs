@@ -5,7 +5,7 @@ use super::{
     set::{Node, Set},
     types::TypeRef,
 };
-use serde_json::{Map, Value};
+use crate::{List, Map, Value};
 
 pub(super) fn remove(types: TypeRef<'_>, value: &Value, set: &Set) -> Value {
     let atom = types.resolve().of(Some(value));
@@ -34,7 +34,7 @@ pub(super) fn remove(types: TypeRef<'_>, value: &Value, set: &Set) -> Value {
                     keep(list.element, item, element.and_then(|element| set.get(&element)), &mut matched)
                 });
                 let kept: Vec<Value> = kept.collect();
-                if kept.is_empty() && !matched { Value::Null } else { Value::Array(kept) }
+                if kept.is_empty() && !matched { Value::Null } else { Value::Array(kept.into()) }
             }
             _ => Value::Null,
         }
@@ -52,7 +52,7 @@ fn keep(types: TypeRef<'_>, value: &Value, node: Option<&Node>, matched: &mut bo
     *matched = true;
     Some(match (remove(types, value, &node.children), value) {
         (Value::Null, Value::Object(_)) => Value::Object(Map::new()),
-        (Value::Null, Value::Array(_)) => Value::Array(Vec::new()),
+        (Value::Null, Value::Array(_)) => Value::Array(List::default()),
         (left, _) => left,
     })
 }

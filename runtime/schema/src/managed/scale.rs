@@ -4,7 +4,7 @@ use super::{
     entries::{Entries, Entry, id},
     set::Set,
 };
-use serde_json::Value;
+use crate::Value;
 
 const SCALE: &str = "autoscaling/v1";
 

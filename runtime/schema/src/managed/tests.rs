@@ -5,7 +5,7 @@ use super::{
     fields::{self, parse as parse_fields},
 };
 use crate::{Catalog, Kind, Status, defaults, prune};
-use serde_json::{Value, json};
+use crate::{Value, json};
 use std::sync::Arc;
 
 /// One version only.
@@ -124,7 +124,7 @@ fn random_set(state: &mut u32, depth: u32) -> Value {
     };
     let count = next(4);
     let names: Vec<(u32, u32)> = (0..count).map(|_| (next(4), next(3))).collect();
-    let mut map = serde_json::Map::new();
+    let mut map = crate::Map::new();
     for (name, kind) in names {
         let key = match kind {
             0 => format!("f:{name}"),
@@ -132,7 +132,7 @@ fn random_set(state: &mut u32, depth: u32) -> Value {
             _ => format!("v:{name}"),
         };
         let below = if depth == 0 { json!({}) } else { random_set(state, depth - 1) };
-        map.insert(key, below);
+        map.insert(key.into(), below);
     }
     if !map.is_empty() && state.is_multiple_of(3) {
         map.insert(".".into(), json!({}));
@@ -354,10 +354,10 @@ fn disjoint_appliers_commute() {
         (state >> 16) % bound
     };
     for _ in 0..200 {
-        let mut configs = [serde_json::Map::new(), serde_json::Map::new(), serde_json::Map::new()];
+        let mut configs = [crate::Map::new(), crate::Map::new(), crate::Map::new()];
         for key in 0..6 {
             if let Some(config) = configs.get_mut(pick(4) as usize) {
-                config.insert(format!("k{key}"), pick(3).to_string().into());
+                config.insert(format!("k{key}").into(), pick(3).to_string().into());
             }
         }
         let run = |order: &[usize]| {

@@ -10,7 +10,7 @@ use super::{
     validate::validate,
 };
 use crate::{Kind, Status, order::Order as _, prune};
-use serde_json::{Map, Value};
+use crate::{Map, Value};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Managers by update that are kept apart; the oldest beyond become one.

@@ -1,11 +1,11 @@
 //! What a place in an object may hold and how it merges, whatever table or schema says so: the types of structured-merge-diff,
 //! read from the field table as kube-openapi's schemaconv makes them from upstream's OpenAPI.
+use crate::Value;
 use crate::{
     Kind,
     structural::{Additional, Schema},
     table::{BUILTIN, Container, Field, ListType, Presence, Shape, Table, TypeId},
 };
-use serde_json::Value;
 use std::sync::OnceLock;
 
 /// A type, by where it is found.

@@ -11,8 +11,7 @@ use super::{
     types::TypeRef,
 };
 use crate::order::Order as _;
-use crate::{Cause, Kind, Status};
-use serde_json::Value;
+use crate::{Cause, Kind, Status, Value};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// What stands in the way of an apply: the manager, and the path of a field it owns.

@@ -5,8 +5,8 @@ use super::{
     set::path_text,
     types::{Atom, Scalar, TypeRef},
 };
+use crate::Value;
 use crate::strategic::go;
-use serde_json::Value;
 
 /// Complaints of one object at most.
 const MAX_ERRORS: usize = 100;

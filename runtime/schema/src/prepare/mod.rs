@@ -11,10 +11,10 @@ use crate::{
     Kind, defaults, prune,
     table::{Presence, Shape},
 };
+use crate::{Map, Value, json};
 pub use pod::qos_class;
-use serde_json::{Map, Value, json};
 
-type Members = Map<String, Value>;
+type Members = Map;
 
 /// Parts of an object that raise metadata.generation when they change; "spec" for all others.
 const GENERATION_PARTS: [(&str, &[&str]); 5] = [

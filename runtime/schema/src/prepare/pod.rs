@@ -1,7 +1,7 @@
 //! Pods: quality of service, scheduling gates, and what each subresource may change (pkg/registry/core/pod/strategy.go).
 use super::{Members, replace_all_but, reset_metadata, set_in};
 use crate::quantity::Quantity;
-use serde_json::{Value, json};
+use crate::{Value, json};
 use std::collections::BTreeMap;
 
 pub(super) fn create(map: &mut Members) {

@@ -1,7 +1,7 @@
 //! Services: an update keeps what was allocated unless it asks for something else, and loses what its type no longer needs
 //! (patchAllocatedValues and dropTypeDependentFields of pkg/registry/core/service). Allocation itself is the API server's.
 use super::{Members, set_in};
-use serde_json::{Map, Value};
+use crate::{Map, Value};
 
 pub(super) fn create(map: &mut Members) {
     pair_cluster_ips(None, map);

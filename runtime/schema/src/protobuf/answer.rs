@@ -3,12 +3,12 @@ use super::{
     MAGIC,
     encode::{Encoder, Revision},
 };
+use crate::Value;
 use crate::{
     Doc, Kind, Object,
     doc::DocError,
     table::{BUILTIN, TypeId},
 };
-use serde_json::Value;
 use std::sync::OnceLock;
 
 /// What a list says of itself (`metav1.ListMeta`).

@@ -8,9 +8,9 @@ use crate::{
     doc::{MAX_DEPTH, MAX_VALUES},
     table::{Container, Field, Shape, Table, TypeId},
 };
+use crate::{List, Map, Name, Number, Text, Value};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
-use serde_json::{Map, Number, Value};
 
 /// What stands around an object.
 #[derive(Debug, PartialEq)]
@@ -64,26 +64,30 @@ struct Decoder<'t> {
 
 impl Decoder<'_> {
     /// `inline` says which embedded message is being read, as `Field::inline` does; 0 outside of one.
-    fn object(
-        &mut self,
-        id: TypeId,
-        bytes: &[u8],
-        inline: u8,
-        depth: usize,
-        map: &mut Map<String, Value>,
-    ) -> Result<(), String> {
+    fn object(&mut self, id: TypeId, bytes: &[u8], inline: u8, depth: usize, map: &mut Map) -> Result<(), String> {
         if depth > MAX_DEPTH {
             return Err("proto: exceeded max depth".into());
         }
         let table = self.table;
         let fields = table.fields(id);
         let mut reader = Reader { bytes };
+        // Entries of maps, sorted once: they come one by one and in any order.
+        let mut maps: Vec<(&str, Vec<(Name, Value)>)> = Vec::new();
         while let Some((number, wire)) = reader.next()? {
             let field = fields.iter().find(|f| f.inline == inline && u64::from(f.number) == number && f.number != 0);
             if let Some(field) = field {
                 let name = table.name(field);
-                self.field(id, field, wire, depth, map.entry(name).or_insert(Value::Null))
-                    .map_err(|e| if e.starts_with("proto:") { e } else { format!("proto: {name}: {e}") })?;
+                let read =
+                    match field.container {
+                        Container::Map | Container::MapOfLists => self.entry(id, field, wire, depth).map(|entry| {
+                            match maps.iter_mut().find(|(known, _)| *known == name) {
+                                Some((_, entries)) => entries.push(entry),
+                                None => maps.push((name, vec![entry])),
+                            }
+                        }),
+                        _ => self.field(id, field, wire, depth, map.entry(name).or_insert(Value::Null)),
+                    };
+                read.map_err(|e| if e.starts_with("proto:") { e } else { format!("proto: {name}: {e}") })?;
             } else if let (Wire::Bytes(embedded), Some(inner)) = (&wire, embedded_in(inline, number))
                 && fields.iter().any(|f| f.inline == inner || inline == 0 && f.inline & 15 == inner)
             {
@@ -91,7 +95,37 @@ impl Decoder<'_> {
             }
             // Numbers this version does not know are passed over, as protobuf asks.
         }
+        for (name, mut entries) in maps {
+            // A message may come in pieces.
+            if let Some(Value::Object(before)) = map.remove(name) {
+                entries.splice(..0, before);
+            }
+            map.insert(name.into(), Value::Object(Map::from_members(entries)));
+        }
         Ok(())
+    }
+
+    fn entry(&mut self, owner: TypeId, field: &Field, wire: Wire<'_>, depth: usize) -> Result<(Name, Value), String> {
+        let Wire::Bytes(entry) = wire else { return Err("not a map".into()) };
+        let (mut key, mut value) = (String::new(), None);
+        let mut reader = Reader { bytes: entry };
+        while let Some((number, wire)) = reader.next()? {
+            match (number, wire) {
+                (1, Wire::Bytes(text)) => key = string(text)?,
+                (2, Wire::Bytes(items)) if field.container == Container::MapOfLists => {
+                    let mut list = Vec::new();
+                    let mut reader = Reader { bytes: items };
+                    while let Some((_, item)) = reader.next()? {
+                        list.push(self.one(owner, field, item, depth, Value::Null)?);
+                    }
+                    value = Some(Value::from(list));
+                }
+                (2, wire) => value = Some(self.one(owner, field, wire, depth, Value::Null)?),
+                _ => {}
+            }
+        }
+        let zero = if field.shape == Shape::String { Value::String(Text::new()) } else { Value::Null };
+        Ok((key.into(), value.unwrap_or(zero)))
     }
 
     fn field(
@@ -110,7 +144,7 @@ impl Decoder<'_> {
             }
             Container::List => {
                 if slot.is_null() {
-                    *slot = Value::Array(Vec::new());
+                    *slot = Value::Array(List::default());
                 }
                 let Value::Array(list) = slot else { return Err("not a list".into()) };
                 match (field.shape, wire) {
@@ -124,31 +158,8 @@ impl Decoder<'_> {
                     (_, wire) => list.push(self.one(owner, field, wire, depth, Value::Null)?),
                 }
             }
-            Container::Map | Container::MapOfLists => {
-                if slot.is_null() {
-                    *slot = Value::Object(Map::new());
-                }
-                let (Value::Object(map), Wire::Bytes(entry)) = (slot, wire) else { return Err("not a map".into()) };
-                let (mut key, mut value) = (String::new(), None);
-                let mut reader = Reader { bytes: entry };
-                while let Some((number, wire)) = reader.next()? {
-                    match (number, wire) {
-                        (1, Wire::Bytes(text)) => key = string(text)?,
-                        (2, Wire::Bytes(items)) if field.container == Container::MapOfLists => {
-                            let mut list = Vec::new();
-                            let mut reader = Reader { bytes: items };
-                            while let Some((_, item)) = reader.next()? {
-                                list.push(self.one(owner, field, item, depth, Value::Null)?);
-                            }
-                            value = Some(Value::Array(list));
-                        }
-                        (2, wire) => value = Some(self.one(owner, field, wire, depth, Value::Null)?),
-                        _ => {}
-                    }
-                }
-                let zero = if field.shape == Shape::String { Value::String(String::new()) } else { Value::Null };
-                map.insert(key, value.unwrap_or(zero));
-            }
+            // Read by `entry`.
+            Container::Map | Container::MapOfLists => {}
         }
         Ok(())
     }
@@ -170,14 +181,16 @@ impl Decoder<'_> {
             (Shape::Double, Wire::Fixed64(bits)) => {
                 Number::from_f64(f64::from_bits(bits)).map(Value::Number).ok_or("not a number")?
             }
-            (Shape::String, Wire::Bytes(text)) => Value::String(string(text)?),
-            (Shape::Bytes, Wire::Bytes(bytes)) => Value::String(BASE64_STANDARD.encode(bytes)),
+            (Shape::String, Wire::Bytes(text)) => Value::String(string(text)?.into()),
+            (Shape::Bytes, Wire::Bytes(bytes)) => Value::String(BASE64_STANDARD.encode(bytes).into()),
             (Shape::Quantity, Wire::Bytes(message)) => {
                 let text = member(message, 1)?.map_or(Ok(String::new()), |w| w.text())?;
-                Value::String(if text.is_empty() { "0".into() } else { text })
+                Value::String(if text.is_empty() { "0".into() } else { text.into() })
             }
             (Shape::IntOrString, Wire::Bytes(message)) => match member(message, 1)? {
-                Some(Wire::Varint(1)) => Value::String(member(message, 3)?.map_or(Ok(String::new()), |w| w.text())?),
+                Some(Wire::Varint(1)) => {
+                    Value::String(member(message, 3)?.map_or(Ok(String::new()), |w| w.text())?.into())
+                }
                 _ => Value::from(member(message, 2)?.map_or(Ok(0), |w| w.number())? as i32),
             },
             // An empty message is the zero time, which is null in JSON.
@@ -186,11 +199,11 @@ impl Decoder<'_> {
                 let seconds = member(message, 1)?.map_or(Ok(0), |w| w.number())?;
                 let nanos = member(message, 2)?.map_or(Ok(0), |w| w.number())?;
                 let time = i32::try_from(nanos).ok().and_then(|nanos| Timestamp::new(seconds, nanos).ok());
-                Value::String(time.ok_or("time out of range")?.to_string())
+                Value::String(time.ok_or("time out of range")?.to_string().into())
             }
             (Shape::Duration, Wire::Bytes(message)) => {
                 let nanos = member(message, 1)?.map_or(Ok(0), |w| w.number())?;
-                Value::String(format!("{nanos}ns"))
+                Value::String(format!("{nanos}ns").into())
             }
             (Shape::Any, Wire::Bytes(message)) => self.any(owner, Any::of(self.table, owner, field), message, depth)?,
             (Shape::Object(id), Wire::Bytes(message)) => {
@@ -222,7 +235,7 @@ impl Decoder<'_> {
                 (Any::SchemaOrSchemas, 2, Wire::Bytes(schema)) => many.push(self.schema(owner, schema, depth)?),
                 (Any::SchemaOrStrings, 2, Wire::Bytes(text)) => {
                     self.count()?;
-                    many.push(Value::String(string(text)?));
+                    many.push(Value::String(string(text)?.into()));
                 }
                 _ => {}
             }
@@ -230,7 +243,7 @@ impl Decoder<'_> {
         Ok(match (any, one) {
             (_, Some(schema)) => schema,
             (Any::SchemaOrBool, None) => Value::Bool(allows),
-            (_, None) => Value::Array(many),
+            (_, None) => Value::Array(many.into()),
         })
     }
 

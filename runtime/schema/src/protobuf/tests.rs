@@ -1,7 +1,7 @@
 //! Bytes as kubectl sends them.
 use super::*;
 use crate::Catalog;
-use serde_json::{Value, json};
+use crate::{Value, json};
 
 fn len(number: u8, inner: &[u8]) -> Vec<u8> {
     [&[number << 3 | 2, inner.len() as u8], inner].concat()

@@ -2,7 +2,7 @@
 use crate::order::Order as _;
 use crate::status::{Cause, go_quote};
 use crate::{Ref, validate};
-use serde_json::{Value, json};
+use crate::{Value, json};
 use std::collections::BTreeSet;
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,8 +1,8 @@
 //! Which value of the old object a value of the new one comes from (apiserver/pkg/cel/common/equality.go): members by
 //! name, elements of map lists by their keys, elements of other lists not at all.
 use super::{Schema, lists};
+use crate::Value;
 use crate::table::ListType;
-use serde_json::Value;
 
 /// Looks up elements of one old list.
 pub struct OldList<'v> {

@@ -1,6 +1,6 @@
 //! Defaults of a schema (apiextensions-apiserver, pkg/apiserver/schema/defaulting/algorithm.go).
 use super::{Additional, MAX_DEPTH, Schema};
-use serde_json::Value;
+use crate::Value;
 
 /// Fills in what is absent.
 pub fn apply(schema: Schema<'_>, value: &mut Value) {

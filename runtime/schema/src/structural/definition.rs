@@ -9,8 +9,8 @@ use crate::{
     table::{BUILTIN, TypeId},
     validate,
 };
+use crate::{Map, Value, json};
 use base64::Engine as _;
-use serde_json::{Map, Value, json};
 
 const MAX_SELECTABLE: usize = 8;
 
@@ -679,7 +679,7 @@ impl Defaults<'_> {
             let mut object = default.clone();
             for step in around.steps.iter().rev() {
                 object = match step {
-                    Step::Name(name) => json!({ *name: object }),
+                    Step::Name(name) => json!({ (*name): object }),
                     Step::Element => json!([object]),
                 };
             }
@@ -730,7 +730,7 @@ pub(crate) fn normalize(definition: &mut Value) {
 
 const SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
 
-fn normalize_schema(schema: &mut Map<String, Value>, id: TypeId, depth: usize) {
+fn normalize_schema(schema: &mut Map, id: TypeId, depth: usize) {
     if depth > MAX_DEPTH {
         return;
     }

@@ -2,7 +2,7 @@
 //! apiextensions-apiserver/pkg/apis/apiextensions/validation). Rules are only looked at, not compiled: that takes CEL.
 use super::{Additional, MAX_DEPTH, Schema, path::follow, prune::is_meta};
 use crate::Cause;
-use serde_json::Value;
+use crate::Value;
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 

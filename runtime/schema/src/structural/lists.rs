@@ -1,7 +1,7 @@
 //! Lists of type set and map hold no element and no key twice (apiextensions-apiserver/pkg/apiserver/schema/listtype).
 use super::{MAX_DEPTH, Schema, join};
 use crate::{Cause, table::ListType};
-use serde_json::{Map, Value};
+use crate::{Map, Value};
 use std::collections::HashMap;
 
 pub(super) fn check(schema: Schema<'_>, value: &Value, path: &str, causes: &mut Vec<Cause>) {
@@ -50,7 +50,7 @@ fn map(schema: Schema<'_>, list: &[Value], path: &str, causes: &mut Vec<Cause>) 
 /// The members that tell an element of a map list from others.
 pub(super) fn key(schema: Schema<'_>, element: &Value) -> Value {
     let members = schema.list_keys().filter_map(|name| Some((name.to_owned(), element.get(name)?.clone())));
-    Value::Object(members.collect::<Map<_, _>>())
+    Value::Object(members.collect::<Map>())
 }
 
 /// Tells of the second appearance of each; `shown` is what the message shows.

@@ -6,7 +6,7 @@ use crate::{
     table::{BUILTIN, TypeId},
     validate,
 };
-use serde_json::{Map, Value};
+use crate::{Map, Value};
 use std::sync::OnceLock;
 
 fn object_meta() -> TypeId {
@@ -16,7 +16,7 @@ fn object_meta() -> TypeId {
 }
 
 /// Checks the types of `metadata` in `map` and drops what it does not know, whose paths go to `unknown`.
-pub(super) fn clean(map: &mut Map<String, Value>, path: &str, unknown: &mut Vec<String>) -> Result<(), String> {
+pub(super) fn clean(map: &mut Map, path: &str, unknown: &mut Vec<String>) -> Result<(), String> {
     let metadata = match map.get_mut("metadata") {
         None => return Ok(()),
         Some(Value::Null) => {
@@ -126,7 +126,7 @@ fn look(schema: Schema<'_>, value: &Value, path: &str, causes: &mut Vec<Cause>, 
     }
 }
 
-pub(super) fn embedded(map: &Map<String, Value>, path: &str, causes: &mut Vec<Cause>) {
+pub(super) fn embedded(map: &Map, path: &str, causes: &mut Vec<Cause>) {
     let (version, kind) = (join(path, "apiVersion"), join(path, "kind"));
     match map.get("apiVersion") {
         None => causes.push(Cause::required(version, "")),

@@ -31,8 +31,7 @@ pub use defaults::apply as default;
 pub(crate) use definition::check as check_definition;
 pub(crate) use definition::normalize;
 
-use crate::{Cause, Doc, Kind, Ref, regex::Regex, table::ListType};
-use serde_json::Value;
+use crate::{Cause, Doc, Kind, Ref, Value, regex::Regex, table::ListType};
 use std::{
     any::Any,
     collections::HashMap,
@@ -268,7 +267,7 @@ pub fn prune_by(schema: Schema<'_>, value: &mut Value) {
 
 /// Mistakes in labels and annotations that differ from the old ones.
 pub fn map_errors(metadata: &Value, old: &Value) -> Vec<String> {
-    let changed: serde_json::Map<String, Value> = ["labels", "annotations"]
+    let changed: crate::Map = ["labels", "annotations"]
         .into_iter()
         .filter(|field| metadata.get(field) != old.get(field))
         .filter_map(|field| Some((field.to_owned(), metadata.get(field)?.clone())))

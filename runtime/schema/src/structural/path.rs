@@ -1,7 +1,6 @@
 //! Paths of names, `.spec.replicas`: where a scale has its numbers, what may be selected by, what a rule speaks of.
 use super::{Additional, Schema, join};
-use crate::{Cause, kind::Scale};
-use serde_json::Value;
+use crate::{Cause, Value, kind::Scale};
 
 /// A path that starts with a dot and holds names only (validateSimpleJSONPath).
 pub(super) fn check_simple(path: &str, at: &str, causes: &mut Vec<Cause>) -> bool {

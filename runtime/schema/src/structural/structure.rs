@@ -34,7 +34,7 @@ impl Checker {
     fn forbidden(&mut self, at: String, detail: &str) {
         self.causes.push(Cause::forbidden(at, detail));
     }
-    fn invalid(&mut self, at: String, value: impl Into<serde_json::Value>, detail: &str) {
+    fn invalid(&mut self, at: String, value: impl Into<crate::Value>, detail: &str) {
         self.causes.push(Cause::invalid(at, &value.into(), detail));
     }
 

@@ -1,7 +1,6 @@
 //! Tables over whole definitions: what becomes of an object, and what is said of a definition.
 use super::*;
-use crate::{check, defaults, prune};
-use serde_json::json;
+use crate::{check, defaults, json, prune};
 
 fn definition(schema: Value) -> Value {
     json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",

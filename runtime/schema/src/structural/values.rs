@@ -3,7 +3,7 @@
 //! last write is not held against an update (CRDValidationRatcheting).
 use super::{Additional, MAX_DEPTH, Patterns, Schema, correlate, formats};
 use crate::Cause;
-use serde_json::{Number, Value};
+use crate::{Number, Value};
 use std::fmt::Write as _;
 
 /// All mistakes of `value`. `path` is where it stands in its object.
@@ -302,7 +302,7 @@ impl Checker<'_> {
     fn object(
         &self,
         schema: Schema<'_>,
-        map: &serde_json::Map<String, Value>,
+        map: &crate::Map,
         old: Option<&Value>,
         path: &str,
         depth: usize,

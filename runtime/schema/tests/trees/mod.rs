@@ -1,6 +1,6 @@
 //! Trees made of the table's own names, so that they get deep into the code, with values of the right type; some with mistakes.
 use mote_schema::table::{BUILTIN, Container, Field, Shape, TypeId};
-use serde_json::{Map, Value, json};
+use mote_schema::{Map, Value, json};
 
 /// xorshift: the same trees every time.
 pub struct Random {
@@ -85,7 +85,7 @@ impl Random {
         }
     }
 
-    pub fn object(&mut self, id: TypeId, depth: usize) -> Map<String, Value> {
+    pub fn object(&mut self, id: TypeId, depth: usize) -> Map {
         let mut map = Map::new();
         if depth > 9 {
             return map;

@@ -2,8 +2,7 @@
 //! (apiserver/pkg/admission/plugin/webhook/{generic,predicates}, plugin/policy/matching). matchConditions come after this and
 //! are their owner's.
 use super::super::{Attributes, ObjectKind, Operation};
-use mote_schema::{Kind, Ref, Status, selector::LabelSelector};
-use serde_json::Value;
+use mote_schema::{Kind, Ref, Status, Value, selector::LabelSelector};
 use std::sync::Arc;
 
 /// One webhook's `rules`, `matchPolicy` and selectors, or a policy's `matchConstraints` or binding's `matchResources`.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::audit;
 use mote_schema::{Status, defaults, patch, prune, status::go_quote};
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::collections::BTreeSet;
 
 /// What the first pass of the mutating chain leaves for the second.

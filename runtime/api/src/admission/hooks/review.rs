@@ -12,8 +12,8 @@ use crate::{
     registry::{FieldValidation, new_uid},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use mote_schema::{Map, Value, json};
 use mote_schema::{Status, status::go_quote};
-use serde_json::{Map, Value, json};
 use std::time::Instant;
 
 /// Of one answer; upstream knows no bound but that of the answer itself.
@@ -226,12 +226,7 @@ async fn request(
 }
 
 /// An AdmissionRequest but for its objects.
-pub(in crate::admission) fn head(
-    attributes: &Attributes<'_, '_>,
-    matched: &Matched,
-    object: &Value,
-    uid: &str,
-) -> Map<String, Value> {
+pub(in crate::admission) fn head(attributes: &Attributes<'_, '_>, matched: &Matched, object: &Value, uid: &str) -> Map {
     let target = &*attributes.target;
     let asked = target.asked;
     let kind = |of: &ObjectKind<'_>| json!({"group": of.group, "version": of.version, "kind": of.kind});

@@ -9,7 +9,7 @@ use super::{
 use crate::driver::BoxFuture;
 use futures_lite::future::poll_fn;
 use mote_schema::Status;
-use serde_json::Value;
+use mote_schema::Value;
 use std::task::Poll;
 
 pub(crate) async fn validate(attributes: &mut Attributes<'_, '_>, new: &Value) -> Result<(), Status> {

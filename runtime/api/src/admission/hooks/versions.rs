@@ -1,8 +1,7 @@
 //! An object of a request in the version that a webhook or policy asked for (`matchPolicy: Equivalent`), and back.
 use super::{super::Attributes, matching::Matched};
 use crate::custom;
-use mote_schema::{Kind, Status, convert, defaults};
-use serde_json::Value;
+use mote_schema::{Kind, Status, Value, convert, defaults};
 use std::borrow::Cow;
 
 /// `value` is in the version of the request's target; so is null.

@@ -6,7 +6,7 @@ use super::{
     policy::{Demand, Level},
 };
 use mote_schema::Gather as _;
-use serde_json::Value;
+use mote_schema::{Name, Value};
 use std::collections::BTreeSet;
 
 /// The newest minor version with a check of its own; later ones, and the latest, are the same.
@@ -100,7 +100,7 @@ impl<'a> Pod<'a> {
         self.spec["hostUsers"] == false
     }
 
-    fn annotations(&self) -> impl Iterator<Item = (&'a String, &'a str)> {
+    fn annotations(&self) -> impl Iterator<Item = (&'a Name, &'a str)> {
         let map = self.metadata["annotations"].as_object().into_iter().flatten();
         map.map(|(key, value)| (key, value.as_str().unwrap_or("")))
     }
@@ -364,7 +364,7 @@ fn seccomp_baseline(pod: &Pod<'_>, minor: u32) -> Option<Fault> {
     let keys = names.map(|name| format!("container.seccomp.security.alpha.kubernetes.io/{name}"));
     let keys: BTreeSet<String> = keys.chain(["seccomp.security.alpha.kubernetes.io/pod".to_owned()]).gather();
     let mut forbidden = BTreeSet::new();
-    for (key, value) in pod.annotations().filter(|(key, _)| keys.contains(*key)) {
+    for (key, value) in pod.annotations().filter(|(key, _)| keys.contains(key.as_str())) {
         if !matches!(value, "runtime/default" | "docker/default") && !value.starts_with("localhost/") {
             forbidden.insert(format!("{key}={}", mote_schema::status::go_quote(value)));
         }
@@ -493,7 +493,7 @@ fn run_as_user(pod: &Pod<'_>, minor: u32) -> Option<Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use mote_schema::json;
 
     fn check(level: Level, minor: Option<u32>, spec: Value, expected: &str) {
         let found = violations(Demand { level, version: minor }, &json!({"metadata": {}, "spec": spec}));

@@ -5,9 +5,8 @@ mod policy;
 
 use super::{Attributes, references::items};
 use crate::{Object, feed};
-use mote_schema::{Order as _, Status};
+use mote_schema::{Order as _, Status, Value};
 use policy::{Demand, Level, Policy};
-use serde_json::Value;
 use std::{
     collections::{BTreeMap, HashSet},
     time::{Duration, Instant},

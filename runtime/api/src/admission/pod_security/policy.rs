@@ -1,6 +1,6 @@
 //! Levels and versions, and how a namespace's labels name them (pod-security-admission/api/helpers.go).
 use mote_schema::Cause;
-use serde_json::Value;
+use mote_schema::Value;
 use std::fmt;
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
@@ -121,7 +121,7 @@ fn version(text: &str) -> Option<Option<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use mote_schema::json;
 
     #[test]
     fn labels_become_policies() {
@@ -133,21 +133,21 @@ mod tests {
         let p = |name: &str| format!("{PREFIX}{name}");
         check(Value::Null, ["privileged:latest"; 3], 0);
         check(
-            json!({p("enforce"): "baseline", p("enforce-version"): "v1.22"}),
+            json!({(p("enforce")): "baseline", (p("enforce-version")): "v1.22"}),
             ["baseline:v1.22", "privileged:latest", "baseline:v1.22"],
             0,
         );
         check(
-            json!({p("enforce"): "restricted", p("warn"): "privileged", p("audit"): "baseline"}),
+            json!({(p("enforce")): "restricted", (p("warn")): "privileged", (p("audit")): "baseline"}),
             ["restricted:latest", "baseline:latest", "privileged:latest"],
             0,
         );
         check(
-            json!({p("enforce"): "strict", p("warn-version"): "v1.05"}),
+            json!({(p("enforce")): "strict", (p("warn-version")): "v1.05"}),
             ["restricted:latest", "privileged:latest", "privileged:latest"],
             2,
         );
-        let cause = Policy::of(&json!({p("audit"): "some"})).errors.remove(0);
+        let cause = Policy::of(&json!({(p("audit")): "some"})).errors.remove(0);
         assert_eq!(cause.field, "metadata.labels[pod-security.kubernetes.io/audit]");
         assert_eq!(cause.message, "Invalid value: \"some\": must be one of privileged, baseline, restricted");
     }

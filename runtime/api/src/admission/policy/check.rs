@@ -3,8 +3,7 @@
 //! schema's `check`, which knows no CEL. An expression that was there before is not asked again.
 use super::definitions::{Compiler, Side};
 use super::environment::Expression;
-use mote_schema::{Cause, Doc, Kind, Ref, validate};
-use serde_json::Value;
+use mote_schema::{Cause, Doc, Kind, Ref, Value, validate};
 
 const MAX_CONDITIONS: usize = 64;
 const MAX_ANNOTATIONS: usize = 20;

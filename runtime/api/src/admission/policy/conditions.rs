@@ -7,7 +7,7 @@ use super::{
 };
 use mote_cel::{Budget, RUNTIME_BUDGET_MATCH_CONDITIONS, Type};
 use mote_schema::Ref;
-use serde_json::Value;
+use mote_schema::Value;
 use std::borrow::Cow;
 
 /// Of one webhook.

@@ -20,7 +20,7 @@ pub(crate) use mutating::{Reinvocation, mutate};
 pub(crate) use validating::validate;
 
 use super::ObjectKind;
-use serde_json::Value;
+use mote_schema::Value;
 
 /// Writes apiVersion and kind into an object.
 fn name(value: &mut Value, object: &ObjectKind<'_>) {

@@ -17,7 +17,7 @@ use mote_schema::{
     managed::{TypeRef, lay_over},
     patch, prune,
 };
-use serde_json::{Map, Value as Json};
+use mote_schema::{Map, Value as Json};
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 /// Policy, binding and param.
@@ -225,7 +225,7 @@ fn change(
                 let operation = operation(&item)?;
                 let text = |field: &str| operation[field].as_str().unwrap_or("").to_owned();
                 let (kind, path) = (text("op"), text("path"));
-                match patch::json(&mut object, &Json::Array(vec![operation])) {
+                match patch::json(&mut object, &Json::Array(vec![operation].into())) {
                     Ok(()) => {}
                     // A test that fails says that there is nothing to do.
                     Err(_) if kind == "test" => return Ok(inputs.object.clone().into_owned()),
@@ -258,7 +258,7 @@ fn operation(item: &Value<'_>) -> Result<Json, String> {
         } else {
             let text = value.as_str().unwrap_or("");
             if **name != *"from" || !text.is_empty() {
-                operation.insert(name.to_string(), text.into());
+                operation.insert(name.to_string().into(), text.into());
             }
         }
     }

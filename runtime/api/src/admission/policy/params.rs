@@ -1,8 +1,7 @@
 //! The params of a binding (policy/generic/policy_dispatcher.go, CollectParams).
 use super::definitions::{Binding, Policy};
 use crate::server::Api;
-use mote_schema::{Kind, selector::LabelSelector};
-use serde_json::Value;
+use mote_schema::{Kind, Value, selector::LabelSelector};
 use std::sync::Arc;
 
 /// The kind of a policy's params; None when it has none. The error is one of the policy's configuration.

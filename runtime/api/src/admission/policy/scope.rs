@@ -9,7 +9,7 @@ use mote_cel::{
     Budget, Error, Lazy, Opaque, Type, Value, Variables,
     auth::{Authorizer, Decision, Question, ResourceCheck, Subject},
 };
-use serde_json::Value as Json;
+use mote_schema::Value as Json;
 use std::{
     borrow::Cow,
     cell::RefCell,

@@ -12,7 +12,7 @@ use super::{
 };
 use mote_cel::{Budget, RUNTIME_BUDGET, Value};
 use mote_schema::{Cause, Status};
-use serde_json::{Value as Json, json};
+use mote_schema::{Value as Json, json};
 
 /// The longest message an expression may make.
 const MAX_MESSAGE_BYTES: usize = 5 * 1024;

@@ -8,7 +8,7 @@ use crate::{
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use mote_schema::{Catalog, Doc};
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::sync::Arc;
 
 const AUTO_UPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
@@ -112,7 +112,7 @@ fn schema_spec(at: usize) -> Value {
     }
     for (field, list) in [("resourceRules", resources), ("nonResourceRules", paths)] {
         if !list.is_empty() {
-            rule[field] = Value::Array(list);
+            rule[field] = Value::Array(list.into());
         }
     }
     let mut spec =
@@ -219,7 +219,7 @@ impl Maintenance {
             let mut conditions = new["status"]["conditions"].as_array().cloned().unwrap_or_default();
             conditions.retain(|condition| condition["type"] != "Dangling");
             conditions.push(condition);
-            new["status"]["conditions"] = Value::Array(conditions);
+            new["status"]["conditions"] = Value::Array(conditions.into());
             settled(self.client.update_value(&schemas, Sub::Status, new).await.map(drop))?;
         }
         Ok(())

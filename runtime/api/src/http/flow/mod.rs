@@ -184,7 +184,7 @@ mod tests {
         http::{Query, request_info},
     };
     use mote_schema::Catalog;
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
 
     fn object(plural: &str, value: &Value) -> Object {
         let kind = Catalog::builtin().by_resource(GROUP, "v1", plural).unwrap().clone();

@@ -7,7 +7,7 @@ use crate::{
     server::Api,
 };
 use mote_schema::Doc;
-use serde_json::json;
+use mote_schema::json;
 use std::{net::Ipv4Addr, time::Duration};
 
 fn api() -> Arc<Api> {
