@@ -165,10 +165,10 @@ pub struct Standing {
 /// The resources and the generation behind an event, as upstream's events say it (pkg/kubelet/events/resize.go).
 pub fn described(what: &str, pod: &Pod, generation: Option<i64>, error: &str) -> String {
     use crate::spec::Field as _;
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let quoted = |text: &str| mote_schema::Value::from(text).to_string();
     let list = |name: &str, containers: &[Container]| {
         let each = containers.iter().map(|c| {
-            let own = c.resources.write().unwrap_or_else(|| serde_json::json!({}));
+            let own = c.resources.write().unwrap_or_else(|| mote_schema::json!({}));
             format!("{{\"name\":{},\"resources\":{own}}}", quoted(&c.name))
         });
         let each: Vec<String> = each.collect();
@@ -187,7 +187,7 @@ pub fn described(what: &str, pod: &Pod, generation: Option<i64>, error: &str) ->
 mod tests {
     use super::*;
     use crate::fixture;
-    use serde_json::{Value, json};
+    use mote_schema::{Value, json};
 
     fn pod(resources: Value, policy: &str) -> Pod {
         let policy = json!([{"resourceName": "memory", "restartPolicy": policy}]);

@@ -117,7 +117,7 @@ impl Cluster {
     }
 
     fn create(&self, plural: &str, value: Value) {
-        future::block_on(self.client.create_value(&self.kind(plural), "default", value)).unwrap();
+        future::block_on(self.client.create_value(&self.kind(plural), "default", value.into())).unwrap();
     }
 
     /// A Service and its EndpointSlice; `spec` is laid over the usual one.
@@ -140,7 +140,7 @@ impl Cluster {
     }
 
     fn set_backs(&self, name: &str, backs: &[&str]) {
-        let patch = Patch::Merge(json!({"endpoints": endpoints(backs)}));
+        let patch = Patch::Merge(json!({"endpoints": endpoints(backs)}).into());
         let kind = self.kind("endpointslices");
         future::block_on(self.client.patch(&kind, "default", name, Sub::Main, patch)).unwrap();
     }
@@ -279,7 +279,7 @@ fn load_balancer(cluster: &Cluster, b: &Place, c: &Place, ips: [&str; 2]) {
     let spec =
         json!({"clusterIP": "10.43.0.115", "type": "LoadBalancer", "loadBalancerSourceRanges": [format!("{c_ip}/32")]});
     cluster.service("balanced", spec, &[a_ip]);
-    let status = Patch::Merge(json!({"status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.9"}]}}}));
+    let status = Patch::Merge(json!({"status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.9"}]}}}).into());
     let kind = cluster.kind("services");
     future::block_on(cluster.client.patch(&kind, "default", "balanced", Sub::Status, status)).unwrap();
     check(|| c.ask_tcp("198.51.100.9:80"), Ok("a saw 10.42.0.1"));

@@ -8,7 +8,7 @@ use mote_schema::{
     prune, strategic,
     table::{BUILTIN, Container, Field, Shape, TypeId},
 };
-use serde_json::{Value, json};
+use mote_schema::{Value, json};
 use std::{collections::HashSet, sync::Arc};
 use trees::Random;
 

@@ -5,7 +5,7 @@ use mote_schema::{
     quantity::{Format, Quantity},
     selector::{FieldSelector, LabelSelector},
 };
-use serde_json::{Map, Value, json};
+use mote_schema::{Map, Value, json};
 use std::cmp::Ordering;
 
 /// xorshift.
@@ -322,7 +322,7 @@ fn model(root: &mut Value, op: &Value) -> Option<()> {
             return Some(());
         };
         match at(root, parents)? {
-            Value::Object(map) => drop(map.insert(last.clone(), new)),
+            Value::Object(map) => drop(map.insert(last.clone().into(), new)),
             Value::Array(list) if last == "-" => list.push(new),
             Value::Array(list) => {
                 let index = last.parse::<usize>().ok().filter(|index| *index <= list.len())?;
@@ -371,12 +371,13 @@ fn pointer(random: &mut Random, mut value: &Value) -> String {
             Value::Object(map) if !map.is_empty() && random.next(8) > 0 => {
                 map.keys().nth(random.next(map.len())).cloned().unwrap_or_default()
             }
-            Value::Object(_) => pick(random, &["new", "~", "x/y"]).to_string(),
+            Value::Object(_) => pick(random, &["new", "~", "x/y"]).to_string().into(),
             Value::Array(list) => match random.next(6) {
                 0 => "-".into(),
                 1 => (list.len() + random.next(2)).to_string(),
                 _ => random.next(list.len().max(1)).to_string(),
-            },
+            }
+            .into(),
             _ => break,
         };
         path += &format!("/{}", token.replace('~', "~0").replace('/', "~1"));
@@ -423,7 +424,7 @@ fn a_json_patch_does_what_its_operations_say() {
             }
             operations.push(operation);
         }
-        let operations = Value::Array(operations);
+        let operations = Value::Array(operations.into());
         let mut got = start.clone();
         let result = patch::json(&mut got, &operations);
         match want {
