@@ -161,7 +161,7 @@ fn label_selectors_select_as_the_words_say() {
         let again = LabelSelector::parse(&printed).unwrap_or_else(|e| panic!("{text} prints as {printed}: {e}"));
         assert_eq!(again.to_string(), printed);
         for _ in 0..8 {
-            let labels: Map<String, Value> = { KEYS.iter() }
+            let labels: Map = { KEYS.iter() }
                 .filter_map(|key| (random.next(2) == 0).then(|| ((*key).to_owned(), json!(*pick(random, &VALUES)))))
                 .collect();
             let matches = wanted.iter().all(|(key, op, values)| {
@@ -369,7 +369,7 @@ fn pointer(random: &mut Random, mut value: &Value) -> String {
     while random.next(4) > 0 {
         let token = match value {
             Value::Object(map) if !map.is_empty() && random.next(8) > 0 => {
-                map.keys().nth(random.next(map.len())).cloned().unwrap_or_default()
+                map.keys().nth(random.next(map.len())).map(|key| key.to_string()).unwrap_or_default()
             }
             Value::Object(_) => pick(random, &["new", "~", "x/y"]).to_string().into(),
             Value::Array(list) => match random.next(6) {
