@@ -249,7 +249,7 @@ pub(super) fn slice(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
                 scheduling::node_selector(&at, errors);
                 if at.get("nodeSelectorTerms").len() != 1 {
                     let terms = at.get("nodeSelectorTerms");
-                    let shown = if terms.is_set() { terms.value.clone() } else { Value::Array(Vec::new()) };
+                    let shown = if terms.is_set() { terms.value.clone() } else { Value::Array(Vec::new().into()) };
                     errors.invalid_value(&terms.path, &shown, "must have exactly one node selector term");
                 }
             }

@@ -40,11 +40,7 @@ pub(super) fn role(new: &At<'_>, namespaced: bool, errors: &mut Errors) {
             meta::label_selector(&selector, errors);
             // Then it cannot be made a selector either.
             if errors.0.len() > before {
-                errors.0.push(crate::Cause::invalid(
-                    &*selector.path,
-                    &serde_json::Value::Null,
-                    "invalid label selector.",
-                ));
+                errors.0.push(crate::Cause::invalid(&*selector.path, &crate::Value::Null, "invalid label selector."));
             }
         }
     }

@@ -85,7 +85,7 @@ fn update(new: &At<'_>, old: &At<'_>, sub: &str, errors: &mut Errors) {
         }
     }
     let list = new.get("conditions");
-    let of = |status: &At<'_>, name: &str| -> Vec<serde_json::Value> {
+    let of = |status: &At<'_>, name: &str| -> Vec<crate::Value> {
         let named = status.get("conditions").items().filter(|condition| condition.get("type").str() == name);
         named.map(|condition| condition.value.clone()).collect()
     };

@@ -1,8 +1,8 @@
 //! What a write is warned of beside its answer: upstream's WarningsOnCreate and WarningsOnUpdate (pkg/registry/*/strategy.go and
 //! pkg/api/*/warnings.go). What pods and their templates are warned of is in `pod_warnings`.
 use super::{at::At, pod_warnings};
+use crate::Value;
 use crate::{Kind, quantity::Quantity, validate as format};
-use serde_json::Value;
 
 /// Annotations and labels that are no longer to be used, and what to say of them.
 type Deprecated = &'static [(&'static str, &'static str)];
