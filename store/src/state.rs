@@ -25,6 +25,9 @@ pub(crate) const RESERVE_BLOCK: Revision = 10_000;
 /// Roots that continued LISTs go on reading; older ones can still be rebuilt while their events are in the ring.
 const KEPT_ROOTS: usize = 16;
 
+/// So many moments of `history` are remembered.
+const MOMENTS: u32 = 16;
+
 /// A failed flush of lazy writes is tried again after `lazy_delay` times two to the number of failures, up to this.
 const RETRY_DOUBLINGS: u32 = 6;
 
@@ -74,6 +77,8 @@ pub(crate) struct State {
     kept: VecDeque<(Instant, Snapshot)>,
     waiting: BTreeMap<(Revision, u64), Waker>,
     history: Duration,
+    /// Which revision was visible at some moments of the last `history`, the newest of them last.
+    moments: VecDeque<(Instant, Revision)>,
     lazy_delay: Duration,
     pub sealed: Sealed,
     pub closing: bool,
@@ -124,6 +129,7 @@ impl State {
             kept: VecDeque::new(),
             waiting: BTreeMap::new(),
             history: options.history,
+            moments: VecDeque::new(),
             lazy_delay: options.lazy_delay,
             sealed,
             closing: false,
@@ -194,6 +200,7 @@ impl State {
 
     fn publish(&mut self, pending: Pending, wake: &mut Vec<Waker>) {
         let Pending { transaction, revision, events, root, reply } = pending;
+        self.note_moment(self.visible.revision);
         self.visible = Snapshot { root, revision };
         let size = |key: &str, value: &[u8]| key.len() + value.len();
         for event in &events {
@@ -289,6 +296,9 @@ impl State {
         if revision == self.visible.revision {
             return Ok(self.visible.clone());
         }
+        if let Some(oldest) = self.oldest_in_history(Instant::now()).filter(|oldest| revision < *oldest) {
+            return Err(Error::Compacted { asked: revision, oldest });
+        }
         self.forget_old_roots();
         let kept = self.kept.iter().position(|(_, snapshot)| snapshot.revision == revision);
         let snapshot = match kept.and_then(|place| self.kept.remove(place)) {
@@ -310,6 +320,26 @@ impl State {
             root.undo(event);
         }
         Snapshot { root, revision }
+    }
+
+    /// The revision that a commit is about to replace.
+    fn note_moment(&mut self, revision: Revision) {
+        let now = Instant::now();
+        let is_due = self.moments.back().is_none_or(|(then, _)| now.duration_since(*then) >= self.history / MOMENTS);
+        if is_due {
+            self.moments.push_back((now, revision));
+            self.oldest_in_history(now);
+        }
+    }
+
+    /// What was replaced before this one, was so longer than `history` ago. Who lists it page by page has to begin anew at
+    /// some time, as etcd's compaction makes them, however often they ask.
+    fn oldest_in_history(&mut self, now: Instant) -> Option<Revision> {
+        let is_old = |moment: &(Instant, Revision)| now.duration_since(moment.0) >= self.history;
+        while self.moments.get(1).is_some_and(is_old) {
+            self.moments.pop_front();
+        }
+        self.moments.front().filter(|moment| is_old(moment)).map(|(_, revision)| *revision)
     }
 
     /// A root stays for `history` after it was last asked for; the least recently asked one is in front.

@@ -113,7 +113,7 @@ impl Store {
     }
 
     /// The state exactly at `revision`, if still kept: as long as its later events are in the watch ring, and for
-    /// `Options::history` after it was last asked for.
+    /// `Options::history` after it was last asked for; but never when it was replaced longer than that ago.
     pub fn snapshot_at(&self, revision: Revision) -> Result<Snapshot, Error> {
         self.shared.lock().snapshot_at(revision)
     }

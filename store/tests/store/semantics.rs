@@ -117,6 +117,18 @@ fn an_old_state_can_be_had_again_while_its_events_are_there() {
 }
 
 #[test]
+fn what_was_replaced_too_long_ago_is_gone_however_often_it_is_asked_for() {
+    let store = Store::open(Options { history: std::time::Duration::ZERO, ..options() }).unwrap();
+    let first = commit(&store, put(Durable, "a", "1")).unwrap();
+    assert!(store.snapshot_at(first).is_ok());
+    let second = commit(&store, put(Durable, "a", "2")).unwrap();
+    assert!(store.snapshot_at(first).is_ok());
+    let third = commit(&store, put(Durable, "a", "3")).unwrap();
+    assert!(matches!(store.snapshot_at(first), Err(Error::Compacted { .. })));
+    assert!(store.snapshot_at(second).is_ok() && store.snapshot_at(third).is_ok());
+}
+
+#[test]
 fn the_difference_of_two_states_is_what_the_events_say() {
     let (store, mut random) = (memory(), Random::new(5));
     let key = |random: &mut Random| format!("key/{}", random.below(300));
