@@ -2,7 +2,7 @@
 //! 3 shows a schema as it is; version 2 leaves out what its readers do not understand: alternatives, nulls, and what is
 //! inside a place that takes anything.
 use super::{
-    Dialect,
+    Dialect, IDENTITY,
     json::Json,
     schemas::{META, reference},
 };
@@ -110,9 +110,9 @@ impl Writer<'_> {
         let is_known = |name: &str| is_object && matches!(name, "apiVersion" | "kind" | "metadata");
         self.json.key("properties").open(b'{');
         if is_object {
-            for name in ["apiVersion", "kind"] {
+            for (name, description) in IDENTITY {
                 self.json.object(name, |json| {
-                    json.field("type", "string");
+                    json.field("type", "string").field("description", description);
                 });
             }
             let reference = reference(self.dialect, &format!("{META}.ObjectMeta"));

@@ -1,6 +1,7 @@
 //! OpenAPI, version 3 (one document a group and version) and version 2 (one for all), written from the field table when
 //! they are asked for. They carry facts (types, required fields, merge keys, list keys, enumerations, which paths take
-//! which verbs) and no prose. It is what `kubectl explain`, `apply`, `diff` and validation read: kubectl from 1.27 on
+//! which verbs) and no prose, but for the two fields that say what an object is: of custom kinds too, all else there is
+//! described by who wrote it. It is what `kubectl explain`, `apply`, `diff` and validation read: kubectl from 1.27 on
 //! takes version 3 as JSON, and turns to version 2, as protobuf, only when that fails.
 mod custom;
 pub(crate) mod json;
@@ -30,6 +31,12 @@ enum Dialect {
     V2,
     V3,
 }
+
+/// The fields that every object and list has, and what `kubectl explain` says of them.
+const IDENTITY: [(&str, &str); 2] = [
+    ("apiVersion", "APIVersion defines the group and version in whose terms the object is written, as GROUP/VERSION."),
+    ("kind", "Kind names the type of the object in its group; it never changes."),
+];
 
 /// Takes each member of an object: its name, and what writes its own members.
 type Visit<'a> = &'a mut dyn FnMut(&str, &dyn Fn(&mut Json));

@@ -1,5 +1,5 @@
 //! The types behind the kinds as JSON schemas: the roots and everything they lead to.
-use super::{Dialect, Visit, custom, json::Json};
+use super::{Dialect, IDENTITY, Visit, custom, json::Json};
 use mote_schema::{
     Catalog, Kind,
     table::{BUILTIN, Container, Field, ListType, Shape, Table, TypeId},
@@ -147,15 +147,22 @@ impl<'a> Schemas<'a> {
         }
         json.object("properties", |json| {
             // A kind says what it is; the table leaves that to who reads it.
-            for name in ["apiVersion", "kind"] {
+            for (name, description) in IDENTITY {
                 if kinds.is_some() && table.field(id, name).is_none() {
                     json.object(name, |json| {
-                        json.field("type", "string");
+                        json.field("type", "string").field("description", description);
                     });
                 }
             }
             for field in fields {
-                json.object(table.name(field), |json| self.write_field(table, field, json));
+                let name = table.name(field);
+                json.object(name, |json| {
+                    self.write_field(table, field, json);
+                    let said = IDENTITY.iter().find(|(known, _)| kinds.is_some() && *known == name);
+                    if let Some((_, description)) = said {
+                        json.field("description", description);
+                    }
+                });
             }
         });
         if let Some(kinds) = kinds {
@@ -165,7 +172,11 @@ impl<'a> Schemas<'a> {
 
     fn write_list(&self, kind: &Kind, json: &mut Json) {
         json.field("type", "object").list("required", ["items"]).object("properties", |json| {
-            json.raw(r#""apiVersion":{"type":"string"},"kind":{"type":"string"}"#);
+            for (name, description) in IDENTITY {
+                json.object(name, |json| {
+                    json.field("type", "string").field("description", description);
+                });
+            }
             json.object("items", |json| {
                 json.field("type", "array").object("items", |json| self.refer(&definition(kind), json));
             });

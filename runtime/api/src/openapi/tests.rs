@@ -60,7 +60,9 @@ fn a_schema_says_what_apply_and_explain_need() {
     let deployment = schema("io.k8s.api.apps.v1.Deployment");
     let identity = json!({"group": "apps", "kind": "Deployment", "version": "v1"});
     assert_eq!(deployment["x-kubernetes-group-version-kind"], json!([identity]));
-    assert_eq!(deployment["properties"]["kind"], json!({"type": "string"}));
+    assert_eq!(deployment["properties"]["kind"]["type"], "string");
+    let said = deployment["properties"]["apiVersion"]["description"].as_str();
+    assert!(said.is_some_and(|text| text.starts_with("APIVersion defines")));
     let reference = |name: &str| json!([{"$ref": format!("#/components/schemas/{name}")}]);
     assert_eq!(deployment["properties"]["spec"]["allOf"], reference("io.k8s.api.apps.v1.DeploymentSpec"));
     let spec = schema("io.k8s.api.apps.v1.DeploymentSpec");
