@@ -43,7 +43,8 @@ pub async fn start(kubelet: &Kubelet, start: &Start<'_>) -> Result<String, Failu
         client: &kubelet.client,
         recorder: &recorder,
         pod,
-        container,
+        image: container.image.as_deref().unwrap_or(""),
+        policy: container.image_pull_policy.as_deref(),
         sandbox: start.sandbox,
     };
     let refused = |reason: &'static str, message: String| {
@@ -58,7 +59,9 @@ pub async fn start(kubelet: &Kubelet, start: &Start<'_>) -> Result<String, Failu
     };
     let (image, restart_count) = future::zip(kubelet.images.ensure(&wanted), restarts).await;
     let image = image.inspect_err(|why| recorder.warning("Failed", &format!("Error: {}", why.reason)))?;
-    let config = config(kubelet, start, &image, restart_count).await;
+    let volumes = image_volumes(kubelet, start, &wanted).await;
+    let volumes = volumes.inspect_err(|why| recorder.warning("Failed", &format!("Error: {}", why.reason)))?;
+    let config = config(kubelet, start, &image, &volumes, restart_count).await;
     let config = config.map_err(|e| refused("CreateContainerConfigError", e))?;
     let log_link = config.log_path.clone();
     let request = v1::CreateContainerRequest {
@@ -92,6 +95,24 @@ pub async fn start(kubelet: &Kubelet, start: &Start<'_>) -> Result<String, Failu
     Ok(id)
 }
 
+/// The images that the container mounts as volumes; what is said of them is said of the pod.
+async fn image_volumes(kubelet: &Kubelet, start: &Start<'_>, wanted: &Wanted<'_>) -> Result<volumes::Images, Failure> {
+    let recorder = Recorder::of_pod(&kubelet.client, &start.pod.object);
+    let mut found = volumes::Images::new();
+    for volume in start.pod.spec.volumes.iter().flatten() {
+        let Some(source) = &volume.image else { continue };
+        if !start.container.volume_mounts.iter().flatten().any(|mount| mount.name == volume.name) {
+            continue;
+        }
+        let asked = source.reference.as_deref().unwrap_or("");
+        let wanted = Wanted { recorder: &recorder, image: asked, policy: source.pull_policy.as_deref(), ..*wanted };
+        let image = kubelet.images.ensure(&wanted).await?;
+        let spec = v1::ImageSpec { image: image.id, user_specified_image: asked.into(), ..Default::default() };
+        found.insert(volume.name.clone(), spec);
+    }
+    Ok(found)
+}
+
 /// After a reboot the runtime has forgotten; the numbered logs have not.
 async fn logged_restarts(kubelet: &Kubelet, pod: &Pod, container: &Container) -> i32 {
     let dir = sandbox::log_dir(&kubelet.config.pod_log_dir, &pod.namespace, &pod.name, &pod.uid).join(&container.name);
@@ -107,6 +128,7 @@ async fn config(
     kubelet: &Kubelet,
     start: &Start<'_>,
     image: &v1::Image,
+    image_volumes: &volumes::Images,
     restart_count: i32,
 ) -> Result<v1::ContainerConfig, String> {
     let Start { pod, container, .. } = start;
@@ -122,7 +144,7 @@ async fn config(
     };
     let env = env::make(&facts, pod, container).await?;
     let (command, args) = env::command_and_args(container, &env);
-    let mut mounts = volumes::mounts(pod, container, start.volumes, &env).await?;
+    let mut mounts = volumes::mounts(pod, container, start.volumes, image_volumes, &env).await?;
     let pod_dir = kubelet.pod_dir(&pod.uid);
     let wants_hosts = (!start.ips.is_empty() || pod.is_host_network())
         && !container.volume_mounts.iter().flatten().any(|m| m.mount_path == "/etc/hosts");

@@ -1,6 +1,5 @@
 //! Images: names, pull policy, credentials from pull secrets, pulling with back-off, and who the image runs as.
 //! Reasons, events and messages: upstream's pkg/kubelet/images/image_manager.go.
-use crate::spec::Container;
 use crate::{
     backoff::{Backoff, CONTAINER_INITIAL, CONTAINER_MAX, go_duration},
     events::Recorder,
@@ -59,15 +58,16 @@ pub struct Wanted<'a> {
     pub client: &'a Client,
     pub recorder: &'a Recorder<'a>,
     pub pod: &'a Pod,
-    pub container: &'a Container,
+    /// As it was asked for, and its pull policy.
+    pub image: &'a str,
+    pub policy: Option<&'a str>,
     pub sandbox: &'a v1::PodSandboxConfig,
 }
 
 impl Puller {
-    /// The image that the runtime has for the container, pulled if the policy says so.
+    /// The image that the runtime has, pulled if the policy says so.
     pub async fn ensure(&self, wanted: &Wanted<'_>) -> Result<Image, Failure> {
-        let Wanted { recorder, container, .. } = wanted;
-        let asked = container.image.as_deref().unwrap_or("");
+        let Wanted { recorder, image: asked, .. } = wanted;
         let name = match with_default_tag(asked) {
             Ok(name) => name,
             Err(e) => {
@@ -76,7 +76,7 @@ impl Puller {
                 return Err(failure("InvalidImageName", message));
             }
         };
-        let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
+        let policy = wanted.policy.unwrap_or("IfNotPresent");
         if policy != "Always" {
             match status(wanted.runtime, &name).await {
                 Ok(Some(image)) => {

@@ -58,6 +58,7 @@ fields! {
     }
 
     ImageVolumeSource {
+        pull_policy "pullPolicy": Option<String>,
         reference "reference": Option<String>,
     }
 

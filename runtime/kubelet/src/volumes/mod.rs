@@ -3,7 +3,7 @@
 //!
 //! emptyDir lives under the pod's directory. What the API feeds (configMap, secret, projected, downwardAPI) lives in one
 //! tmpfs for all pods, DIR/kubelet/memory/UID/VOLUME: secrets never touch flash, updates wear nothing out, and the mount
-//! table, which the kernel copies for each container, stays short.
+//! table, which the kernel copies for each container, stays short. An image is mounted by the runtime itself.
 mod host_path;
 mod mount;
 mod ownership;
@@ -15,7 +15,7 @@ mod writer;
 use crate::spec::{Container, EmptyDirVolumeSource, Volume, VolumeMount};
 use crate::{env, pod::Pod};
 use mote_api::{Change, Client};
-use mote_cri::v1::{Mount, mount_propagation};
+use mote_cri::v1::{ImageSpec, Mount, mount_propagation};
 use mote_schema::Order as _;
 use mote_schema::{quantity::Quantity, status::go_quote};
 use std::{
@@ -44,6 +44,9 @@ pub struct Volumes {
     /// DIR/kubelet/pods/UID, for subPaths.
     pub pod_dir: PathBuf,
 }
+
+/// What the runtime mounts of an image, by volume name.
+pub type Images = BTreeMap<String, ImageSpec>;
 
 /// All pods' files from the API together; what is in use is a few kilobytes a pod.
 const MEMORY_SIZE: &str = "25%";
@@ -109,7 +112,7 @@ fn plans(facts: &Facts<'_>, pod: &Pod, memory: &Path, tokens: &[(String, Result<
     };
     let allocatable = allocatable(client, facts.node_name);
     let sources = payload::Sources { get: &get, bundles: &bundles, allocatable: &allocatable };
-    let volumes = pod.spec.volumes.iter().flatten();
+    let volumes = pod.spec.volumes.iter().flatten().filter(|volume| volume.image.is_none());
     let plan = |volume: &Volume| plan(client, pod, volume, facts.pod_dir, memory, &sources, tokens);
     volumes.map(|volume| (volume.name.clone(), plan(volume))).collect()
 }
@@ -315,11 +318,24 @@ pub async fn mounts(
     pod: &Pod,
     container: &Container,
     volumes: &Volumes,
+    images: &Images,
     env: &[(String, String)],
 ) -> Result<Vec<Mount>, String> {
     let mut mounts = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         let volume = pod.spec.volumes.iter().flatten().find(|volume| volume.name == mount.name);
+        let mounted = Mount {
+            container_path: absolute(&mount.mount_path),
+            propagation: propagation(mount)?,
+            recursive_read_only: mount.recursive_read_only.as_deref() == Some("Enabled"),
+            ..Default::default()
+        };
+        if let Some(image) = images.get(&mount.name) {
+            let image_sub_path = sub_path(mount, env)?;
+            let (readonly, selinux_relabel) = (true, true);
+            mounts.push(Mount { image: Some(image.clone()), image_sub_path, readonly, selinux_relabel, ..mounted });
+            continue;
+        }
         let (Some(volume), Some(path)) = (volume, volumes.paths.get(&mount.name)) else {
             let (name, container) = (&mount.name, &container.name);
             return Err(format!(
@@ -338,13 +354,10 @@ pub async fn mounts(
             bind_sub_path(path.clone(), sub_path, target, place).await?
         };
         mounts.push(Mount {
-            container_path: absolute(&mount.mount_path),
             host_path: host_path.to_string_lossy().into_owned(),
             readonly: mount.read_only == Some(true) || is_read_only(volume),
             selinux_relabel: volume.host_path.is_none(),
-            propagation: propagation(mount)?,
-            recursive_read_only: mount.recursive_read_only.as_deref() == Some("Enabled"),
-            ..Default::default()
+            ..mounted
         });
     }
     Ok(mounts)

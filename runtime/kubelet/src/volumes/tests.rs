@@ -30,7 +30,8 @@ fn pod(volumes: Value, mounts: Value) -> Pod {
 fn mounted(pod: &Pod, paths: &[(&str, &Path)], env: &[(String, String)]) -> Result<Vec<Mount>, String> {
     let paths = paths.iter().map(|(name, path)| ((*name).to_owned(), path.to_path_buf())).collect();
     let volumes = Volumes { paths, ..Default::default() };
-    futures_lite::future::block_on(mounts(pod, &pod.spec.containers[0], &volumes, env))
+    let images = Images::from([("image".to_owned(), ImageSpec { image: "id".into(), ..Default::default() })]);
+    futures_lite::future::block_on(mounts(pod, &pod.spec.containers[0], &volumes, &images, env))
 }
 
 #[test]
@@ -47,6 +48,18 @@ fn mounts_say_what_the_container_may() {
         .map(|m| (m.container_path.as_str(), m.host_path.as_str(), m.readonly, m.selinux_relabel, m.propagation))
         .collect();
     assert_eq!(seen, [("/a", "/x/a", true, true, 0), ("/b", "/x/b", true, true, 0), ("/h", "/", false, false, 1)]);
+}
+
+#[test]
+fn an_image_is_mounted_by_the_runtime() {
+    let pod = pod(
+        json!([{"name": "image", "image": {"reference": "x"}}]),
+        json!([{"name": "image", "mountPath": "/i", "subPath": "dir"}]),
+    );
+    let mounts = mounted(&pod, &[], &[]).unwrap();
+    let mount = &mounts[0];
+    assert_eq!(mount.image.as_ref().map(|image| image.image.as_str()), Some("id"));
+    assert_eq!((mount.host_path.as_str(), mount.image_sub_path.as_str(), mount.readonly), ("", "dir", true));
 }
 
 #[test]
