@@ -1,5 +1,5 @@
-//! The command line. Parsed by hand: five commands and three flags are less code than a parser's glue.
-use crate::{config::Config, node};
+//! The command line. Parsed by hand: eight commands and four flags are less code than a parser's glue.
+use crate::{backup, config::Config, node};
 use std::{
     ffi::OsString,
     fmt,
@@ -21,6 +21,10 @@ Usage:
   mote run [--config FILE] [--data-dir DIR]   run the node; stops on SIGTERM and leaves containers running
   mote show-config [--mode default|effective] [--config FILE]
                                               print the configuration, every key in it
+  mote backup PATH [--data-dir DIR]           write all objects and certificates to one file, while the node runs or not;
+                                              PATH - is standard output
+  mote restore PATH [--data-dir DIR]          put them back; the node must be stopped, and what was there is kept aside
+  mote store verify [--data-dir DIR]          check what is on disk; exit code 3 when something is damaged
   mote version [-o json]                      print the version
   mote help                                   print this
 
@@ -38,6 +42,17 @@ enum Command {
         config: Option<PathBuf>,
         effective: bool,
     },
+    Backup {
+        path: PathBuf,
+        data_dir: PathBuf,
+    },
+    Restore {
+        path: PathBuf,
+        data_dir: PathBuf,
+    },
+    Verify {
+        data_dir: PathBuf,
+    },
     Version {
         json: bool,
     },
@@ -52,6 +67,7 @@ enum Misuse {
     UnknownCommand(String),
     UnknownArgument(String),
     MissingValue(String),
+    MissingPath,
     NotAValue { flag: String, value: String, expected: &'static str },
 }
 
@@ -62,6 +78,7 @@ impl fmt::Display for Misuse {
             Misuse::UnknownCommand(name) => write!(f, "unknown command {name:?}"),
             Misuse::UnknownArgument(text) => write!(f, "unexpected argument {text:?}"),
             Misuse::MissingValue(flag) => write!(f, "{flag} needs a value"),
+            Misuse::MissingPath => write!(f, "expected the path of a backup"),
             Misuse::NotAValue { flag, value, expected } => write!(f, "{flag}: expected {expected}, found {value:?}"),
         }
     }
@@ -78,6 +95,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             Ok(config) => print(&config.show()),
             Err(code) => code,
         },
+        Ok(Command::Backup { path, data_dir }) => backup::backup(&path, &data_dir),
+        Ok(Command::Restore { path, data_dir }) => backup::restore(&path, &data_dir),
+        Ok(Command::Verify { data_dir }) => backup::verify(&data_dir),
         Ok(Command::Version { json }) => print(&version(json)),
         Ok(Command::Clean) => crate::parts::clean(),
         Ok(Command::Help) => print(HELP),
@@ -131,6 +151,33 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Misuse> {
                 }
             }
             Ok(Command::Run { config, data_dir })
+        }
+        "backup" | "restore" => {
+            let (mut path, mut data_dir) = (None, PathBuf::from(DEFAULT_DATA_DIR));
+            while let Some((flag, raw)) = args.next() {
+                match flag.as_str() {
+                    "--data-dir" => data_dir = args.value(flag)?.into(),
+                    _ if path.is_none() && (!flag.starts_with('-') || flag == "-") => path = Some(PathBuf::from(raw)),
+                    _ => return Err(Misuse::UnknownArgument(lossy(&raw))),
+                }
+            }
+            let path = path.ok_or(Misuse::MissingPath)?;
+            Ok(if name == "backup" { Command::Backup { path, data_dir } } else { Command::Restore { path, data_dir } })
+        }
+        "store" => {
+            match args.next() {
+                Some((word, _)) if word == "verify" => {}
+                Some((word, _)) => return Err(Misuse::UnknownCommand(format!("store {word}"))),
+                None => return Err(Misuse::UnknownCommand("store".to_owned())),
+            }
+            let mut data_dir = PathBuf::from(DEFAULT_DATA_DIR);
+            while let Some((flag, raw)) = args.next() {
+                match flag.as_str() {
+                    "--data-dir" => data_dir = args.value(flag)?.into(),
+                    _ => return Err(Misuse::UnknownArgument(lossy(&raw))),
+                }
+            }
+            Ok(Command::Verify { data_dir })
         }
         "clean" => match args.next() {
             None => Ok(Command::Clean),
@@ -227,6 +274,14 @@ mod tests {
         check("run --data-dir=/b=c", Ok(run(None, "/b=c")));
         check("show-config", Ok(Command::ShowConfig { config: None, effective: true }));
         check("show-config --mode default", Ok(Command::ShowConfig { config: None, effective: false }));
+        let path = |path: &str, dir: &str| (PathBuf::from(path), PathBuf::from(dir));
+        let (file, dir) = path("/b.tar.gz", "/d");
+        check("backup /b.tar.gz --data-dir /d", Ok(Command::Backup { path: file, data_dir: dir }));
+        let (file, dir) = path("-", DEFAULT_DATA_DIR);
+        check("backup -", Ok(Command::Backup { path: file, data_dir: dir }));
+        let (file, dir) = path("x=y", "/d");
+        check("restore --data-dir=/d x=y", Ok(Command::Restore { path: file, data_dir: dir }));
+        check("store verify --data-dir /d", Ok(Command::Verify { data_dir: "/d".into() }));
         check("version -o json", Ok(Command::Version { json: true }));
         check("--help", Ok(Command::Help));
     }
@@ -239,6 +294,10 @@ mod tests {
         check("run --config", Err("--config needs a value"));
         check("show-config --mode=all", Err("--mode: expected default or effective, found \"all\""));
         check("version -o yaml", Err("-o: expected json, found \"yaml\""));
+        check("backup", Err("expected the path of a backup"));
+        check("backup a b", Err("unexpected argument \"b\""));
+        check("restore --force", Err("unexpected argument \"--force\""));
+        check("store repair", Err("unknown command \"store repair\""));
         check("version --verbose=1", Err("unexpected argument \"--verbose=1\""));
     }
 }

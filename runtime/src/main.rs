@@ -2,6 +2,7 @@
 //! the configuration, starts the parts in order and stops them. What the parts do is not here.
 //!
 //! The same file is also the CNI plugin: the runtime runs it under the name `mote-cni` (or `loopback`).
+mod backup;
 mod command;
 mod config;
 mod data_dir;

@@ -4,6 +4,7 @@
 //! clients. A part that cannot start is logged and shows in /readyz; the API serves on. Only a node whose API
 //! cannot serve ends, with the reason.
 use crate::{
+    backup::{self, Life},
     config::{Component, Config},
     data_dir::{self, DataDir},
     logging, machine,
@@ -32,9 +33,13 @@ pub const CLUSTER_DOMAIN: &str = "cluster.local";
 /// From SIGTERM until connections are cut; the promise is two seconds to the end of the process.
 const STOP_LIMIT: Duration = Duration::from_millis(1200);
 
+/// What sysexits.h calls EX_CONFIG, as for mistakes in the configuration: the unit does not start it again.
+const EXIT_REFUSED: u8 = 78;
+
 #[derive(Debug)]
 enum Error {
     DataDir(data_dir::Error),
+    Backup(backup::Error),
     Encryption(String),
     Store(mote_store::Error),
     Api(mote_api::Error),
@@ -45,6 +50,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::DataDir(error) => write!(f, "{error}"),
+            Error::Backup(error) => write!(f, "{error}"),
             Error::Encryption(error) => write!(f, "apiServer.encryptionConfig: {error}"),
             Error::Store(error) => write!(f, "opening the store: {error}"),
             Error::Api(error) => write!(f, "starting the API server: {error}"),
@@ -62,7 +68,11 @@ pub fn run(config: Config, data_dir: &Path) -> ExitCode {
         Err(error) => {
             // The one line that must be seen, whatever the log level.
             eprintln!("mote: {error}");
-            ExitCode::FAILURE
+            match error {
+                // Starting again would not help: somebody has to decide.
+                Error::Backup(backup::Error::Refused(_)) => ExitCode::from(EXIT_REFUSED),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -82,6 +92,7 @@ fn live(config: Config, data_dir: &Path) -> Result<(), Error> {
         data_dir = %place.data_dir.display(),
         "starting"
     );
+    let mut life = Life::begin(data_dir.path.clone(), &place.config.backups).map_err(Error::Backup)?;
     let keyring = place.config.encryption_config.as_str();
     let keyring = Keyring::open((!keyring.is_empty()).then(|| keyring.into())).map_err(Error::Encryption)?;
     let keyring = Arc::new(keyring);
@@ -90,6 +101,7 @@ fn live(config: Config, data_dir: &Path) -> Result<(), Error> {
     for key in store.damaged() {
         tracing::error!(key, "damaged on disk and left out");
     }
+    life.opened(&store, &*keyring);
 
     let executor = Arc::new(Executor::new());
     for _ in 1..place.config.threads.unwrap_or(board.limits.threads as usize) {
@@ -97,8 +109,16 @@ fn live(config: Config, data_dir: &Path) -> Result<(), Error> {
         // They end with the process.
         thread::spawn(move || block_on(executor.run(future::pending::<()>())));
     }
-    let outcome =
-        block_on(executor.run(serve(store.clone(), keyring, executor.clone(), place, &board, termination, started)));
+    let outcome = block_on(executor.run(serve(
+        store.clone(),
+        keyring,
+        executor.clone(),
+        place,
+        &board,
+        life,
+        termination,
+        started,
+    )));
     if let Err(error) = store.close() {
         tracing::warn!(%error, "closing the store");
     }
@@ -111,11 +131,12 @@ async fn serve(
     executor: Arc<Executor<'static>>,
     place: Place,
     board: &Profile,
+    life: Life,
     termination: Termination,
     started: Instant,
 ) -> Result<(), Error> {
     let config = mote_api::Config { keyring: Some(keyring), ..api_config(&place, board) };
-    let running = mote_api::start(store, executor, config).await.map_err(Error::Api)?;
+    let running = mote_api::start(store.clone(), executor.clone(), config).await.map_err(Error::Api)?;
     tracing::info!(port = place.config.api_port, ms = elapsed_ms(started), "the API server serves");
     let parts = parts::start(&running, &place, board).await;
     if running.health.passes("readyz") {
@@ -124,12 +145,20 @@ async fn serve(
         tracing::warn!("not ready: see /readyz?verbose");
     }
     notify("READY=1");
+    let (answers, data_dir) = (life.answers(store.clone()), place.data_dir.clone());
+    let listening = executor.spawn(async move {
+        if let Err(error) = backup::listen(&data_dir, answers).await {
+            tracing::warn!(%error, "listening for commands");
+        }
+    });
+    let life = executor.spawn(life.go_on(store, running.health.clone()));
 
     if let Err(error) = termination.wait().await {
         tracing::error!(%error, "waiting for signals");
     }
     notify("STOPPING=1");
     tracing::info!("stopping; containers keep running");
+    drop((listening, life));
     parts.stop();
     stop_serving(&running).await;
     Ok(())

@@ -41,7 +41,7 @@ impl Error {
         }
     }
 
-    pub(crate) fn io(doing: &'static str, error: &io::Error) -> Error {
+    pub fn io(doing: &'static str, error: &io::Error) -> Error {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => Error::Full,
             io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Error::ReadOnly,

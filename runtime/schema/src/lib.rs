@@ -30,7 +30,7 @@ pub mod tree; // an object while it is being changed
 pub mod validate; // formats of names and values
 mod yaml; // trees to YAML text
 
-pub use doc::{Doc, Ref};
+pub use doc::{DATA_VERSION, Doc, Ref};
 pub use kind::{Catalog, Kind};
 pub use object::Object;
 pub use order::{Gather, Order};

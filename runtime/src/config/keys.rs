@@ -82,6 +82,57 @@ pub const TABLE: &[Key] = &[
         show: |config| shown_list(&config.subject_alt_names),
     },
     Key {
+        path: "backups.dir",
+        expects: "an absolute path",
+        set: |config, value| put(&mut config.backups.dir, path(value)),
+        show: |config| quoted(&config.backups.dir),
+    },
+    Key {
+        path: "backups.everyHours",
+        expects: "a number of hours up to 8760, 0 for never",
+        set: |config, value| {
+            put(&mut config.backups.every_hours, scalar(value)?.parse().ok().filter(|hours| *hours <= 8760))
+        },
+        show: |config| config.backups.every_hours.to_string(),
+    },
+    Key {
+        path: "backups.healthyAfterSeconds",
+        expects: "a number of seconds from 1 to 86400",
+        set: |config, value| {
+            let seconds = scalar(value)?.parse().ok().filter(|seconds| (1..=86400).contains(seconds));
+            put(&mut config.backups.healthy_after_seconds, seconds)
+        },
+        show: |config| config.backups.healthy_after_seconds.to_string(),
+    },
+    Key {
+        path: "backups.keep",
+        expects: "a number up to 100, 0 for no backups",
+        set: |config, value| put(&mut config.backups.keep, scalar(value)?.parse().ok().filter(|keep| *keep <= 100)),
+        show: |config| config.backups.keep.to_string(),
+    },
+    Key {
+        path: "backups.maxSizeMB",
+        expects: "a number of megabytes up to 1000000",
+        set: |config, value| {
+            put(&mut config.backups.max_size_mb, scalar(value)?.parse().ok().filter(|size| *size <= 1_000_000))
+        },
+        show: |config| config.backups.max_size_mb.to_string(),
+    },
+    Key {
+        path: "backups.onDamage",
+        expects: "Repair or Report",
+        set: |config, value| {
+            put(&mut config.backups.repair, named(&[("Repair", true), ("Report", false)], scalar(value)?))
+        },
+        show: |config| if config.backups.repair { "Repair" } else { "Report" }.to_owned(),
+    },
+    Key {
+        path: "backups.slotFile",
+        expects: "an absolute path",
+        set: |config, value| put(&mut config.backups.slot_file, path(value)),
+        show: |config| quoted(&config.backups.slot_file),
+    },
+    Key {
         path: "board",
         expects: "the name of a board's profile",
         set: |config, value| {

@@ -10,6 +10,7 @@ mod source;
 pub use audit::Audit;
 pub use network::Cidr;
 
+use crate::backup;
 use mote_schema::Order as _;
 use std::{
     fmt,
@@ -29,6 +30,7 @@ pub struct Config {
     /// "": nothing is encrypted on disk.
     pub encryption_config: String,
     pub subject_alt_names: Vec<String>,
+    pub backups: backup::Policy,
     /// None: found from the machine.
     pub board: Option<String>,
     pub disabled: Vec<Component>,
@@ -55,6 +57,7 @@ impl Default for Config {
             audit: Audit::default(),
             encryption_config: String::new(),
             subject_alt_names: Vec::new(),
+            backups: backup::Policy::default(),
             board: None,
             disabled: Vec::new(),
             log_level: LogLevel::Normal,
@@ -277,7 +280,7 @@ mod tests {
                 "config.yaml:3: apiServer.ports: unknown key; apiServer has advertiseAddress, auditLog, encryptionConfig, port, subjectAltNames",
                 "config.yaml:4: node.nodeIP: expected an IPv4 address of this machine, found \"here\"",
                 "config.yaml:5: threads: expected a number from 1 to 16, found a list",
-                "config.yaml:6: etcd.memoryLimitMB: unknown key; there are apiServer, board, components, debugging, dns, network, node, runtime, threads",
+                "config.yaml:6: etcd.memoryLimitMB: unknown key; there are apiServer, backups, board, components, debugging, dns, network, node, runtime, threads",
                 "config.d/a.yaml:2: components.disabled: expected any of scheduler, controllers, kubelet, network, proxy, dns, found \"etcd\"",
                 "config.d/a.yaml:3: debugging.logLevel: expected one of Normal, Debug, Trace, TraceAll, found \"Loud\"",
                 "config.d/b.yaml:2: network.clusterNetwork: 10.43.128.0/17 overlaps network.serviceNetwork 10.43.0.0/16",

@@ -53,7 +53,7 @@ pub(crate) enum Key<'a> {
 }
 
 impl<'a> Key<'a> {
-    /// How this build writes `text`.
+    /// With all the names that this build knows.
     pub(crate) fn of(text: &'a [u8]) -> Key<'a> {
         if let Some(id) = names::id(text) {
             return Key::Name(id);
@@ -61,6 +61,15 @@ impl<'a> Key<'a> {
         match text.strip_prefix(b"f:").and_then(names::id) {
             Some(id) => Key::Field(id),
             None => Key::Inline(text),
+        }
+    }
+    /// As a Doc holds it: numbers from `limit` on are text.
+    pub(super) fn below(self, limit: u16) -> Key<'a> {
+        match self {
+            Key::Name(id) | Key::Field(id) if id >= limit => {
+                self.text().map_or(self, |text| Key::Inline(text.as_bytes()))
+            }
+            _ => self,
         }
     }
     pub(crate) fn text(self) -> Option<&'a str> {

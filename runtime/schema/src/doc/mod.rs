@@ -18,7 +18,7 @@ pub(crate) use de::{Node, Overlay};
 pub use edit::Edit;
 pub use json_write::write_string;
 pub(crate) use json_write::{write_node, write_value};
-pub use names::name_count;
+pub use names::{DATA_VERSION, name_count};
 pub use reference::Ref;
 pub use write::Writer;
 
@@ -129,5 +129,7 @@ impl serde::de::Error for DocError {
     }
 }
 
+#[cfg(test)]
+mod stored;
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,13 @@ const COUNT: usize = {
     count
 };
 
+/// Names that the release before this one knows, and so may be written as numbers: who goes back a release can read all
+/// that this one wrote. `../FORMAT.md`, "Change", says when this and `DATA_VERSION` rise.
+pub(super) const WRITTEN: u16 = 878;
+/// What stored objects are written as. A build reads all versions before its own, and the one after it.
+pub const DATA_VERSION: u64 = 1;
+
+const _: () = assert!(WRITTEN as usize <= COUNT);
 const _: () = assert!(COUNT < super::bytes::MAX_NAMES && TEXT[TEXT.len() - 1] == b'\n');
 
 /// Each line loses its newline and gains "f:".
@@ -161,7 +168,7 @@ mod tests {
     /// Stored Docs hold these numbers. Never change this but by appending: raise the count, then the sum.
     #[test]
     fn names_keep_their_numbers() {
-        const STORED: usize = 878;
+        const STORED: usize = super::WRITTEN as usize;
         let lines = super::TEXT.split_inclusive(|b| *b == b'\n').take(STORED).flatten();
         let sum = lines.fold(0xcbf2_9ce4_8422_2325u64, |sum, b| (sum ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
         assert_eq!(sum, 0xf46990b4f4db0bb9, "a name of names.txt has moved");

@@ -170,7 +170,7 @@ impl Writer {
     #[inline]
     pub(crate) fn stored_key(&mut self, name: Key<'_>) {
         let key = self.out.len();
-        let slot = match name {
+        let slot = match name.below(super::names::WRITTEN) {
             Key::Name(id) => self.name(id),
             Key::Field(id) => {
                 self.out.push(KEY_FIELD);
