@@ -1,36 +1,50 @@
-//! The database: its tables, how it is read whole at start, and one flush. What the bytes mean is in `FORMAT.md`.
+//! The durable side: the journal, which every flush is appended to, and the database behind it, which gets what the
+//! journal holds from time to time. What the bytes mean is in `FORMAT.md`.
 //!
-//! The database is opened for writing at the first flush, not before: redb marks the file as in use when it opens it
-//! for writing, and a node that only starts and stops has no need to write. After any failure it is closed, and the
-//! next flush opens it anew (redb refuses every transaction after an I/O error).
+//! A *round* brings the database up to date: the newest value of each key that has changed, from memory, slice by slice
+//! between flushes. When the last slice is there with the number of the batch that it began behind, the journal up to
+//! that batch is free. Until then the journal holds all that has happened since the round before, so what a cut leaves
+//! of a round does not matter: the journal is applied on top.
 //!
-//! A commit whose last step failed may be on disk or not. The store has taken its transactions back, so their entries
-//! as they were before it are kept here and written again by the next flush, ahead of that one's own.
+//! When the file has grown far beyond what is live, a round writes a new one instead, from all that is live.
 use crate::{
-    Cipher, Entry, Error, Key, Opened, Revision, Storage, Value, record,
+    Cipher, Entry, Error, Key, Opened, Revision, Storage, Value, change,
+    database::{self, Contents, Meta, Place},
+    frame::SEGMENT_BYTES,
+    journal::{Batch, HELD_BACK, Journal},
+    record,
+    recover::{Recovered, recover},
     root::{Held, Root},
+    storage::{Blocks, Part},
 };
-use redb::{
-    BackendError, Builder, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable, StorageBackend,
-    TableDefinition, TableError, backends::InMemoryBackend,
-};
+use redb::Database;
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     io,
-    ops::Bound,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("entries");
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-/// META: which version of `FORMAT.md` this is.
-const FORMAT: &str = "format";
-const FORMAT_VERSION: u64 = 1;
-/// META: no revision above this one was ever handed out.
-const RESERVED: &str = "reserved";
+/// The journal's file, which is written over and over: room for 240 lone commits.
+const JOURNAL_PLACES: usize = 16;
+/// A round begins when so much of it is in use.
+const ROUND_BYTES: usize = JOURNAL_PLACES / 2 * SEGMENT_BYTES;
+/// When the database cannot be written, the journal grows up to this.
+const MAX_JOURNAL_PLACES: usize = JOURNAL_PLACES * 16;
+
+/// What a slice writes at most: so much that a commit that waits behind it does not notice on a slow card.
+const SLICE_BYTES: usize = 64 * 1024;
+/// And so many keys, for each may be in a page of its own.
+const SLICE_KEYS: usize = 64;
+
+/// The database's file may have so many times what is live, and never has less than this.
+const FILE_TIMES: u64 = 3;
+const LEAST_FILE_BYTES: u64 = 4 << 20;
+
+/// Held back on the disk for the day it is full: what goes then still needs a place for its traces.
+const RESERVE_BYTES: u64 = 1 << 20;
 
 /// The revision of a store that has never been written.
 const FIRST_REVISION: Revision = 1;
@@ -38,21 +52,55 @@ const FIRST_REVISION: Revision = 1;
 /// What one flush writes: the newest version of each key, None for a deletion.
 pub(crate) type Writes = BTreeMap<Key, Option<Held>>;
 
+pub(crate) struct Flush {
+    pub writes: Writes,
+    /// What is live when it is done.
+    pub root: Root,
+    /// No revision above this one will be handed out before the next flush.
+    pub reserve: Revision,
+    /// It is of no use when the disk is full.
+    pub grows: bool,
+}
+
 pub(crate) struct Disk {
     storage: Arc<dyn Storage>,
     cache_bytes: usize,
     counters: Arc<Counters>,
     cipher: Option<Arc<dyn Cipher>>,
-    database: Option<Database>,
-    /// What entries touched by a failed flush were before it.
-    before: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    journal: Journal,
+    /// There is no journal before the first flush.
+    missing: bool,
+    /// The journal, open for writing.
+    blocks: Option<Box<dyn Blocks>>,
+    /// Keys that the journal says more of than the database.
+    changed: BTreeSet<Key>,
+    round: Option<Round>,
+    /// All that was flushed.
+    flushed: Root,
+    reserved: Revision,
+    /// Whether space is held back; None: not yet tried.
+    held_back: Option<bool>,
+}
+
+/// A round that is not complete.
+struct Round {
+    database: Database,
+    /// What it still has to write.
+    keys: BTreeSet<Key>,
+    meta: Meta,
+    /// The segment of the journal that was written when it began.
+    segment: u64,
+    /// How far it is in `Root::kept`, if it writes a new file.
+    anew: Option<(bool, Option<Key>)>,
+    /// All keys it began with.
+    began_with: BTreeSet<Key>,
 }
 
 /// What the disk held when it was opened.
 pub(crate) struct Loaded {
     pub root: Root,
     pub reserved: Revision,
-    /// Keys whose records are not what was written. They are left out of `root`, and on disk.
+    /// Keys whose newest value is not what was written, and places where not even keys can be read.
     pub damaged: Vec<String>,
     pub sealed: Sealed,
 }
@@ -66,11 +114,14 @@ pub(crate) struct Sealed {
     pub stale: HashSet<Key>,
 }
 
-/// What went to the storage.
+/// What went to the storage, and what it takes there.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub bytes: AtomicU64,
     pub syncs: AtomicU64,
+    pub rounds: AtomicU64,
+    pub journal: AtomicU64,
+    pub file: AtomicU64,
 }
 
 impl Disk {
@@ -80,178 +131,294 @@ impl Disk {
         counters: Arc<Counters>,
         cipher: Option<Arc<dyn Cipher>>,
     ) -> Result<(Disk, Loaded), Error> {
-        let mut disk = Disk { storage, cache_bytes, counters, cipher, database: None, before: BTreeMap::new() };
-        let backend = match disk.storage.open(false) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                disk.create()?;
-                disk.storage.open(false)
-            }
-            backend => backend,
-        };
-        let backend = disk.counted(backend.map_err(|e| Error::reading("opening the database", &e))?);
-        let cipher = disk.cipher.clone();
-        let load = |database: &dyn Reads| load(database, cipher.as_deref());
-        let loaded = match disk.builder().open_read_only_with_backend(backend) {
-            Ok(database) => load(&database)?,
-            // Not closed properly: redb repairs the file, which it can only while writing.
-            Err(DatabaseError::RepairAborted) => match disk.writable() {
-                Err(Error::ReadOnly | Error::Full) => load(&disk.repaired_copy()?)?,
-                database => load(database?)?,
-            },
-            Err(error) => return Err(Error::redb("opening the database", error)),
-        };
-        Ok((disk, loaded))
-    }
-
-    /// All of it in one transaction and one flush. On an error nothing of it counts as written.
-    pub fn flush(&mut self, writes: &Writes, reserve: Option<Revision>) -> Result<(), Error> {
-        let mut before = std::mem::take(&mut self.before);
-        let cipher = self.cipher.clone();
-        let result = self.writable().and_then(|database| {
-            let sealed = seal(cipher.as_deref(), writes)?;
-            let transacted = transact(database, writes, &sealed, reserve, &mut before);
-            transacted.map_err(|e| Error::redb("writing the database", e))
-        });
-        if result.is_err() {
-            self.before = before;
-            self.database = None;
+        let counted = counting(&counters);
+        let place = Place { storage: &*storage, cache_bytes, counted: &counted };
+        if let Err(error) = storage.open(Part::Database, false)
+            && error.kind() == io::ErrorKind::NotFound
+        {
+            database::close(place.create()?)?;
+            storage.publish(Part::Database).map_err(|e| Error::io("creating the database", &e))?;
         }
-        result
-    }
-
-    /// Leaves the file so that the next start need not repair it.
-    pub fn close(&mut self) -> Result<(), Error> {
-        let Some(database) = self.database.take() else { return Ok(()) };
-        database.close().map_err(|e| Error::redb("closing the database", e))
-    }
-
-    fn builder(&self) -> Builder {
-        let mut builder = Builder::new();
-        builder.set_cache_size(self.cache_bytes);
-        builder
-    }
-
-    fn counted(&self, backend: Box<dyn StorageBackend>) -> Counted {
-        Counted { backend, counters: self.counters.clone() }
-    }
-
-    fn create(&self) -> Result<(), Error> {
-        let doing = "creating the database";
-        let backend = self.counted(self.storage.create().map_err(|e| Error::io(doing, &e))?);
-        let create = || -> Result<(), redb::Error> {
-            let database = self.builder().create_with_backend(backend)?;
-            let transaction = database.begin_write()?;
-            transaction.open_table(ENTRIES)?;
-            transaction.open_table(META)?.insert(FORMAT, FORMAT_VERSION)?;
-            transaction.commit()?;
-            Ok(database.close()?)
+        let Contents { entries, meta, mut damaged } = place.read()?;
+        let blocks = match storage.open(Part::Journal, false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            blocks => Some(blocks.map_err(|e| Error::reading("opening the journal", &e))?),
         };
-        create().map_err(|e| Error::redb(doing, e))?;
-        self.storage.publish().map_err(|e| Error::io(doing, &e))
+        let exists = blocks.is_some();
+        let recovered = blocks.map(|blocks| recover(&*blocks, meta.batch)).transpose()?.flatten();
+        let missing = recovered.is_none();
+        let (journal, changes, reserved) = match recovered {
+            Some(Recovered { journal, changes, reserved, damaged: also }) => {
+                damaged.retain(|key| !changes.contains_key(&**key));
+                damaged.extend(also);
+                (journal, changes, reserved)
+            }
+            None => {
+                if exists {
+                    // Whatever it held; it stays for who can read more of it.
+                    storage.set_aside(Part::Journal).map_err(|e| Error::io("setting the journal aside", &e))?;
+                    damaged.push("the journal".into());
+                }
+                (Journal::new(meta.batch + 1, JOURNAL_PLACES), BTreeMap::new(), 0)
+            }
+        };
+        let changed: BTreeSet<Key> = changes.keys().cloned().collect();
+        let mut entries = entries;
+        for (key, held) in changes {
+            match held {
+                Some(held) => drop(entries.insert(key, held)),
+                None => drop(entries.remove(&key)),
+            }
+        }
+        let (mut root, mut sealed) = (Root::default(), Sealed::default());
+        for (key, held) in entries {
+            match opened(cipher.as_deref(), &key, held.clone(), &mut sealed) {
+                Some(held) => root.insert(key, held),
+                None => root.set_aside(key, held),
+            }
+        }
+        let reserved = reserved.max(meta.reserved).max(FIRST_REVISION);
+        let flushed = root.clone();
+        let (blocks, round, held_back) = (None, None, None);
+        let disk = Disk {
+            storage,
+            cache_bytes,
+            counters,
+            cipher,
+            journal,
+            missing,
+            blocks,
+            changed,
+            round,
+            flushed,
+            reserved,
+            held_back,
+        };
+        disk.measure();
+        Ok((disk, Loaded { root, reserved, damaged, sealed }))
     }
 
     /// A new database with these entries, as they are on disk.
     pub fn create_from(
-        storage: Arc<dyn Storage>,
+        storage: &dyn Storage,
         reserved: Revision,
         entries: &mut dyn Iterator<Item = Result<Entry, Error>>,
     ) -> Result<(), Error> {
-        let counters = Arc::new(Counters::default());
-        let mut disk =
-            Disk { storage, cache_bytes: 1 << 20, counters, cipher: None, database: None, before: BTreeMap::new() };
-        disk.create()?;
-        let mut writes = Writes::new();
+        let counted = |blocks| blocks;
+        let place = Place { storage, cache_bytes: RESERVE_BYTES as usize, counted: &counted };
+        let database = place.create()?;
+        let (mut slice, mut bytes) = (Vec::new(), 0);
         for entry in entries {
             let entry = entry?;
-            writes.insert(entry.key.clone(), Some(Held::from(&entry)));
+            let record = record::encode(&entry.key, &Held::from(&entry));
+            bytes += record.len();
+            slice.push((entry.key, Some(record)));
+            if bytes > SLICE_BYTES * 16 {
+                database::write(&database, &slice, None)?;
+                (slice, bytes) = (Vec::new(), 0);
+            }
         }
-        disk.flush(&writes, Some(reserved))?;
-        disk.close()
+        database::write(&database, &slice, Some(Meta { reserved, batch: 0 }))?;
+        database::close(database)?;
+        storage.publish(Part::Database).map_err(|e| Error::io("creating the database", &e))
     }
 
-    fn writable(&mut self) -> Result<&Database, Error> {
-        if self.database.is_none() {
-            let backend = self.storage.open(true).map_err(|e| Error::io("opening the database for writing", &e))?;
-            let database = self.builder().create_with_backend(self.counted(backend));
-            self.database = Some(database.map_err(|e| Error::redb("opening the database for writing", e))?);
+    /// All of it in one batch of the journal. On an error nothing of it counts as written.
+    pub fn flush(&mut self, flush: &Flush) -> Result<(), Error> {
+        let result = self.append(flush);
+        if result.is_err() {
+            // A disk that was taken away and given back is another one to whoever has the file open.
+            self.blocks = None;
         }
-        self.database.as_ref().ok_or(Error::Closed)
+        result
     }
 
-    /// A file that needs a repair on a disk that cannot be written: repaired in memory, so that reads go on.
-    fn repaired_copy(&self) -> Result<Database, Error> {
-        let doing = "reading the database from a disk that cannot be written";
-        let copy = || -> io::Result<InMemoryBackend> {
-            let backend = self.storage.open(false)?;
-            let mut bytes = vec![0; usize::try_from(backend.len()?).map_err(io::Error::other)?];
-            backend.read(0, &mut bytes)?;
-            backend.close()?;
-            let copy = InMemoryBackend::new();
-            copy.set_len(bytes.len() as u64)?;
-            copy.write(0, &bytes)?;
-            Ok(copy)
+    fn append(&mut self, flush: &Flush) -> Result<(), Error> {
+        if self.missing {
+            let mut create = || {
+                let blocks = counting(&self.counters)(self.storage.create(Part::Journal)?);
+                self.journal = Journal::new(self.journal.next_batch, JOURNAL_PLACES);
+                self.journal.format(&*blocks, self.reserved)?;
+                self.storage.publish(Part::Journal)
+            };
+            create().map_err(|e| Error::io("creating the journal", &e))?;
+            self.missing = false;
+        }
+        if self.blocks.is_none() {
+            let blocks = self.storage.open(Part::Journal, true);
+            let blocks = blocks.map_err(|e| Error::io("opening the journal for writing", &e))?;
+            self.blocks = Some(counting(&self.counters)(blocks));
+        }
+        let Some(blocks) = &self.blocks else { return Err(Error::Closed) };
+        let mut batch = Batch::default();
+        for (key, held) in &flush.writes {
+            batch.starts.push(batch.bytes.len());
+            let sealed = held.as_ref().map(|held| seal(self.cipher.as_deref(), key, held)).transpose()?;
+            let held = sealed.as_ref().zip(held.as_ref());
+            let held = held.map(|(value, held)| (value.as_deref().unwrap_or(&held.value), held.created, held.modified));
+            let too_large = || Error::Storage { doing: "writing the journal", message: format!("{key}: too large") };
+            change::encode(&mut batch.bytes, key, held).ok_or_else(too_large)?;
+        }
+        if flush.grows && self.held_back != Some(true) {
+            let held = self.storage.hold_back(RESERVE_BYTES);
+            self.held_back = Some(held.is_ok());
+            held.map_err(|e| Error::io("holding space back", &e))?;
+        }
+        let needed = self.journal.needs(batch.bytes.len());
+        let spare = if flush.grows { HELD_BACK } else { 0 };
+        while self.journal.free.len() < needed + spare {
+            if self.journal.places >= MAX_JOURNAL_PLACES.max(needed + JOURNAL_PLACES) {
+                return Err(Error::Full);
+            }
+            self.journal.extend(&**blocks).map_err(|e| Error::io("making room in the journal", &e))?;
+        }
+        self.journal.append(&**blocks, &batch, flush.reserve).map_err(|e| Error::io("writing the journal", &e))?;
+        self.changed.extend(flush.writes.keys().cloned());
+        self.flushed = flush.root.clone();
+        self.reserved = flush.reserve;
+        if self.journal.places > JOURNAL_PLACES && self.round.is_none() {
+            // What is not given back today is given back tomorrow.
+            let _ = self.journal.shrink(&**blocks, JOURNAL_PLACES);
+        }
+        Ok(())
+    }
+
+    /// More should be written although nobody waits for it.
+    pub fn is_behind(&self) -> bool {
+        self.round.is_some() || self.journal.bytes() > ROUND_BYTES
+    }
+
+    /// One slice of a round; begins one when none is going on.
+    pub fn slice(&mut self) -> Result<(), Error> {
+        let mut result = self.try_slice();
+        if matches!(result, Err(Error::Full)) && self.held_back.is_none_or(|held| held) {
+            self.held_back = Some(false);
+            result = self.storage.hold_back(0).map_err(|e| Error::io("giving space back", &e));
+            result = result.and_then(|()| self.try_slice());
+        }
+        if result.is_err()
+            && let Some(round) = self.round.take()
+        {
+            self.changed.extend(round.began_with);
+        }
+        self.measure();
+        result
+    }
+
+    fn try_slice(&mut self) -> Result<(), Error> {
+        let mut round = match self.round.take() {
+            Some(round) => round,
+            None => self.begin()?,
         };
-        let copy = copy().map_err(|e| Error::reading(doing, &e))?;
-        self.builder().create_with_backend(copy).map_err(|e| Error::redb(doing, e))
-    }
-}
-
-/// What stands on disk for the values that are sealed.
-fn seal(cipher: Option<&dyn Cipher>, writes: &Writes) -> Result<BTreeMap<Key, Held>, Error> {
-    let mut sealed = BTreeMap::new();
-    let Some(cipher) = cipher else { return Ok(sealed) };
-    for (key, held) in writes {
-        let Some(held) = held else { continue };
-        let error = |message| Error::Storage { doing: "encrypting", message: format!("{key}: {message}") };
-        if let Some(value) = cipher.seal(key, &held.value).map_err(error)? {
-            sealed.insert(key.clone(), Held { value: value.into(), ..held.clone() });
+        let result = self.continue_round(&mut round);
+        match result {
+            Ok(false) => self.round = Some(round),
+            Ok(true) => return self.complete(round),
+            Err(_) => self.changed.append(&mut round.began_with),
         }
+        result.map(drop)
     }
-    Ok(sealed)
-}
 
-fn load(database: &dyn Reads, cipher: Option<&dyn Cipher>) -> Result<Loaded, Error> {
-    let doing = "reading the database";
-    let transaction = database.begin().map_err(|e| Error::redb(doing, e))?;
-    let meta = transaction.open_table(META).map_err(|e| not_ours(doing, e))?;
-    let number = |name| match meta.get(name) {
-        Ok(found) => Ok(found.map(|guard| guard.value())),
-        Err(error) => Err(Error::redb(doing, error)),
-    };
-    match number(FORMAT)? {
-        Some(FORMAT_VERSION) => {}
-        found => {
-            let found = found.map_or("no format version".into(), |version| format!("format {version}"));
-            let message = format!("it has {found}, this build reads format {FORMAT_VERSION}");
-            return Err(Error::Storage { doing, message });
-        }
+    fn begin(&mut self) -> Result<Round, Error> {
+        let counted = counting(&self.counters);
+        let place = Place { storage: &*self.storage, cache_bytes: self.cache_bytes, counted: &counted };
+        let size = place.size().map_err(|e| Error::reading("measuring the database", &e))?;
+        let limit = (self.flushed.kept_bytes() as u64 * FILE_TIMES).max(LEAST_FILE_BYTES);
+        let anew = (size > limit).then_some((false, None));
+        let database = if anew.is_some() { place.create()? } else { place.open()? };
+        let began_with = std::mem::take(&mut self.changed);
+        let keys = if anew.is_some() { BTreeSet::new() } else { began_with.clone() };
+        let meta = Meta { reserved: self.reserved, batch: self.journal.last_batch() };
+        Ok(Round { database, keys, meta, segment: self.journal.head.segment.number, anew, began_with })
     }
-    let reserved = number(RESERVED)?.unwrap_or(FIRST_REVISION);
-    let entries = transaction.open_table(ENTRIES).map_err(|e| not_ours(doing, e))?;
-    let (mut root, mut damaged, mut sealed) = (Root::default(), Vec::new(), Sealed::default());
-    for item in entries.iter().map_err(|e| Error::redb(doing, e))? {
-        let (key, record) = item.map_err(|e| Error::redb(doing, e))?;
-        let text = String::from_utf8_lossy(key.value());
-        match record::decode(&text, record.value()) {
-            // A revision above what was reserved was not written by this program.
-            Some(held) if held.modified <= reserved && held.created <= held.modified => {
-                if let Some(held) = opened(cipher, &text, held, &mut sealed) {
-                    root.insert(Key::from(&*text), held);
+
+    /// True: that was the last slice.
+    fn continue_round(&self, round: &mut Round) -> Result<bool, Error> {
+        let (mut slice, mut bytes, mut all) = (Vec::new(), 0, true);
+        let is_full = |slice: &Vec<_>, bytes| slice.len() == SLICE_KEYS || bytes > SLICE_BYTES;
+        if let Some((second, after)) = &mut round.anew {
+            let mut place = (*second, after.clone());
+            for (key, kept) in self.flushed.kept(*second, after.as_deref()) {
+                if is_full(&slice, bytes) {
+                    all = false;
+                    break;
+                }
+                let record = self.record(key, kept.held, kept.sealed)?;
+                bytes += record.len();
+                slice.push((key.clone(), Some(record)));
+                place = (kept.second, Some(key.clone()));
+            }
+            (*second, *after) = place;
+        } else {
+            while let Some(key) = round.keys.pop_first() {
+                let kept = self.flushed.kept_at(&key);
+                let record = kept.map(|kept| self.record(&key, kept.held, kept.sealed)).transpose()?;
+                bytes += record.as_ref().map_or(0, Vec::len);
+                slice.push((key, record));
+                if is_full(&slice, bytes) {
+                    break;
                 }
             }
-            _ => damaged.push(text.into_owned()),
+            all = round.keys.is_empty();
+        }
+        database::write(&round.database, &slice, all.then_some(round.meta))?;
+        Ok(all)
+    }
+
+    fn complete(&mut self, round: Round) -> Result<(), Error> {
+        let Round { database, segment, anew, began_with, .. } = round;
+        let closed = database::close(database);
+        let published = closed.and_then(|()| match anew {
+            Some(_) => self.storage.publish(Part::Database).map_err(|e| Error::io("replacing the database", &e)),
+            None => Ok(()),
+        });
+        if let Err(error) = published {
+            self.changed.extend(began_with);
+            return Err(error);
+        }
+        self.journal.begin_at(segment);
+        self.counters.rounds.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Brings all into the database, so that the next start has nothing to apply.
+    pub fn close(&mut self) -> Result<(), Error> {
+        while self.round.is_some() || !self.changed.is_empty() {
+            self.slice()?;
+        }
+        Ok(())
+    }
+
+    fn record(&self, key: &Key, held: &Held, sealed: bool) -> Result<Vec<u8>, Error> {
+        let cipher = self.cipher.as_deref().filter(|_| !sealed);
+        let value = seal(cipher, key, held)?;
+        Ok(match value {
+            Some(value) => record::encode(key, &Held { value: value.into(), ..held.clone() }),
+            None => record::encode(key, held),
+        })
+    }
+
+    fn measure(&self) {
+        self.counters.journal.store((self.journal.places * SEGMENT_BYTES) as u64, Ordering::Relaxed);
+        if let Ok(size) = self.storage.open(Part::Database, false).and_then(|blocks| blocks.size()) {
+            self.counters.file.store(size, Ordering::Relaxed);
         }
     }
-    Ok(Loaded { root, reserved, damaged, sealed })
+}
+
+/// What stands on disk for the value; None: the value itself.
+fn seal(cipher: Option<&dyn Cipher>, key: &Key, held: &Held) -> Result<Option<Vec<u8>>, Error> {
+    let error = |message| Error::Storage { doing: "encrypting", message: format!("{key}: {message}") };
+    Ok(cipher.map(|cipher| cipher.seal(key, &held.value)).transpose().map_err(error)?.flatten())
 }
 
 /// The entry with the value its user wrote.
-fn opened(cipher: Option<&dyn Cipher>, key: &str, mut held: Held, sealed: &mut Sealed) -> Option<Held> {
+fn opened(cipher: Option<&dyn Cipher>, key: &Key, mut held: Held, sealed: &mut Sealed) -> Option<Held> {
     let Some(cipher) = cipher else { return Some(held) };
     match cipher.open(key, &held.value) {
         Ok(Opened { value, stale }) => {
             if stale {
-                sealed.stale.insert(key.into());
+                sealed.stale.insert(key.clone());
             }
             if let Some(value) = value {
                 held.value = Value::from(value);
@@ -259,115 +426,39 @@ fn opened(cipher: Option<&dyn Cipher>, key: &str, mut held: Held, sealed: &mut S
             Some(held)
         }
         Err(why) => {
-            sealed.unreadable.insert(key.into(), (held, why));
+            sealed.unreadable.insert(key.clone(), (held, why));
             None
         }
     }
 }
 
-/// `ReadableDatabase` as far as `load` needs it, for a database opened either way.
-trait Reads {
-    fn begin(&self) -> Result<redb::ReadTransaction, redb::TransactionError>;
+fn counting(counters: &Arc<Counters>) -> impl Fn(Box<dyn Blocks>) -> Box<dyn Blocks> + use<> {
+    let counters = counters.clone();
+    move |blocks| Box::new(Counted { blocks, counters: counters.clone() })
 }
 
-impl Reads for Database {
-    fn begin(&self) -> Result<redb::ReadTransaction, redb::TransactionError> {
-        self.begin_read()
-    }
-}
-
-impl Reads for ReadOnlyDatabase {
-    fn begin(&self) -> Result<redb::ReadTransaction, redb::TransactionError> {
-        self.begin_read()
-    }
-}
-
-fn not_ours(doing: &'static str, error: TableError) -> Error {
-    match error {
-        TableError::TableDoesNotExist(table) => {
-            Error::Storage { doing, message: format!("it has no table {table:?}: another program's file") }
-        }
-        error => Error::redb(doing, error),
-    }
-}
-
-fn transact(
-    database: &Database,
-    writes: &Writes,
-    sealed: &BTreeMap<Key, Held>,
-    reserve: Option<Revision>,
-    before: &mut BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut entries = transaction.open_table(ENTRIES)?;
-        for (key, record) in before.iter() {
-            match record {
-                Some(record) => drop(entries.insert(key.as_slice(), record.as_slice())?),
-                None => drop(entries.remove(key.as_slice())?),
-            }
-        }
-        for (key, held) in writes {
-            let old = match held {
-                Some(held) => {
-                    let held = sealed.get(key).unwrap_or(held);
-                    entries.insert(key.as_bytes(), record::encode(key, held).as_slice())?
-                }
-                None => entries.remove(key.as_bytes())?,
-            };
-            before.entry(key.as_bytes().to_vec()).or_insert_with(|| old.map(|old| old.value().to_vec()));
-        }
-    }
-    if let Some(reserve) = reserve {
-        transaction.open_table(META)?.insert(RESERVED, reserve)?;
-    }
-    Ok(transaction.commit()?)
-}
-
-/// A backend that counts what passes.
-#[derive(Debug)]
+/// Blocks that count what passes.
 struct Counted {
-    backend: Box<dyn StorageBackend>,
+    blocks: Box<dyn Blocks>,
     counters: Arc<Counters>,
 }
 
-impl StorageBackend for Counted {
-    fn len(&self) -> io::Result<u64> {
-        self.backend.len()
+impl Blocks for Counted {
+    fn size(&self) -> io::Result<u64> {
+        self.blocks.size()
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.backend.read(offset, out)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.backend.set_len(len)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        self.backend.sync_data()
+        self.blocks.read(offset, out)
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.counters.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
-        self.backend.write(offset, data)
+        self.blocks.write(offset, data)
     }
-    fn close(&self) -> io::Result<()> {
-        self.backend.close()
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        self.blocks.truncate(size)
     }
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.backend.try_lock_range(start, end)
-    }
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.backend.try_lock_shared_range(start, end)
-    }
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.backend.lock_range(start, end)
-    }
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.backend.lock_shared_range(start, end)
-    }
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.backend.unlock_range(start, end)
-    }
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.backend.query_lock_range(start, end)
+    fn sync(&self) -> io::Result<()> {
+        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        self.blocks.sync()
     }
 }

@@ -1,4 +1,4 @@
-//! A revisioned key-value store: an immutable ordered map in memory, redb behind it.
+//! A revisioned key-value store: an immutable ordered map in memory, a journal and redb behind it.
 //!
 //! It knows nothing of what it stores. Reads never touch the disk and never wait; the disk is read whole when the
 //! store is opened and only written after that. `FORMAT.md` describes the bytes on disk.
@@ -10,11 +10,17 @@
 //!   out, and that revision is at or above every acknowledged durable commit.
 
 mod backup;
+mod change;
 mod cipher;
+mod crc;
+mod database;
 mod disk;
 mod error;
+mod frame;
+mod journal;
 mod page;
 mod record;
+mod recover;
 mod ring;
 mod root;
 mod state;
@@ -29,7 +35,8 @@ pub use cipher::{Cipher, Opened, Unreadable};
 pub use error::Error;
 pub use root::Snapshot;
 pub use state::Stats;
-pub use storage::{Directory, Storage};
+pub use storage::{Blocks, Directory, Part, Storage};
 pub use store::{Options, Store};
 pub use transaction::{Class, Entry, Event, Key, Precondition, Revision, Transaction, Value, Write};
 pub use watch::Watcher;
+pub use writer::Writer;

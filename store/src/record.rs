@@ -1,6 +1,6 @@
 //! One entry as bytes in the database (`FORMAT.md`): revisions, a checksum, the value. A record is checked when it is
 //! read, so that a bit that rots in a value is found at start and named by key.
-use crate::{Value, root::Held};
+use crate::{Value, crc::crc32c, root::Held};
 
 /// created, modified, checksum.
 const HEADER_BYTES: usize = 8 + 8 + 4;
@@ -30,37 +30,9 @@ fn checksum(key: &str, revisions: &[u8], value: &[u8]) -> u32 {
     !crc32c(crc32c(crc32c(!0, key.as_bytes()), revisions), value)
 }
 
-/// CRC-32C (Castagnoli), reflected, without the final inversion.
-fn crc32c(sum: u32, bytes: &[u8]) -> u32 {
-    bytes.iter().fold(sum, |sum, byte| (sum >> 8) ^ TABLE[usize::from(sum as u8 ^ byte)])
-}
-
-static TABLE: [u32; 256] = table();
-
-const fn table() -> [u32; 256] {
-    let mut table = [0; 256];
-    let mut i = 0;
-    while i < 256 {
-        let mut sum = i as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            sum = if sum & 1 == 1 { (sum >> 1) ^ 0x82f6_3b78 } else { sum >> 1 };
-            bit += 1;
-        }
-        table[i] = sum;
-        i += 1;
-    }
-    table
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_checksum_is_castagnolis() {
-        assert_eq!(!crc32c(!0, b"123456789"), 0xe306_9283);
-    }
 
     #[test]
     fn a_record_comes_back_and_a_flipped_bit_is_found() {

@@ -6,7 +6,7 @@
 //! taken back: those that the flush was for fail, the others are applied anew on the visible root.
 use crate::{
     Class, Error, Event, Options, Revision, Snapshot, Transaction, Unreadable,
-    disk::{Loaded, Sealed, Writes},
+    disk::{Flush, Loaded, Sealed, Writes},
     ring::Ring,
     root::{Held, Root},
 };
@@ -18,8 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many revisions one flush reserves: so many can be handed out before another write to disk is needed for the
-/// numbers alone, and at most so many are skipped by a crash.
+/// How many revisions each flush reserves: so many can be handed out before another write to disk is needed for the
+/// numbers alone, and at most so many are skipped by a start.
 pub(crate) const RESERVE_BLOCK: Revision = 10_000;
 
 /// Roots that continued LISTs go on reading; older ones can still be rebuilt while their events are in the ring.
@@ -27,6 +27,10 @@ const KEPT_ROOTS: usize = 16;
 
 /// So many moments of `history` are remembered.
 const MOMENTS: u32 = 16;
+
+/// So much more a transaction may need and still count as one that needs no space: a deletion that waits for its
+/// finalizers begins with a timestamp.
+const GROWTH_BYTES: usize = 512;
 
 /// A failed flush of lazy writes is tried again after `lazy_delay` times two to the number of failures, up to this.
 const RETRY_DOUBLINGS: u32 = 6;
@@ -50,6 +54,11 @@ pub struct Stats {
     /// What went to the storage, whatever came of it.
     pub written_bytes: u64,
     pub syncs: u64,
+    /// Times that the database was brought up to date.
+    pub rounds: u64,
+    /// What journal and database take on disk.
+    pub journal_bytes: u64,
+    pub file_bytes: u64,
     /// Events in the watch ring, the bytes it keeps alive, and the watchers on it.
     pub ring_events: usize,
     pub ring_bytes: usize,
@@ -70,6 +79,8 @@ pub(crate) struct State {
     /// Acknowledged lazy writes that are not on disk.
     dirty: Writes,
     dirty_since: Option<Instant>,
+    /// Some are in the flush that is going on.
+    lazy_in_flight: bool,
     failures: u32,
     /// Revisions up to this one may be acknowledged; None when there is no disk.
     reserved: Option<Revision>,
@@ -82,6 +93,8 @@ pub(crate) struct State {
     lazy_delay: Duration,
     pub sealed: Sealed,
     pub closing: bool,
+    /// Why the last flush failed.
+    pub trouble: Option<Error>,
     pub stats: Stats,
 }
 
@@ -89,14 +102,15 @@ struct Pending {
     transaction: Transaction,
     revision: Revision,
     events: Vec<Event>,
+    /// It needs more space than it gives back.
+    grows: bool,
     root: Root,
     reply: Sender<Result<Revision, Error>>,
 }
 
 /// What one flush has to do.
 pub(crate) struct Batch {
-    pub writes: Writes,
-    pub reserve: Option<Revision>,
+    pub flush: Flush,
     /// How many at the front of the queue it is for.
     transactions: usize,
     /// The lazy writes in it, in case it fails.
@@ -123,6 +137,7 @@ impl State {
             queue: VecDeque::new(),
             dirty: Writes::new(),
             dirty_since: None,
+            lazy_in_flight: false,
             failures: 0,
             reserved: disk.then_some(reserved),
             ring: Ring::new(options.watch_events, options.watch_bytes, reserved),
@@ -133,6 +148,7 @@ impl State {
             lazy_delay: options.lazy_delay,
             sealed,
             closing: false,
+            trouble: None,
             stats: Stats { live_bytes, damaged: damaged.len(), ..Stats::default() },
         }
     }
@@ -155,8 +171,10 @@ impl State {
         }
         self.assigned += 1;
         let revision = self.assigned;
-        let events = self.root.apply(&transaction.writes, revision);
-        self.queue.push_back(Pending { transaction, revision, events, root: self.root.clone(), reply });
+        let before = self.root.kept_bytes();
+        let events = self.root.apply(&transaction, revision);
+        let grows = self.root.kept_bytes() > before + GROWTH_BYTES;
+        self.queue.push_back(Pending { transaction, revision, events, grows, root: self.root.clone(), reply });
     }
 
     fn unreadable_among(&self, transaction: &Transaction) -> Option<Unreadable> {
@@ -179,7 +197,9 @@ impl State {
 
     /// Whether a transaction cannot become visible without a flush: for its own sake or for its number's.
     fn needs_flush(&self, pending: &Pending) -> bool {
-        let durable = pending.transaction.class == Class::Durable && !pending.events.is_empty();
+        // One that changes nothing may rest on what is not on disk: the deletion of what a lazy one has deleted.
+        let rests = !pending.events.is_empty() || !self.dirty.is_empty() || self.lazy_in_flight;
+        let durable = pending.transaction.class == Class::Durable && rests;
         self.reserved.is_some_and(|reserved| durable || pending.revision > reserved)
     }
 
@@ -199,7 +219,7 @@ impl State {
     }
 
     fn publish(&mut self, pending: Pending, wake: &mut Vec<Waker>) {
-        let Pending { transaction, revision, events, root, reply } = pending;
+        let Pending { transaction, revision, events, root, reply, .. } = pending;
         self.note_moment(self.visible.revision);
         self.visible = Snapshot { root, revision };
         let size = |key: &str, value: &[u8]| key.len() + value.len();
@@ -237,20 +257,26 @@ impl State {
     pub fn take_batch(&mut self) -> Batch {
         let lazy = std::mem::take(&mut self.dirty);
         self.dirty_since = None;
+        self.lazy_in_flight = !lazy.is_empty();
         let mut writes = lazy.clone();
         for pending in self.queue.iter().filter(|pending| pending.transaction.class != Class::Volatile) {
             writes.extend(changes(&pending.events));
         }
-        let reserve = self.reserved.filter(|reserved| self.assigned + RESERVE_BLOCK / 2 > *reserved);
-        let reserve = reserve.map(|_| self.assigned + RESERVE_BLOCK);
-        Batch { writes, reserve, transactions: self.queue.len(), lazy }
+        let flush = Flush {
+            writes,
+            root: self.root.clone(),
+            reserve: self.assigned + RESERVE_BLOCK,
+            grows: self.queue.iter().any(|pending| pending.grows && pending.transaction.class == Class::Durable),
+        };
+        Batch { flush, transactions: self.queue.len(), lazy }
     }
 
     pub fn flushed(&mut self, batch: Batch, took: Duration, wake: &mut Vec<Waker>) {
         self.stats.flushes += 1;
+        self.lazy_in_flight = false;
         self.stats.flush_time += took;
         self.failures = 0;
-        self.reserved = self.reserved.max(batch.reserve);
+        self.reserved = self.reserved.map(|_| batch.flush.reserve);
         for pending in self.queue.drain(..batch.transactions).collect::<Vec<_>>() {
             self.publish(pending, wake);
         }
@@ -259,6 +285,7 @@ impl State {
 
     pub fn flush_failed(&mut self, batch: Batch, error: &Error, wake: &mut Vec<Waker>) {
         self.stats.failed_flushes += 1;
+        self.lazy_in_flight = false;
         self.failures += 1;
         // A lazy write that came meanwhile is newer than the one that was not flushed.
         for (key, held) in batch.lazy {
@@ -268,8 +295,11 @@ impl State {
             self.dirty_since = Some(Instant::now());
         }
         self.root = self.visible.root.clone();
+        // On a full disk what needs no more space goes on, into the places held back for it.
+        let spare = matches!(error, Error::Full) && batch.flush.grows;
         for (place, pending) in std::mem::take(&mut self.queue).into_iter().enumerate() {
-            if place < batch.transactions && self.needs_flush(&pending) {
+            let failed = pending.grows || !spare;
+            if place < batch.transactions && failed && self.needs_flush(&pending) {
                 send(&pending.reply, Err(error.clone()));
             } else {
                 self.admit(pending.transaction, pending.reply);

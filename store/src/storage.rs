@@ -1,34 +1,69 @@
-//! Where the database's bytes are: the seam behind which a test injects faults. The real one is a file in a directory
-//! that is locked for as long as the store lives.
-use redb::{StorageBackend, backends::FileBackend};
+//! Where the store's bytes are: the seam behind which a test injects faults. The real one is a file in a directory that
+//! is locked for as long as the store lives.
 use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
 };
 
-/// A place for one database. Backends are opened one at a time; after a failure the last one is dropped and the place
-/// is opened again.
-pub trait Storage: Send + Sync + 'static {
-    /// What is there; `NotFound` when nothing is.
-    fn open(&self, writable: bool) -> io::Result<Box<dyn StorageBackend>>;
-    /// An empty place for a new database, which a crash before `publish` leaves unseen.
-    fn create(&self) -> io::Result<Box<dyn StorageBackend>>;
-    /// Puts what `create` gave, now complete and closed, where `open` finds it, durably.
-    fn publish(&self) -> io::Result<()>;
+/// A row of bytes. What was written is on disk when `sync` has returned, and may be there sooner, in any order.
+pub trait Blocks: Send + Sync {
+    fn size(&self) -> io::Result<u64>;
+    /// All of `out`, or an error.
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+    /// Beyond the end too: the row grows.
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+    fn truncate(&self, size: u64) -> io::Result<()>;
+    fn sync(&self) -> io::Result<()>;
 }
 
-const FILE: &str = "store.redb";
-const NEW_FILE: &str = "store.redb.new";
+/// The store is two rows of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    Journal,
+    Database,
+}
 
-/// The file `store.redb` in a directory.
+/// A place for one store. After a failure what `open` gave is dropped and the place is opened again.
+pub trait Storage: Send + Sync + 'static {
+    /// What is there; `NotFound` when nothing is.
+    fn open(&self, part: Part, writable: bool) -> io::Result<Box<dyn Blocks>>;
+    /// An empty place for a new one, which a crash before `publish` leaves unseen.
+    fn create(&self, part: Part) -> io::Result<Box<dyn Blocks>>;
+    /// Puts what `create` gave, now complete and on disk, where `open` finds it, durably, in place of what was there.
+    fn publish(&self, part: Part) -> io::Result<()>;
+    /// What is there is no longer found by `open`, and is not deleted.
+    fn set_aside(&self, part: Part) -> io::Result<()>;
+    /// Keeps so much space from everybody else, or gives it back.
+    fn hold_back(&self, bytes: u64) -> io::Result<()>;
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Part::Journal => "store.log",
+            Part::Database => "store.redb",
+        }
+    }
+
+    fn new_name(self) -> &'static str {
+        match self {
+            Part::Journal => "store.log.new",
+            Part::Database => "store.redb.new",
+        }
+    }
+}
+
+const RESERVE_FILE: &str = "store.reserve";
+/// So often something is set aside under a name of its own; then the last one is replaced.
+const MAX_ASIDE: u32 = 8;
+
+/// The files in a directory.
 pub struct Directory {
     path: PathBuf,
     /// Holds the lock. The directory itself is locked, so locking writes nothing.
     handle: File,
-    written: AtomicBool,
 }
 
 impl Directory {
@@ -39,7 +74,7 @@ impl Directory {
         }
         let handle = File::open(path)?;
         match handle.try_lock() {
-            Ok(()) => Ok(Directory { path: path.into(), handle, written: AtomicBool::new(false) }),
+            Ok(()) => Ok(Directory { path: path.into(), handle }),
             Err(TryLockError::Error(error)) => Err(error),
             Err(TryLockError::WouldBlock) => {
                 let message = format!("{} is in use by another process", path.display());
@@ -50,31 +85,60 @@ impl Directory {
 }
 
 impl Storage for Directory {
-    fn open(&self, writable: bool) -> io::Result<Box<dyn StorageBackend>> {
-        let file = OpenOptions::new().read(true).write(writable).open(self.path.join(FILE))?;
-        if writable && self.written.swap(true, Ordering::Relaxed) {
-            // Opened for writing once more: something failed. Pages whose write-back failed look clean in the page
-            // cache and are not on disk (fsync(2), NOTES); forget them, so that what is read is what is there.
-            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
-        }
-        backend(file)
+    fn open(&self, part: Part, writable: bool) -> io::Result<Box<dyn Blocks>> {
+        Ok(Box::new(OpenOptions::new().read(true).write(writable).open(self.path.join(part.name()))?))
     }
 
-    fn create(&self) -> io::Result<Box<dyn StorageBackend>> {
+    fn create(&self, part: Part) -> io::Result<Box<dyn Blocks>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).mode(0o600);
-        backend(options.open(self.path.join(NEW_FILE))?)
+        Ok(Box::new(options.open(self.path.join(part.new_name()))?))
     }
 
-    fn publish(&self) -> io::Result<()> {
-        std::fs::rename(self.path.join(NEW_FILE), self.path.join(FILE))?;
+    fn publish(&self, part: Part) -> io::Result<()> {
+        std::fs::rename(self.path.join(part.new_name()), self.path.join(part.name()))?;
         self.handle.sync_all()
+    }
+
+    fn set_aside(&self, part: Part) -> io::Result<()> {
+        let names = (1..=MAX_ASIDE).map(|n| self.path.join(format!("{}.damaged-{n}", part.name())));
+        let mut free = names.filter(|path| !path.exists());
+        let path = free.next().unwrap_or_else(|| self.path.join(format!("{}.damaged", part.name())));
+        std::fs::rename(self.path.join(part.name()), path)?;
+        self.handle.sync_all()
+    }
+
+    fn hold_back(&self, bytes: u64) -> io::Result<()> {
+        let path = self.path.join(RESERVE_FILE);
+        if bytes == 0 {
+            return match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            };
+        }
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+            // A file system that cannot promise space: there is nothing to hold back.
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            result => Ok(result?),
+        }
     }
 }
 
-fn backend(file: File) -> io::Result<Box<dyn StorageBackend>> {
-    match FileBackend::new(file) {
-        Ok(backend) => Ok(Box::new(backend)),
-        Err(error) => Err(io::Error::other(error)),
+impl Blocks for File {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.read_exact_at(out, offset)
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write_all_at(data, offset)
+    }
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        self.set_len(size)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     root::Root,
     state::State,
     watch::Wait,
-    writer::{self, End, Shared},
+    writer::{End, Shared, Writer},
 };
 use std::{
     path::PathBuf,
@@ -23,9 +23,9 @@ const WRITER_STACK_BYTES: usize = 1024 * 1024;
 
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Directory of the database file; `None` keeps everything in memory.
+    /// Directory of the journal and the database; `None` keeps everything in memory.
     pub dir: Option<PathBuf>,
-    /// redb's page cache. The store itself holds everything in memory, so a few hundred kilobytes do.
+    /// redb's page cache while it is open. The store itself holds everything in memory, so a few hundred kilobytes do.
     pub cache_bytes: usize,
     pub watch_events: usize,
     pub watch_bytes: usize,
@@ -65,11 +65,33 @@ impl Store {
         Store::start(&options, Some(storage), None)
     }
 
+    /// The same without a thread: nothing is flushed unless the writer is told to.
+    pub fn open_by_hand(options: Options, storage: Arc<dyn Storage>) -> Result<(Store, Writer), Error> {
+        let (store, disk) = Store::prepare(&options, Some(storage), None)?;
+        let writer = Writer::new(store.shared.clone(), disk.ok_or(Error::Closed)?);
+        Ok((store, writer))
+    }
+
     fn start(
         options: &Options,
         storage: Option<Arc<dyn Storage>>,
         cipher: Option<Arc<dyn Cipher>>,
     ) -> Result<Store, Error> {
+        let (mut store, disk) = Store::prepare(options, storage, cipher)?;
+        if let Some(disk) = disk {
+            let (writer, end) = (Writer::new(store.shared.clone(), disk), store.end.clone());
+            let thread = std::thread::Builder::new().name("mote-store".into()).stack_size(WRITER_STACK_BYTES);
+            let thread = thread.spawn(move || writer.run(&end));
+            store.writer = Mutex::new(Some(thread.map_err(|e| Error::io("starting the writer", &e))?));
+        }
+        Ok(store)
+    }
+
+    fn prepare(
+        options: &Options,
+        storage: Option<Arc<dyn Storage>>,
+        cipher: Option<Arc<dyn Cipher>>,
+    ) -> Result<(Store, Option<Disk>), Error> {
         let counters = Arc::new(Counters::default());
         let (disk, loaded) = match storage {
             Some(storage) => {
@@ -82,7 +104,7 @@ impl Store {
             }
         };
         for key in &loaded.damaged {
-            tracing::error!(key, "a record is damaged and left out");
+            tracing::error!(key, "damaged on disk and left out");
         }
         for (key, (_, why)) in &loaded.sealed.unreadable {
             tracing::error!(%key, why, "cannot be read and is left as it is");
@@ -90,16 +112,8 @@ impl Store {
         let damaged = loaded.damaged.clone();
         let shared = Arc::new(Shared::new(State::new(options, loaded, disk.is_some())));
         let end = Arc::new(Mutex::new(End::Abandon));
-        let writer = match disk {
-            Some(disk) => {
-                let (shared, end) = (shared.clone(), end.clone());
-                let thread = std::thread::Builder::new().name("mote-store".into()).stack_size(WRITER_STACK_BYTES);
-                let thread = thread.spawn(move || writer::run(&shared, disk, &end));
-                Some(thread.map_err(|e| Error::io("starting the writer", &e))?)
-            }
-            None => None,
-        };
-        Ok(Store { shared, counters, end, writer: Mutex::new(writer), damaged, next_wait: AtomicU64::new(0), cipher })
+        let (writer, next_wait) = (Mutex::new(None), AtomicU64::new(0));
+        Ok((Store { shared, counters, end, writer, damaged, next_wait, cipher }, disk))
     }
 
     /// Newest visible revision.
@@ -153,6 +167,9 @@ impl Store {
         let mut stats = self.shared.lock().stats();
         stats.written_bytes = self.counters.bytes.load(Ordering::Relaxed);
         stats.syncs = self.counters.syncs.load(Ordering::Relaxed);
+        stats.rounds = self.counters.rounds.load(Ordering::Relaxed);
+        stats.journal_bytes = self.counters.journal.load(Ordering::Relaxed);
+        stats.file_bytes = self.counters.file.load(Ordering::Relaxed);
         stats
     }
 
@@ -220,6 +237,11 @@ impl Store {
 
     pub(crate) fn cipher(&self) -> Option<Arc<dyn Cipher>> {
         self.cipher.clone()
+    }
+
+    /// Why what was written last is not on disk, or the database not up to date.
+    pub fn trouble(&self) -> Option<Error> {
+        self.shared.lock().trouble.clone()
     }
 
     fn stop(&self, end: End) -> Result<(), Error> {

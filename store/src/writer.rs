@@ -3,10 +3,10 @@
 use crate::{
     Error,
     disk::Disk,
-    state::{State, Work},
+    state::{Batch, State, Work},
 };
 use std::{
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::Waker,
     time::Instant,
 };
@@ -59,47 +59,90 @@ pub(crate) enum End {
     Abandon,
 }
 
-/// Runs until the state is closing; returns what became of the last flush.
-pub(crate) fn run(shared: &Shared, mut disk: Disk, end: &Mutex<End>) -> Result<(), Error> {
-    loop {
-        let mut state = shared.lock();
-        while !state.closing {
-            state = match state.work() {
-                Work::Now => break,
-                Work::None => shared.work.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Work::At(deadline) => {
-                    let now = Instant::now();
-                    if deadline <= now {
-                        break;
-                    }
-                    let waited = shared.work.wait_timeout(state, deadline - now);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-        }
-        if state.closing {
-            let abandon = *end.lock().unwrap_or_else(PoisonError::into_inner) == End::Abandon;
-            if abandon || !state.has_unflushed() {
-                drop(state);
-                return disk.close();
-            }
-        }
-        let closing = state.closing;
-        let batch = state.take_batch();
+/// Who writes. `Store` gives it a thread; a test may hold it instead.
+pub struct Writer {
+    shared: Arc<Shared>,
+    disk: Disk,
+    /// There is more to do than anybody waits for.
+    behind: bool,
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, disk: Disk) -> Writer {
+        Writer { shared, disk, behind: false }
+    }
+
+    /// What is not on disk, in one flush, however long it might still wait; then what the database needs, if it needs
+    /// anything. False: there was nothing to do.
+    pub fn step(&mut self) -> Result<bool, Error> {
+        let mut state = self.shared.lock();
+        let batch = state.has_unflushed().then(|| state.take_batch());
         drop(state);
+        if batch.is_none() && !self.behind {
+            return Ok(false);
+        }
+        let flushed = batch.map_or(Ok(()), |batch| self.flush(batch));
+        let sliced = if flushed.is_ok() && self.disk.is_behind() { self.disk.slice() } else { Ok(()) };
+        if let Err(error) = &sliced {
+            tracing::warn!(%error, "the database is not up to date; what is new is in the journal");
+        }
+        // A round that failed is tried again when there is something to flush.
+        self.behind = flushed.is_ok() && sliced.is_ok() && self.disk.is_behind();
+        self.shared.lock().trouble = flushed.as_ref().err().or(sliced.as_ref().err()).cloned();
+        flushed.map(|()| true)
+    }
+
+    fn flush(&mut self, batch: Batch) -> Result<(), Error> {
         let start = Instant::now();
-        let result = disk.flush(&batch.writes, batch.reserve);
+        let result = self.disk.flush(&batch.flush);
         let took = start.elapsed();
-        shared.change(|state, wake| match &result {
+        self.shared.change(|state, wake| match &result {
             Ok(()) => state.flushed(batch, took, wake),
             Err(error) => {
                 tracing::error!(%error, "flushing the store failed");
                 state.flush_failed(batch, error, wake);
             }
         });
-        if closing && result.is_err() {
-            let _ = disk.close();
-            return result;
+        result
+    }
+
+    /// Flushes all there is, and leaves a database that needs no journal.
+    pub fn close(&mut self) -> Result<(), Error> {
+        self.behind = false;
+        while self.step()? {
+            self.behind = false;
+        }
+        self.disk.close()
+    }
+
+    fn wait(&self) {
+        let mut state = self.shared.lock();
+        while !state.closing && !self.behind {
+            state = match state.work() {
+                Work::Now => return,
+                Work::None => self.shared.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Work::At(deadline) => {
+                    let now = Instant::now();
+                    if deadline <= now {
+                        return;
+                    }
+                    let waited = self.shared.work.wait_timeout(state, deadline - now);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Until the state is closing; returns what became of the last flush.
+    pub(crate) fn run(mut self, end: &Mutex<End>) -> Result<(), Error> {
+        loop {
+            self.wait();
+            if self.shared.lock().closing {
+                let abandon = *end.lock().unwrap_or_else(PoisonError::into_inner) == End::Abandon;
+                return if abandon { Ok(()) } else { self.close() };
+            }
+            // Who waited was told, and the next flush tries again.
+            let _ = self.step();
         }
     }
 }

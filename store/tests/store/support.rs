@@ -1,8 +1,10 @@
 //! A storage in memory that fails on demand and forgets what was not synced, and short ways to drive a store.
 use futures_lite::future::block_on;
-use mote_store::{Class, Error, Options, Precondition, Revision, Storage, Store, Transaction, Write};
-use redb::StorageBackend;
+use mote_store::{
+    Blocks, Class, Error, Options, Part, Precondition, Revision, Storage, Store, Transaction, Write, Writer,
+};
 use std::{
+    collections::BTreeMap,
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
@@ -10,7 +12,14 @@ use std::{
 };
 
 /// Small numbers that differ from seed to seed (xorshift64*).
+#[derive(Debug)]
 pub struct Random(u64);
+
+impl Default for Random {
+    fn default() -> Random {
+        Random::new(0)
+    }
+}
 
 impl Random {
     pub fn new(seed: u64) -> Random {
@@ -24,26 +33,37 @@ impl Random {
     }
 }
 
-/// A drive writes this many bytes at once or not at all.
-const SECTOR_BYTES: usize = 512;
+/// How a write that was not synced may come out, sector by sector.
+const SECTOR_BYTES: [usize; 2] = [512, 4096];
 
+/// What survives, what is read, and how the second grew out of the first.
 #[derive(Debug, Default)]
-pub struct Medium {
-    /// What survives, what is read, and how the second grew out of the first.
+struct Image {
     synced: Vec<u8>,
     current: Vec<u8>,
     unsynced: Vec<Change>,
-    published: bool,
+}
+
+/// The files of a directory on one disk: what is synced of one says nothing of the others.
+#[derive(Debug, Default)]
+pub struct Medium {
+    files: BTreeMap<(Part, bool), Image>,
     pub syncs: u64,
     /// Bytes of all writes.
     pub written: u64,
     /// Writes and syncs until the power goes.
     pub fuel: Option<u64>,
     pub dark: bool,
+    /// Nothing can be written, or nothing beyond so many bytes.
     pub full: bool,
+    pub capacity: Option<usize>,
+    held_back: usize,
     pub read_only: bool,
     /// Syncs fail, though what they were for is on disk.
     pub sync_fails: bool,
+    /// One step in so many fails, and leaves something behind or not.
+    pub error_every: Option<u64>,
+    pub random: Random,
 }
 
 #[derive(Debug)]
@@ -52,21 +72,28 @@ enum Change {
     Bytes(usize, Vec<u8>),
 }
 
-fn apply(image: &mut Vec<u8>, change: &Change, random: Option<&mut Random>) {
-    match (change, random) {
-        (Change::Length(length), _) => image.resize(*length, 0),
-        (Change::Bytes(offset, bytes), None) => image[*offset..offset + bytes.len()].copy_from_slice(bytes),
-        (Change::Bytes(offset, bytes), Some(random)) => {
-            let end = offset + bytes.len();
-            if image.len() < end {
-                image.resize(end, 0);
-            }
-            for sector in offset / SECTOR_BYTES..=(end - 1) / SECTOR_BYTES {
-                let (from, to) = ((sector * SECTOR_BYTES).max(*offset), ((sector + 1) * SECTOR_BYTES).min(end));
-                if random.below(4) > 0 {
-                    image[from..to].copy_from_slice(&bytes[from - offset..to - offset]);
-                }
-            }
+fn apply(image: &mut Vec<u8>, change: &Change) {
+    match change {
+        Change::Length(length) => image.resize(*length, 0),
+        Change::Bytes(offset, bytes) => {
+            image.resize(image.len().max(offset + bytes.len()), 0);
+            image[*offset..offset + bytes.len()].copy_from_slice(bytes);
+        }
+    }
+}
+
+/// Some sectors of a change; now and then one that was being written holds neither the old nor the new.
+fn apply_torn(image: &mut Vec<u8>, change: &Change, sector_bytes: usize, random: &mut Random) {
+    let Change::Bytes(offset, bytes) = change else { return apply(image, change) };
+    let end = offset + bytes.len();
+    image.resize(image.len().max(end), 0);
+    let keep = 1 + random.below(4);
+    for sector in offset / sector_bytes..=(end - 1) / sector_bytes {
+        let (from, to) = ((sector * sector_bytes).max(*offset), ((sector + 1) * sector_bytes).min(end));
+        match random.below(64) {
+            0 => image[from..to].iter_mut().for_each(|byte| *byte = random.below(256) as u8),
+            dice if dice % 4 < keep => image[from..to].copy_from_slice(&bytes[from - offset..to - offset]),
+            _ => {}
         }
     }
 }
@@ -80,37 +107,73 @@ impl Medium {
         if self.dark { Err(io::Error::other("the power is off")) } else { Ok(()) }
     }
 
-    fn change(&mut self, change: Change) -> io::Result<()> {
+    fn fails(&mut self) -> bool {
+        self.error_every.is_some_and(|every| self.random.below(every) == 0)
+    }
+
+    fn file(&mut self, name: (Part, bool)) -> io::Result<&mut Image> {
+        self.files.get_mut(&name).ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    /// Bytes of all files.
+    pub fn size(&self) -> usize {
+        self.files.values().map(|file| file.current.len()).sum::<usize>() + self.held_back
+    }
+
+    fn change(&mut self, name: (Part, bool), change: Change) -> io::Result<()> {
         self.step()?;
-        if self.full {
+        let end = match &change {
+            Change::Length(length) => *length,
+            Change::Bytes(offset, bytes) => offset + bytes.len(),
+        };
+        let grows = end.saturating_sub(self.file(name)?.current.len());
+        if self.full || grows > 0 && self.capacity.is_some_and(|capacity| self.size() + grows > capacity) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        apply(&mut self.current, &change, None);
-        self.unsynced.push(change);
+        let fails = self.fails().then(|| Random::new(self.random.below(1 << 30)));
+        let file = self.file(name)?;
+        if let Some(mut torn) = fails {
+            if torn.below(2) == 0 {
+                let sector_bytes = SECTOR_BYTES[torn.below(2) as usize];
+                apply_torn(&mut file.current, &change, sector_bytes, &mut torn);
+                file.unsynced.push(change);
+            }
+            return Err(io::Error::other("a bad block"));
+        }
+        apply(&mut file.current, &change);
+        file.unsynced.push(change);
         Ok(())
     }
 
     /// Damages every copy of `text`; returns how many there were.
     pub fn flip_bit(&mut self, text: &[u8]) -> usize {
-        let places: Vec<usize> = (0..self.current.len()).filter(|at| self.current[*at..].starts_with(text)).collect();
-        for place in &places {
-            self.current[*place] ^= 1;
-            self.synced[*place] ^= 1;
-        }
-        places.len()
-    }
-
-    /// The power comes back: of what was not synced, some sectors of some writes are there.
-    pub fn power_cycle(&mut self, random: &mut Random) {
-        let all = random.below(8) == 0;
-        for change in std::mem::take(&mut self.unsynced) {
-            if all {
-                apply(&mut self.synced, &change, None);
-            } else if random.below(2) == 0 {
-                apply(&mut self.synced, &change, Some(random));
+        let mut count = 0;
+        for file in self.files.values_mut() {
+            let places = (0..file.current.len()).filter(|at| file.current[*at..].starts_with(text));
+            for place in places.collect::<Vec<_>>() {
+                file.current[place] ^= 1;
+                file.synced[place] ^= 1;
+                count += 1;
             }
         }
-        self.current = self.synced.clone();
+        count
+    }
+
+    /// The power comes back: of what was not synced, some sectors of some writes are there, in whatever order they
+    /// were to be written: which of its versions a sector holds has nothing to do with the others.
+    pub fn power_cycle(&mut self, random: &mut Random) {
+        let sector_bytes = SECTOR_BYTES[random.below(2) as usize];
+        for file in self.files.values_mut() {
+            let all = random.below(8) == 0;
+            for change in std::mem::take(&mut file.unsynced) {
+                if all {
+                    apply(&mut file.synced, &change);
+                } else if random.below(3) > 0 {
+                    apply_torn(&mut file.synced, &change, sector_bytes, random);
+                }
+            }
+            file.current = file.synced.clone();
+        }
         self.dark = false;
         self.fuel = None;
     }
@@ -126,59 +189,110 @@ impl Faulty {
     pub fn open(&self) -> Result<Store, Error> {
         Store::open_in(options(), Arc::new(self.clone()))
     }
+    pub fn open_by_hand(&self) -> Result<(Store, Writer), Error> {
+        Store::open_by_hand(options(), Arc::new(self.clone()))
+    }
 }
 
+impl Faulty {
+    fn row(&self, part: Part, new: bool) -> Box<dyn Blocks> {
+        Box::new(Row { storage: self.clone(), name: (part, new) })
+    }
+}
+
+/// Metadata of the file system is in its own journal: a name is changed wholly or not at all, and at once.
 impl Storage for Faulty {
-    fn open(&self, writable: bool) -> io::Result<Box<dyn StorageBackend>> {
-        let medium = self.medium();
-        match (medium.published, writable && medium.read_only) {
-            (false, _) => Err(io::ErrorKind::NotFound.into()),
-            (_, true) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
-            _ => Ok(Box::new(self.clone())),
+    fn open(&self, part: Part, writable: bool) -> io::Result<Box<dyn Blocks>> {
+        let mut medium = self.medium();
+        medium.file((part, false))?;
+        match writable && medium.read_only {
+            true => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            false => Ok(self.row(part, false)),
         }
     }
-    fn create(&self) -> io::Result<Box<dyn StorageBackend>> {
+    fn create(&self, part: Part) -> io::Result<Box<dyn Blocks>> {
         let mut medium = self.medium();
+        medium.step()?;
         if medium.read_only {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
-        *medium = Medium { fuel: medium.fuel, ..Medium::default() };
-        Ok(Box::new(self.clone()))
+        medium.files.insert((part, true), Image::default());
+        Ok(self.row(part, true))
     }
-    fn publish(&self) -> io::Result<()> {
-        self.medium().step()?;
-        self.medium().published = true;
+    fn publish(&self, part: Part) -> io::Result<()> {
+        let mut medium = self.medium();
+        medium.step()?;
+        let file = medium.files.remove(&(part, true)).ok_or(io::ErrorKind::NotFound)?;
+        medium.files.insert((part, false), file);
+        Ok(())
+    }
+    fn set_aside(&self, part: Part) -> io::Result<()> {
+        self.medium().files.remove(&(part, false)).map(drop).ok_or(io::ErrorKind::NotFound.into())
+    }
+    fn hold_back(&self, bytes: u64) -> io::Result<()> {
+        let mut medium = self.medium();
+        medium.step()?;
+        let bytes = bytes as usize;
+        let grows = bytes.saturating_sub(medium.held_back);
+        if grows > 0 && (medium.full || medium.capacity.is_some_and(|capacity| medium.size() + grows > capacity)) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        medium.held_back = bytes;
         Ok(())
     }
 }
 
-impl StorageBackend for Faulty {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.medium().current.len() as u64)
-    }
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let medium = self.medium();
+/// One file that is open.
+struct Row {
+    storage: Faulty,
+    name: (Part, bool),
+}
+
+impl Row {
+    fn with<T>(&self, act: impl FnOnce(&mut Image) -> io::Result<T>) -> io::Result<T> {
+        let mut medium = self.storage.medium();
         if medium.dark {
             return Err(io::Error::other("the power is off"));
         }
-        let offset = offset as usize;
-        let bytes = medium.current.get(offset..offset + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        out.copy_from_slice(bytes);
-        Ok(())
+        act(medium.file(self.name)?)
     }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.medium().change(Change::Length(len as usize))
+}
+
+impl Blocks for Row {
+    fn size(&self) -> io::Result<u64> {
+        self.with(|file| Ok(file.current.len() as u64))
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let offset = offset as usize;
+        self.with(|file| {
+            let bytes = file.current.get(offset..offset + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+            out.copy_from_slice(bytes);
+            Ok(())
+        })
+    }
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        self.storage.medium().change(self.name, Change::Length(size as usize))
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.medium().written += data.len() as u64;
-        self.medium().change(Change::Bytes(offset as usize, data.to_vec()))
+        let mut medium = self.storage.medium();
+        medium.written += data.len() as u64;
+        medium.change(self.name, Change::Bytes(offset as usize, data.to_vec()))
     }
-    fn sync_data(&self) -> io::Result<()> {
-        let mut medium = self.medium();
+    fn sync(&self) -> io::Result<()> {
+        let mut medium = self.storage.medium();
         medium.step()?;
         medium.syncs += 1;
-        for change in std::mem::take(&mut medium.unsynced) {
-            apply(&mut medium.synced, &change, None);
+        let (fails, forgets) = (medium.fails(), medium.random.below(2) == 0);
+        let file = medium.file(self.name)?;
+        if fails {
+            // The kernel forgets that these were to be written, and shows them all the same.
+            if forgets {
+                file.unsynced.clear();
+            }
+            return Err(io::Error::other("a bad block"));
+        }
+        for change in std::mem::take(&mut file.unsynced) {
+            apply(&mut file.synced, &change);
         }
         if medium.sync_fails { Err(io::Error::other("the cable is loose")) } else { Ok(()) }
     }

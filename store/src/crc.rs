@@ -1,0 +1,59 @@
+//! CRC-32C (Castagnoli), four bytes at a time, for every start sums all that is on disk.
+
+pub(crate) fn checksum(bytes: &[u8]) -> u32 {
+    !crc32c(!0, bytes)
+}
+
+/// Reflected, without the inversions.
+pub(crate) fn crc32c(mut sum: u32, bytes: &[u8]) -> u32 {
+    let (words, rest) = bytes.as_chunks::<4>();
+    for word in words {
+        let [a, b, c, d] = (sum ^ u32::from_le_bytes(*word)).to_le_bytes().map(usize::from);
+        sum = TABLES[3][a] ^ TABLES[2][b] ^ TABLES[1][c] ^ TABLES[0][d];
+    }
+    rest.iter().fold(sum, |sum, byte| (sum >> 8) ^ TABLES[0][usize::from(sum as u8 ^ byte)])
+}
+
+static TABLES: [[u32; 256]; 4] = tables();
+
+const fn tables() -> [[u32; 256]; 4] {
+    let mut tables = [[0; 256]; 4];
+    let mut i = 0;
+    while i < 256 {
+        let mut sum = i as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            sum = if sum & 1 == 1 { (sum >> 1) ^ 0x82f6_3b78 } else { sum >> 1 };
+            bit += 1;
+        }
+        tables[0][i] = sum;
+        i += 1;
+    }
+    i = 0;
+    while i < 256 {
+        let mut n = 1;
+        while n < 4 {
+            let before = tables[n - 1][i];
+            tables[n][i] = (before >> 8) ^ tables[0][(before & 0xff) as usize];
+            n += 1;
+        }
+        i += 1;
+    }
+    tables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_castagnolis() {
+        assert_eq!(checksum(b"123456789"), 0xe306_9283);
+        assert_eq!(checksum(b""), 0);
+        let bytes: Vec<u8> = (0..=255).collect();
+        for split in 0..bytes.len() {
+            let (a, b) = bytes.split_at(split);
+            assert_eq!(crc32c(crc32c(!0, a), b), crc32c(!0, &bytes));
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! Reading a journal: which segments count, which batches are whole, and what is left of those that are damaged.
+//!
+//! A power cut can tear the last batch only, since each is flushed before the next is begun: what is not whole at the
+//! end never happened, and what is not whole before it is damage, of which all is read that can be.
+use crate::{
+    Error, Key, Revision,
+    change::Change,
+    crc::checksum,
+    frame::{BLOCK_BYTES, FIRST, Found, HEADER_BYTES, Header, LAST, SEGMENT_BLOCKS, SEGMENT_BYTES},
+    journal::{Head, Journal, Segment},
+    root::Held,
+    storage::Blocks,
+};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+pub(crate) struct Recovered {
+    pub journal: Journal,
+    /// What the journal does to the database. None: a deletion.
+    pub changes: BTreeMap<Key, Option<Held>>,
+    pub reserved: Revision,
+    /// Keys that are lost, and places where not even the key can be read.
+    pub damaged: Vec<String>,
+}
+
+const DOING: &str = "reading the journal";
+
+/// Leaves batches up to `done` out: they are in the database. None: there is nothing that Mote wrote.
+pub(crate) fn recover(blocks: &dyn Blocks, done: u64) -> Result<Option<Recovered>, Error> {
+    let size = blocks.size().map_err(|e| Error::reading(DOING, &e))?;
+    let mut reader = Reader {
+        blocks,
+        places: usize::try_from(size / SEGMENT_BYTES as u64).unwrap_or(usize::MAX),
+        bytes: vec![0; SEGMENT_BYTES],
+        first: BTreeMap::new(),
+    };
+    reader.survey()?;
+    let Some(chain) = reader.chain()? else { return Ok(None) };
+    let mut replay = Replay { done, ..Replay::default() };
+    let mut next_batch = 0;
+    for link in &chain {
+        match link.place {
+            Some(place) => {
+                reader.read(place)?;
+                walk(&reader.bytes, link, |at, piece| replay.piece(Segment { place, number: link.number }, at, &piece));
+            }
+            None => replay.lost(format!("segment {}", link.number)),
+        }
+    }
+    for (_, header) in reader.first.values() {
+        next_batch = header.batch.max(next_batch);
+    }
+    replay.finish();
+    let Replay { changes, reserved, damaged, end, torn, last_batch, seen_batch, tail, .. } = replay;
+    // Not even the first batch is whole: this was never published.
+    let Some((segment, block)) = end else { return Ok(None) };
+    let in_use: VecDeque<Segment> =
+        chain.iter().filter(|link| link.number <= segment.number).filter_map(Link::segment).collect();
+    let newest = reader.first.keys().next_back().copied().unwrap_or(segment.number);
+    let header = chain.iter().find(|link| link.number == segment.number).map(|link| link.header);
+    let used: BTreeSet<usize> = in_use.iter().map(|segment| segment.place).collect();
+    // What counted before the last whole batch may be looked for again, if the next one is torn.
+    let leaving = reader.first.iter().filter(|(number, _)| **number >= tail).map(|(_, (place, _))| *place);
+    let leaving: BTreeSet<usize> = leaving.filter(|place| !used.contains(place)).collect();
+    let head = Head {
+        segment,
+        block,
+        salt: header.map_or(0, |header| header.salt),
+        previous: header.map_or(0, |header| header.previous),
+        previous_end: header.map_or(0, |header| header.previous_end),
+    };
+    let journal = Journal {
+        in_use,
+        head,
+        places: reader.places,
+        free: (0..reader.places).filter(|place| !used.contains(place) && !leaving.contains(place)).collect(),
+        leaving,
+        next_segment: newest.max(segment.number) + 1,
+        next_batch: last_batch.max(seen_batch).max(next_batch).max(done) + 1,
+        unsure: torn || newest != segment.number,
+        bad: None,
+        buffer: Vec::new(),
+    };
+    if torn {
+        tracing::info!("the last write was cut short; nobody was told that it happened");
+    }
+    let damaged = damaged.into_iter().collect();
+    Ok(Some(Recovered { journal, changes, reserved, damaged }))
+}
+
+struct Reader<'a> {
+    blocks: &'a dyn Blocks,
+    places: usize,
+    /// The segment that was read last.
+    bytes: Vec<u8>,
+    /// Segments by number: where they are, and the first header that can be read in them.
+    first: BTreeMap<u64, (usize, Header)>,
+}
+
+/// A segment that counts.
+struct Link {
+    number: u64,
+    /// None: it is nowhere to be found.
+    place: Option<usize>,
+    header: Header,
+    /// How many of its blocks count; None for the last one.
+    end: Option<usize>,
+}
+
+impl Link {
+    fn segment(&self) -> Option<Segment> {
+        Some(Segment { place: self.place?, number: self.number })
+    }
+}
+
+impl Reader<'_> {
+    /// The first header of each place.
+    fn survey(&mut self) -> Result<(), Error> {
+        for place in 0..self.places {
+            for block in 0..SEGMENT_BLOCKS {
+                match self.header(place, block) {
+                    Found::Frame(header) if header.block == block => {
+                        self.first.insert(header.segment, (place, header));
+                        break;
+                    }
+                    Found::Version(version) => {
+                        let message =
+                            format!("it has format {version}, this build reads format {}", crate::frame::VERSION);
+                        return Err(Error::Storage { doing: DOING, message });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The segments that count, oldest first.
+    fn chain(&mut self) -> Result<Option<Vec<Link>>, Error> {
+        let mut below = u64::MAX;
+        loop {
+            let newest = self.first.range(..below).next_back();
+            let Some((&newest, &(place, first))) = newest else { return Ok(None) };
+            self.read(place)?;
+            let link = Link { number: newest, place: Some(place), header: first, end: None };
+            let (mut tail, mut batch) = (first.tail, first.batch);
+            walk(&self.bytes, &link, |_, piece| {
+                if let Piece::Frame { header, .. } = piece {
+                    tail = tail.max(header.tail);
+                    batch = header.batch;
+                }
+            });
+            match self.back_from(link, tail, batch) {
+                Some(chain) => return Ok(Some(chain)),
+                None => below = newest,
+            }
+        }
+    }
+
+    /// From `newest` back to `tail`. None: `newest` belongs to a torn batch, for what should be before it in the same
+    /// batch is missing.
+    fn back_from(&self, newest: Link, tail: u64, batch: u64) -> Option<Vec<Link>> {
+        let (mut number, mut header) = (newest.number, newest.header);
+        let mut chain = vec![newest];
+        while number > tail && header.previous < number {
+            let end = Some(header.previous_end);
+            number = header.previous;
+            if let Some(&(place, found)) = self.first.get(&number) {
+                header = found;
+                chain.push(Link { number, place: Some(place), header, end });
+                continue;
+            }
+            if chain.iter().all(|link| link.header.batch == batch && link.header.flags & FIRST == 0) {
+                return None;
+            }
+            // What it was linked to is lost with it: the one numbered before it is the best guess.
+            chain.push(Link { number, place: None, header, end });
+            let Some((&before, &(place, found))) = self.first.range(tail..number).next_back() else { break };
+            (number, header) = (before, found);
+            chain.push(Link { number, place: Some(place), header, end: None });
+        }
+        chain.reverse();
+        Some(chain)
+    }
+
+    fn header(&self, place: usize, block: usize) -> Found {
+        let mut bytes = [0; HEADER_BYTES];
+        let offset = (place * SEGMENT_BYTES + block * BLOCK_BYTES) as u64;
+        // What cannot be read is like what is not there: damage, if it counts.
+        match self.blocks.read(offset, &mut bytes) {
+            Ok(()) => Header::find(&bytes),
+            Err(_) => Found::Nothing,
+        }
+    }
+
+    fn read(&mut self, place: usize) -> Result<(), Error> {
+        let offset = (place * SEGMENT_BYTES) as u64;
+        let Err(error) = self.blocks.read(offset, &mut self.bytes) else { return Ok(()) };
+        let mut readable = 0;
+        for (block, bytes) in self.bytes.chunks_mut(BLOCK_BYTES).enumerate() {
+            match self.blocks.read(offset + (block * BLOCK_BYTES) as u64, bytes) {
+                Ok(()) => readable += 1,
+                Err(_) => bytes.fill(0),
+            }
+        }
+        // One bad block is damage; a disk that gives nothing may give it all tomorrow.
+        if readable == 0 { Err(Error::reading(DOING, &error)) } else { Ok(()) }
+    }
+}
+
+/// What lies in a segment, in order.
+enum Piece<'a> {
+    Frame {
+        header: Header,
+        payload: &'a [u8],
+        intact: bool,
+    },
+    /// Blocks that counted and are no frame.
+    Lost {
+        blocks: usize,
+    },
+}
+
+fn walk(bytes: &[u8], link: &Link, mut each: impl FnMut(usize, Piece<'_>)) {
+    let find = |block: usize| match Header::find(bytes.get(block * BLOCK_BYTES..).unwrap_or_default()) {
+        Found::Frame(header) => Some(header)
+            .filter(|header| header.block == block && header.segment == link.number && header.salt == link.header.salt),
+        _ => None,
+    };
+    let limit = link.end.unwrap_or(SEGMENT_BLOCKS).min(SEGMENT_BLOCKS);
+    let (mut at, mut batch) = (0, 0);
+    while at < limit {
+        // Frames behind the head that belong to batches before: a flush that failed left them.
+        let valid = |block: usize| find(block).filter(|header| header.batch >= batch);
+        if let Some(header) = valid(at) {
+            let start = at * BLOCK_BYTES + HEADER_BYTES;
+            let payload = bytes.get(start..start + header.payload_bytes).unwrap_or_default();
+            each(at, Piece::Frame { header, payload, intact: checksum(payload) == header.payload_sum });
+            batch = header.batch;
+            at += header.blocks();
+            continue;
+        }
+        let next = (at + 1..limit).find(|block| valid(*block).is_some());
+        let Some(next) = next.or(link.end) else { return };
+        each(at, Piece::Lost { blocks: next - at });
+        at = next;
+    }
+}
+
+/// Applies batches in order, each when it is known whether it counts.
+#[derive(Default)]
+struct Replay {
+    changes: BTreeMap<Key, Option<Held>>,
+    /// Up to this batch all is in the database.
+    done: u64,
+    reserved: Revision,
+    damaged: BTreeSet<String>,
+    /// The batch that is not yet applied.
+    open: Option<Open>,
+    last_batch: u64,
+    /// Also of those that do not count.
+    seen_batch: u64,
+    /// Behind the last whole batch.
+    end: Option<(Segment, usize)>,
+    /// Where the log begins, as the last whole batch says.
+    tail: u64,
+    torn: bool,
+}
+
+#[derive(Default)]
+struct Open {
+    /// 0: only blocks of it that cannot be read were met.
+    number: u64,
+    bytes: Vec<u8>,
+    frames: Vec<Place>,
+    /// Something is missing at the end of `bytes`.
+    gap: bool,
+    /// All frames so far are there, from the first on, and as they were written.
+    whole: bool,
+    /// The last frame is there.
+    ended: bool,
+    /// What of it cannot be read.
+    lost: Vec<String>,
+    header: Option<Header>,
+    end: Option<(Segment, usize)>,
+}
+
+/// A frame in the batch's bytes.
+struct Place {
+    start: usize,
+    /// Where the first change begins that begins in it.
+    change: Option<usize>,
+    /// Something is missing before it.
+    gap: bool,
+}
+
+impl Replay {
+    fn piece(&mut self, segment: Segment, at: usize, piece: &Piece<'_>) {
+        let (header, payload, intact) = match piece {
+            Piece::Frame { header, payload, intact } => (header, payload, *intact),
+            Piece::Lost { blocks } => {
+                return self.lost(format!("segment {}, blocks {at} to {}", segment.number, at + blocks - 1));
+            }
+        };
+        self.reserved = self.reserved.max(header.reserved);
+        self.seen_batch = self.seen_batch.max(header.batch);
+        if header.batch <= self.last_batch {
+            return;
+        }
+        let first = header.flags & FIRST != 0;
+        let another = |open: &Open| if open.number == 0 { first } else { open.number != header.batch };
+        if self.open.as_ref().is_some_and(another) {
+            self.apply();
+        }
+        let open = self.open.get_or_insert_with(|| Open { whole: first, ..Open::default() });
+        open.number = header.batch;
+        open.whole &= intact;
+        let start = open.bytes.len();
+        let gap = std::mem::take(&mut open.gap) || start == 0 && !first;
+        open.frames.push(Place { start, change: header.first_change.map(|at| start + at), gap });
+        open.bytes.extend_from_slice(payload);
+        open.ended = header.flags & LAST != 0;
+        open.header = Some(*header);
+        open.end = Some((segment, at + header.blocks()));
+    }
+
+    /// A place where nothing can be read. Whose it was is known by what follows.
+    fn lost(&mut self, what: String) {
+        if self.open.as_ref().is_some_and(|open| open.ended) {
+            self.apply();
+        }
+        let open = self.open.get_or_insert_with(Open::default);
+        open.whole = false;
+        open.gap = true;
+        open.lost.push(what);
+    }
+
+    /// The end of the log.
+    fn finish(&mut self) {
+        match &self.open {
+            Some(open) if open.whole && open.ended => self.apply(),
+            open => self.torn = open.is_some(),
+        }
+    }
+
+    /// The batch happened, whatever is left of it.
+    fn apply(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        self.last_batch = self.last_batch.max(open.number);
+        if let Some(header) = open.header {
+            self.tail = header.tail;
+        }
+        self.end = open.end.or(self.end);
+        if open.number <= self.done && open.number > 0 {
+            return;
+        }
+        self.damaged.extend(open.lost);
+        if open.whole {
+            self.all(&open.bytes);
+            return;
+        }
+        let gaps = open.frames.iter().filter(|frame| frame.gap).map(|frame| frame.start);
+        let ends: Vec<usize> = gaps.chain([open.bytes.len()]).collect();
+        let mut from = 0;
+        for end in ends {
+            // Where changes are known to begin.
+            let known: Vec<usize> = open.frames.iter().filter_map(|frame| frame.change).collect();
+            let known: Vec<usize> = known.into_iter().filter(|at| (from..end).contains(at)).collect();
+            self.pieces(open.bytes.get(..end).unwrap_or_default(), &known, open.number);
+            from = end;
+        }
+    }
+
+    fn all(&mut self, mut bytes: &[u8]) {
+        while let Some((change, rest)) = Change::split(bytes) {
+            self.one(&change);
+            bytes = rest;
+        }
+    }
+
+    /// Changes between two gaps of a batch that is not as it was written, from the first that is known to begin there.
+    fn pieces(&mut self, bytes: &[u8], known: &[usize], batch: u64) {
+        let intact = |at: usize| Change::split(bytes.get(at..)?).filter(|(change, _)| change.is_intact());
+        let mut next = known.first().copied();
+        while let Some(at) = next.filter(|at| *at < bytes.len()) {
+            if let Some((change, rest)) = intact(at) {
+                self.one(&change);
+                next = Some(bytes.len() - rest.len());
+                continue;
+            }
+            let change = Change::split(bytes.get(at..).unwrap_or_default());
+            // Its lengths can be believed when another change follows on it.
+            let behind = change.as_ref().map(|(_, rest)| bytes.len() - rest.len());
+            let behind = behind.filter(|behind| *behind == bytes.len() || intact(*behind).is_some());
+            match (change, behind) {
+                (Some((change, _)), Some(_)) => self.damage(change.name()),
+                _ => drop(self.damaged.insert(format!("batch {batch}, from byte {at}"))),
+            }
+            next = behind.or_else(|| known.iter().find(|known| **known > at).copied());
+        }
+    }
+
+    fn one(&mut self, change: &Change<'_>) {
+        match change.held(self.reserved) {
+            Some((key, held)) => {
+                self.damaged.remove(key);
+                match self.changes.get_mut(key) {
+                    Some(old) => *old = held,
+                    None => drop(self.changes.insert(key.into(), held)),
+                }
+            }
+            None => self.damage(change.name()),
+        }
+    }
+
+    /// Not even an older value of it is served: that would be another state than the one that was lost.
+    fn damage(&mut self, key: Key) {
+        self.damaged.insert(key.to_string());
+        self.changes.insert(key, None);
+    }
+}
