@@ -84,9 +84,10 @@ fn architecture() -> &'static str {
 
 /// Total and free bytes of the file system with the pods' data.
 pub fn disk(kubelet: &Kubelet) -> (u64, u64) {
-    rustix::fs::statvfs(&kubelet.config.data_dir)
-        .or_else(|_| rustix::fs::statvfs("/"))
-        .map_or((0, 0), |s| (s.f_blocks * s.f_frsize, s.f_bavail * s.f_frsize))
+    let dir = &kubelet.config.data_dir;
+    // At the first start the kubelet has made no directory of its own yet.
+    let found = rustix::fs::statvfs(dir).or_else(|_| rustix::fs::statvfs(dir.parent().unwrap_or(dir)));
+    found.or_else(|_| rustix::fs::statvfs("/")).map_or((0, 0), |s| (s.f_blocks * s.f_frsize, s.f_bavail * s.f_frsize))
 }
 
 fn kib(bytes: i64) -> String {

@@ -22,6 +22,7 @@ mod pod_warnings;
 mod ranges;
 mod rbac;
 mod requests;
+mod resize;
 mod resources;
 mod rules;
 mod scheduling;
@@ -78,7 +79,7 @@ pub fn validate(kind: &Kind, new: &Value, old: Option<&Value>, sub: &str) -> Vec
         "approval" => requests::signing_request(&new, old.as_ref(), sub, &mut errors),
         "finalize" => cluster::finalizers(&new.at("spec.finalizers"), &mut errors),
         "ephemeralcontainers" => pod::ephemeral_update(&new, old.as_ref(), &mut errors),
-        "resize" => pod::resize_update(&new, old.as_ref(), &mut errors),
+        "resize" => resize::update(&new, old.as_ref(), &mut errors),
         _ => {}
     }
     errors.0

@@ -129,7 +129,7 @@ fn pod_resources(at: &At<'_>, claims: &[&str], errors: &mut Errors) {
     resources::requirements(at, claims, errors);
 }
 
-fn pod_spec(spec: &At<'_>, is_pod: bool, extra_volumes: &[&str], errors: &mut Errors) {
+pub(super) fn pod_spec(spec: &At<'_>, is_pod: bool, extra_volumes: &[&str], errors: &mut Errors) {
     let mut volumes = volume::volumes(&spec.get("volumes"), is_pod, errors);
     volumes.extend(extra_volumes.iter().map(|name| (*name, true)));
     let claims = spec.get("resourceClaims").items().map(|c| c.get("name").str()).collect();
@@ -596,34 +596,6 @@ pub(super) fn ephemeral_update(new: &At<'_>, old: Option<&At<'_>>, errors: &mut 
             }
             Some(_) => {}
         }
-    }
-}
-
-/// ValidatePodResize: prepare kept all but resources, so only the class of service is left to hold.
-pub(super) fn resize_update(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
-    let spec = new.get("spec");
-    pod_spec(&spec, true, &[], errors);
-    let Some(old) = old else { return };
-    let others = |at: &At<'_>| -> Vec<Value> {
-        let mut found = Vec::new();
-        for resources in at.get("containers").items().map(|container| container.get("resources")) {
-            for list in ["limits", "requests"] {
-                let mut map = resources.peek(list).as_object().cloned().unwrap_or_default();
-                map.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
-                found.push(Value::Object(map));
-            }
-        }
-        found
-    };
-    if others(&spec) != others(&old.get("spec")) {
-        errors.forbidden(&spec, "only cpu and memory resources are mutable");
-    }
-    if spec.get("containers").len() != old.at("spec.containers").len() {
-        return errors.forbidden(&spec, "containers may not be added or removed on pod resize");
-    }
-    if crate::prepare::qos_class(spec.value) != crate::prepare::qos_class(old.get("spec").value) {
-        let class = crate::prepare::qos_class(spec.value);
-        errors.invalid_value("spec", &class.into(), "Pod QOS Class may not change as a result of resizing");
     }
 }
 

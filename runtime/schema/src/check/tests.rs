@@ -12,6 +12,10 @@ fn ready(kind: &crate::Kind, mut value: Value) -> Value {
 }
 
 fn causes(name: &str, value: Value, old: Option<Value>) -> Vec<(String, String, String)> {
+    causes_of(name, value, old, "")
+}
+
+fn causes_of(name: &str, value: Value, old: Option<Value>, sub: &str) -> Vec<(String, String, String)> {
     let catalog = Catalog::builtin();
     let kind = catalog.kinds.iter().find(|k| k.kind == name).unwrap();
     let mut value = ready(kind, value);
@@ -21,10 +25,10 @@ fn causes(name: &str, value: Value, old: Option<Value>) -> Vec<(String, String, 
         old
     });
     match &old {
-        Some(old) => prepare::update(kind, "", old, &mut value),
+        Some(old) => prepare::update(kind, sub, old, &mut value),
         None => prepare::create(kind, &mut value),
     }
-    let list = check::validate(kind, &value, old.as_ref(), "");
+    let list = check::validate(kind, &value, old.as_ref(), sub);
     list.into_iter().map(|c| (c.field, c.reason.to_owned(), c.message)).collect()
 }
 
@@ -430,4 +434,39 @@ fn others() {
         json!({"metadata": {"name": "p"}, "spec": {"accessModes": ["ReadWriteOnce"]}}),
         &[("spec.resources[storage]", REQUIRED, "Required value")],
     );
+}
+
+#[test]
+fn a_resize_changes_sizes_and_takes_nothing_away() {
+    let sized = |resources: Value| pod(|p| p["spec"]["containers"][0]["resources"] = resources);
+    let check = |old: Value, new: Value, want: &[(&str, &str)]| {
+        let found = causes_of("Pod", new, Some(old), "resize");
+        let found: Vec<(&str, &str)> = found.iter().map(|(field, _, said)| (field.as_str(), said.as_str())).collect();
+        assert_eq!(found, want);
+    };
+    let burstable = || sized(json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2"}}));
+    check(burstable(), sized(json!({"requests": {"cpu": "2", "memory": "2Gi"}, "limits": {"cpu": "3"}})), &[]);
+    check(
+        burstable(),
+        sized(json!({"requests": {"cpu": "1"}})),
+        &[
+            ("spec.containers[0].resources.requests", "Forbidden: resource requests cannot be removed"),
+            ("spec.containers[0].resources.limits", "Forbidden: resource limits cannot be removed"),
+        ],
+    );
+    check(
+        burstable(),
+        sized(json!({"requests": {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "1Gi"}, "limits": {"cpu": "2"}})),
+        &[("spec", "Forbidden: only cpu and memory resources are mutable")],
+    );
+    check(
+        sized(json!({"requests": {"cpu": "1"}})),
+        sized(json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}})),
+        &[("spec", "Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing")],
+    );
+    let renamed = pod(|p| p["spec"]["containers"][0]["name"] = json!("d"));
+    let why = "Forbidden: containers may not be renamed or reordered on resize";
+    check(pod(|_| {}), renamed, &[("spec.containers[0].name", why)]);
+    let mirror = || pod(|p| p["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"}));
+    check(mirror(), mirror(), &[("", "Forbidden: static pods cannot be resized")]);
 }
