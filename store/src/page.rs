@@ -27,6 +27,8 @@ const MAX_PAGE_BYTES: u64 = 64 << 20;
 pub(crate) struct Old {
     pub format: Option<u64>,
     pub reserved: Option<u64>,
+    /// The newest batch of the journal all of which is here.
+    pub journal: Option<u64>,
     /// Each with its record (`record`), which is intact; in key order.
     pub entries: Vec<(String, Vec<u8>)>,
     /// What is missing: keys, or in words the place where keys were.
@@ -127,6 +129,7 @@ impl Range {
 struct Tree {
     format: Option<u64>,
     reserved: Option<u64>,
+    journal: Option<u64>,
     entries: BTreeMap<String, Vec<u8>>,
     /// How many entries its table should have.
     length: Option<u64>,
@@ -151,6 +154,7 @@ impl Tree {
             walk.tree(Some(*root), Some(8), &mut |key, value| match key {
                 b"format" => tree.format = number(value, 0),
                 b"reserved" => tree.reserved = number(value, 0),
+                b"journal" => tree.journal = number(value, 0),
                 _ => {}
             });
         }
@@ -288,7 +292,7 @@ impl File<'_> {
 
     /// Looks for what a tree misses in all pages of the file, also those that are no longer part of one.
     fn salvage(&self, tree: Tree) -> Old {
-        let Tree { format, reserved, mut entries, lost, mut bad, .. } = tree;
+        let Tree { format, reserved, journal, mut entries, lost, mut bad, .. } = tree;
         let mut found: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         if !lost.is_empty() || !bad.is_empty() {
             for page in 1..self.len / PAGE_BYTES {
@@ -311,7 +315,7 @@ impl File<'_> {
         let damaged = bad.into_iter().chain(places).collect();
         let older = found.keys().cloned().collect();
         entries.extend(found);
-        Old { format, reserved, entries: entries.into_iter().collect(), damaged, older }
+        Old { format, reserved, journal, entries: entries.into_iter().collect(), damaged, older }
     }
 
     /// The records of a page that looks like a leaf.

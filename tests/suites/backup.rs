@@ -1,0 +1,225 @@
+//! Backups from outside: made while somebody writes, put back, rolled back between two system images, and what becomes
+//! of a node whose file is damaged.
+use mote_tests::{Server, binary, eventually, server::scratch};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+const ALONE: &str = "components: {disabled: [kubelet, network, scheduler, controllers]}\n";
+
+/// A node whose system image is what the file `slot` says, and which counts as good after a second.
+fn start() -> Server {
+    let dir = scratch();
+    fs::write(dir.join("slot"), "A").unwrap();
+    let config = format!("{ALONE}backups: {{healthyAfterSeconds: 1, slotFile: {}}}", dir.join("slot").display());
+    Server::start_at(dir, &config)
+}
+
+fn mote(command: &[&str], data_dir: &Path) -> Output {
+    Command::new(binary()).args(command).arg("--data-dir").arg(data_dir).output().expect("the binary starts")
+}
+
+#[track_caller]
+fn ok(command: &[&str], data_dir: &Path) -> String {
+    let output = mote(command, data_dir);
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[track_caller]
+fn refused(command: &[&str], data_dir: &Path, expected: &str) {
+    let output = mote(command, data_dir);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains(expected), "{command:?}: {output:?}");
+}
+
+fn maps(server: &Server) -> Vec<String> {
+    let text = server.kubectl.ok("get configmaps -o name");
+    text.lines().filter_map(|line| Some(line.strip_prefix("configmap/")?.to_owned())).collect()
+}
+
+fn version(server: &Server) -> String {
+    fs::read_to_string(server.dir.join("data/version")).unwrap_or_default()
+}
+
+#[track_caller]
+fn wait_healthy(server: &Server) {
+    eventually("the image counts as good", 20, || {
+        let version = version(server);
+        if version.contains("\"healthy\":true") { Ok(()) } else { Err(version) }
+    });
+}
+
+fn kept(server: &Server) -> Vec<PathBuf> {
+    let entries = fs::read_dir(server.dir.join("data-backups")).into_iter().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn a_backup_made_while_somebody_writes_is_one_state_and_is_put_back() {
+    let mut server = start();
+    let (data, file) = (server.dir.join("data"), server.dir.join("backup.tar.gz"));
+    let path = file.to_str().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = thread::spawn({
+        let (stop, client) = (stop.clone(), server.client());
+        move || {
+            let mut written = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let body = format!(
+                    r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"n{written:05}"}},"data":{{"x":"{}"}}}}"#,
+                    "y".repeat(2000)
+                );
+                let json = [("Content-Type", "application/json")];
+                let answer = client.request("POST", "/api/v1/namespaces/default/configmaps", &json, body.as_bytes());
+                assert_eq!(answer.code, 201, "{}", answer.text());
+                written += 1;
+            }
+            written
+        }
+    });
+    eventually("a few are written", 20, || if maps(&server).len() > 50 { Ok(()) } else { Err("too few".to_owned()) });
+    ok(&["backup", path], &data);
+    stop.store(true, Ordering::Relaxed);
+    let written: usize = writer.join().unwrap();
+    refused(&["backup", path], &data, "is there already");
+    refused(&["restore", path], &data, "stop it first");
+    server.kubectl.ok("create configmap later");
+    let revision = server.kubectl.ok_args(&["get", "configmap", "later", "-o", "jsonpath={.metadata.resourceVersion}"]);
+    let authority = fs::read(data.join("certs/ca.crt")).unwrap();
+
+    server.stop(libc::SIGTERM);
+    ok(&["restore", path], &data);
+    server.start_again();
+    let back = maps(&server);
+    // One state: all up to some moment, none after it.
+    let expected: Vec<String> = (0..back.len()).map(|n| format!("n{n:05}")).collect();
+    assert_eq!(back, expected);
+    assert!((50..=written).contains(&back.len()), "{} of {written}", back.len());
+    assert_eq!(fs::read(data.join("certs/ca.crt")).unwrap(), authority);
+    server.kubectl.ok("create configmap after");
+    let after = server.kubectl.ok_args(&["get", "configmap", "after", "-o", "jsonpath={.metadata.resourceVersion}"]);
+    let number = |text: &str| text.trim().parse::<u64>().unwrap();
+    assert!(number(&after) > number(&revision), "a revision came twice: {after} after {revision}");
+    assert!(data.join("before-restore").exists());
+    wait_healthy(&server);
+    eventually("what was there is given up", 10, || {
+        if data.join("before-restore").exists() { Err("it is still there".to_owned()) } else { Ok(()) }
+    });
+}
+
+#[test]
+fn a_stopped_node_is_backed_up_and_its_backup_starts_another() {
+    let mut server = start();
+    server.kubectl.ok("create configmap mine");
+    server.stop(libc::SIGTERM);
+    let (data, file) = (server.dir.join("data"), server.dir.join("b.tar.gz"));
+    ok(&["backup", file.to_str().unwrap()], &data);
+    let piped = mote(&["backup", "-"], &data);
+    assert!(piped.status.success() && piped.stdout.starts_with(&[0x1f, 0x8b]));
+    fs::remove_dir_all(&data).unwrap();
+    refused(&["backup", "/nowhere/b.tar.gz"], &data, "/nowhere/b.tar.gz");
+    refused(&["backup", server.dir.join("c.tar.gz").to_str().unwrap()], &data, "there is no such directory");
+    ok(&["restore", file.to_str().unwrap()], &data);
+    server.start_again();
+    assert_eq!(maps(&server), ["mine"]);
+
+    server.stop(libc::SIGTERM);
+    let bytes = fs::read(&file).unwrap();
+    for (name, damaged) in [
+        ("short", bytes[..bytes.len() - 9].to_vec()),
+        ("foreign", b"no backup".to_vec()),
+        ("flipped", {
+            let mut bytes = bytes.clone();
+            bytes[1000] ^= 4;
+            bytes
+        }),
+    ] {
+        let path = server.dir.join(name);
+        fs::write(&path, damaged).unwrap();
+        refused(&["restore", path.to_str().unwrap()], &data, "mote: ");
+    }
+    server.start_again();
+    assert_eq!(maps(&server), ["mine"]);
+}
+
+#[test]
+fn an_update_that_never_was_good_is_rolled_back_with_its_data() {
+    let mut server = start();
+    server.kubectl.ok("create configmap of-a");
+    wait_healthy(&server);
+    server.stop(libc::SIGTERM);
+    // As another boot of another image: the boot is in the file of versions.
+    let image = |server: &Server, slot: &str| {
+        fs::write(server.dir.join("slot"), slot).unwrap();
+        let file = server.dir.join("data/version");
+        let text = fs::read_to_string(&file).unwrap();
+        let boot = text.split("\"boot_id\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        fs::write(&file, text.replace(&boot, "0123456789abcdef0123456789abcdef")).unwrap();
+    };
+    image(&server, "B");
+    server.start_again();
+    assert_eq!(kept(&server).len(), 1, "what A left is kept before B writes");
+    server.kubectl.ok("create configmap of-b");
+    server.kubectl.ok("delete configmap of-a");
+    server.stop(libc::SIGKILL);
+    // B was never good; the boot loader goes back to A.
+    let text = version(&server).replace("\"healthy\":true", "\"healthy\":false");
+    fs::write(server.dir.join("data/version"), text).unwrap();
+    image(&server, "A");
+    server.start_again();
+    assert_eq!(maps(&server), ["of-a"]);
+    assert!(server.log().contains("the update was rolled back"), "{}", server.log());
+    wait_healthy(&server);
+
+    // An update that was good is not taken back: whoever returns to A after it keeps the data.
+    server.stop(libc::SIGTERM);
+    image(&server, "C");
+    server.start_again();
+    server.kubectl.ok("create configmap of-c");
+    wait_healthy(&server);
+    server.stop(libc::SIGTERM);
+    image(&server, "A");
+    server.start_again();
+    assert_eq!(maps(&server), ["of-a", "of-c"]);
+    // Unless somebody who knows says so.
+    server.stop(libc::SIGTERM);
+    image(&server, "C");
+    fs::write(server.dir.join("data-backups/restore"), "").unwrap();
+    server.start_again();
+    assert!(!server.dir.join("data-backups/restore").exists());
+}
+
+#[test]
+fn data_of_a_newer_version_is_refused_with_what_to_do() {
+    let mut server = start();
+    wait_healthy(&server);
+    server.stop(libc::SIGTERM);
+    let (data, file) = (server.dir.join("data"), server.dir.join("b.tar.gz"));
+    ok(&["backup", file.to_str().unwrap()], &data);
+    let text = version(&server);
+    let newer = |data: u64| text.replace("\"data\":1", &format!("\"data\":{data}")).replace("0.1.0", "9.0.0");
+    fs::write(data.join("version"), newer(3)).unwrap();
+    let config = server.dir.join("config.yaml");
+    let output = mote(&["run", "--config", config.to_str().unwrap()], &data);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(said.contains("Start mote 9.0.0 or newer again"), "{said}");
+    // One release newer is read, and so is a backup of an older one put back.
+    fs::write(data.join("version"), newer(2)).unwrap();
+    server.start_again();
+    assert!(version(&server).contains("\"data\":2"), "{}", version(&server));
+    server.stop(libc::SIGTERM);
+    fs::write(data.join("version"), newer(3)).unwrap();
+    ok(&["restore", file.to_str().unwrap()], &data);
+    server.start_again();
+}
