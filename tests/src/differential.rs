@@ -194,7 +194,9 @@ fn masked_text(text: &str) -> String {
         {
             out.push_str("<value>");
             rest = &rest[bytes..];
-        } else if ["current: ", "serverAddress: ", "resourceVersion: \""].iter().any(|name| out.ends_with(name)) {
+        } else if first.is_ascii_alphanumeric()
+            && ["current: ", "serverAddress: ", "resourceVersion: \""].iter().any(|name| out.ends_with(name))
+        {
             out.push_str("<its>");
             rest = rest.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':'));
         } else if at_word && is_allocated(rest) && out.ends_with("Invalid value: \"") {

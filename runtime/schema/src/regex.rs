@@ -19,9 +19,13 @@ impl Regex {
         if pattern.len() > MAX_PATTERN {
             return Err("expression nests too deeply or is too large".into());
         }
-        let pattern = translate(pattern)?;
-        let built = regex_lite::RegexBuilder::new(&pattern).size_limit(MAX_COMPILED_BYTES).build();
-        built.map(Regex).map_err(|error| error.to_string())
+        let translated = translate(pattern)?;
+        let built = regex_lite::RegexBuilder::new(&translated).size_limit(MAX_COMPILED_BYTES).build();
+        built.map(Regex).map_err(|error| match error.to_string().as_str() {
+            "found open group without closing ')'" => format!("missing closing ): `{pattern}`"),
+            "found closing ')' without matching '('" => format!("unexpected ): `{pattern}`"),
+            other => other.to_owned(),
+        })
     }
 
     /// Anywhere in the text.

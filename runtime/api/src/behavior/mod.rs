@@ -43,6 +43,10 @@ const RETURN_DELETED: &[(&str, &str)] = &[
     ("", "resourcequotas"),
     ("", "serviceaccounts"),
     ("", "services"),
+    ("resource.k8s.io", "deviceclasses"),
+    ("resource.k8s.io", "resourceclaims"),
+    ("resource.k8s.io", "resourceclaimtemplates"),
+    ("resource.k8s.io", "resourceslices"),
     ("storage.k8s.io", "csidrivers"),
     ("storage.k8s.io", "csinodes"),
     ("storage.k8s.io", "storageclasses"),
@@ -179,6 +183,9 @@ pub(crate) fn allocate(
     if is(target.kind, "", "services") && target.sub == crate::Sub::Main {
         service::allocate(api, target, old, new, beside)?;
     }
+    if let Some(old) = old.filter(|_| is(target.kind, "", "persistentvolumes") && target.sub == crate::Sub::Status) {
+        volume_phase(old, new);
+    }
     if is(target.kind, "certificates.k8s.io", "certificatesigningrequests") {
         match old {
             None => signing_request::create(target.user, new),
@@ -186,6 +193,21 @@ pub(crate) fn allocate(
         }
     }
     Ok(())
+}
+
+/// When a volume came into its phase, unless the writer says so (core/persistentvolume/strategy.go).
+fn volume_phase(old: &Value, new: &mut Value) {
+    const TIME: &str = "lastPhaseTransitionTime";
+    let changed = old["status"]["phase"] != new["status"]["phase"];
+    let said =
+        new["status"].get(TIME).filter(|time| !time.is_null() && Some(*time) != old["status"].get(TIME)).is_some();
+    if let Some(status) = new["status"].as_object_mut().filter(|_| !said) {
+        let now = Value::from(crate::registry::format_time(crate::registry::now()));
+        match old["status"].get(TIME).filter(|_| !changed) {
+            Some(kept) => status.insert(TIME.into(), kept.clone()),
+            None => status.insert(TIME.into(), now),
+        };
+    }
 }
 
 /// Mistakes that only the system under this process tells apart: whether there is a time zone of that name. Where none are
@@ -220,9 +242,6 @@ pub(crate) fn release(api: &Api, target: &Target<'_>, old: &Value, beside: &mut 
 pub(crate) fn grace_period(kind: &Kind, object: &Value, asked: Option<i64>) -> Option<i64> {
     is(kind, "", "pods").then(|| pod::grace_period(object, asked))
 }
-
-/// Why a second delete of a namespace that is being emptied is refused.
-pub(crate) const HELD: &str = "The system is ensuring all content is removed from this namespace.  Upon completion, this namespace will automatically be purged by the system.";
 
 /// Kinds that leave their dependents when a delete does not say (`DefaultGarbageCollectionPolicy` upstream).
 pub(crate) fn orphans(kind: &Kind) -> bool {
@@ -259,6 +278,12 @@ pub(crate) fn storage_place(kind: &Kind) -> String {
 /// Something besides metadata.finalizers keeps the object (a Namespace's spec.finalizers).
 pub(crate) fn is_held(kind: &Kind, object: &Value) -> bool {
     is(kind, "", "namespaces") && namespace::is_held(object)
+}
+
+/// What hold others are emptied first: their own storage marks them, without a grace period (core/namespace/storage,
+/// customresourcedefinition/etcd.go).
+pub(crate) fn is_emptied(kind: &Kind) -> bool {
+    is(kind, "", "namespaces") || is(kind, custom::GROUP, custom::PLURAL)
 }
 
 /// What the first DELETE of an object adds to its finalizers.

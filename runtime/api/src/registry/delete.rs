@@ -18,7 +18,8 @@ pub(crate) enum Deleted {
 }
 
 enum Step {
-    Remove,
+    /// As it is shown to whoever deleted it.
+    Remove(Value),
     Mark(Value),
     /// Already on its way; nothing to write.
     Leave,
@@ -50,7 +51,9 @@ impl Api {
             let step = plan(target, &old, options)?;
             if target.options.dry_run {
                 return Ok(match step {
-                    Step::Remove => Deleted::Gone(current),
+                    Step::Remove(value) => {
+                        Deleted::Gone(Object { doc: self.encoded(target.kind, value).await?.shown, ..current })
+                    }
                     Step::Leave => Deleted::Pending(current),
                     Step::Mark(value) => {
                         Deleted::Pending(Object { doc: self.encoded(target.kind, value).await?.shown, ..current })
@@ -61,11 +64,15 @@ impl Api {
             let condition = Precondition::Modified(current.revision);
             let result = match step {
                 Step::Leave => return Ok(Deleted::Pending(current)),
-                Step::Remove => {
+                Step::Remove(value) => {
+                    let shown = match value == old {
+                        true => current.doc.clone(),
+                        false => self.encoded(target.kind, value).await?.shown,
+                    };
                     let mut beside = Beside::default();
                     behavior::release(self, target, &old, &mut beside);
                     let done = self.remove(target, key, condition, beside).await;
-                    done.map(|revision| Deleted::Gone(Object { revision, ..current.clone() }))
+                    done.map(|revision| Deleted::Gone(Object { revision, doc: shown, ..current.clone() }))
                 }
                 Step::Mark(value) => {
                     let encoded = self.encoded(target.kind, value).await?;
@@ -163,8 +170,9 @@ fn plan(target: &Target<'_>, old: &Value, options: &DeleteOptions) -> Result<Ste
     let running_grace = old["metadata"]["deletionGracePeriodSeconds"].as_i64();
     let mut grace = None;
     if deleting {
+        // Emptying a namespace is its controller's.
         if behavior::is_held(target.kind, old) {
-            return Err(target.conflict(behavior::HELD));
+            return Ok(Step::Leave);
         }
         match (running_grace, asked, supports_grace) {
             // Only a shorter grace period is taken.
@@ -174,7 +182,7 @@ fn plan(target: &Target<'_>, old: &Value, options: &DeleteOptions) -> Result<Ste
                 let start = since.and_then(|at| at.checked_sub(SignedDuration::from_secs(running)).ok());
                 let at = start.unwrap_or_else(now).checked_add(SignedDuration::from_secs(shorter));
                 let mut at = at.unwrap_or_else(|_| now());
-                if at < now() {
+                if shorter > 0 && at < now() {
                     // Over already: as short as a graceful one can be, and never in the past.
                     at = now();
                     shorter = shorter.min(1);
@@ -187,9 +195,7 @@ fn plan(target: &Target<'_>, old: &Value, options: &DeleteOptions) -> Result<Ste
         }
     } else if let Some(seconds) = supports_grace {
         let at = now().checked_add(SignedDuration::from_secs(seconds)).unwrap_or_else(|_| now());
-        if seconds > 0 {
-            mark(&mut new, at, seconds)?;
-        }
+        mark(&mut new, at, seconds)?;
         grace = Some(seconds);
     }
     let finalizers = match behavior::cleanup_finalizer(target.kind).filter(|_| !deleting) {
@@ -205,10 +211,14 @@ fn plan(target: &Target<'_>, old: &Value, options: &DeleteOptions) -> Result<Ste
     }
     if grace.unwrap_or(0) == 0 {
         if !pending {
-            return Ok(Step::Remove);
+            return Ok(Step::Remove(new));
         }
         if !deleting {
-            mark(&mut new, now(), 0)?;
+            if behavior::is_emptied(target.kind) {
+                meta::metadata(&mut new)?.insert("deletionTimestamp".into(), Value::from(format_time(now())));
+            } else if grace.is_none() {
+                mark(&mut new, now(), 0)?;
+            }
             behavior::begin_deletion(target.kind, &mut new);
         } else if new == *old {
             return Ok(Step::Leave);

@@ -90,7 +90,8 @@ impl List {
         }
         // Writing into a Vec does not fail.
         let _ = write!(out, r#","metadata":{{"resourceVersion":"{}""#, self.meta.revision);
-        if !self.meta.next.is_empty() {
+        // Of custom kinds it is always there.
+        if !self.meta.next.is_empty() || self.kind.is_custom() {
             out.extend_from_slice(br#","continue":"#);
             write_string(&self.meta.next, out);
         }

@@ -245,6 +245,10 @@ const NO_KIND: &str = "couldn't get version/kind; json parse error: ";
 /// endpoints/handlers/rest.go, transformDecodeError, of a body that does not say what it is.
 pub(crate) fn unrecognized(wanted: &str, error: &str, body: &[u8]) -> Status {
     const SHOWN_BYTES: usize = 30;
+    // A delete is not told what it should have sent.
+    if wanted == "DeleteOptions" {
+        return Status::bad_request(error);
+    }
     let (shown, rest) = body.split_at_checked(SHOWN_BYTES).unwrap_or((body, &[]));
     let mut summary = match shown {
         [] => "<empty>".to_owned(),

@@ -59,6 +59,19 @@ pub fn schemas<'a>(spec: Ref<'a>) -> Vec<(String, &'a str, Schema<'a>)> {
 }
 
 /// Whether all versions say the same here.
+/// specHasDefaults
+fn has_defaults(schema: Ref<'_>, depth: usize) -> bool {
+    let inner = |name: &str| schema.get(name).entries().any(|(_, inner)| has_defaults(inner, depth + 1));
+    depth < MAX_SCHEMA_DEPTH
+        && schema.is_map()
+        && (schema.get("default").exists()
+            || inner("properties")
+            || ["items", "additionalProperties"].iter().any(|name| has_defaults(schema.get(name), depth + 1)))
+}
+
+/// Deeper ones are refused anyway.
+const MAX_SCHEMA_DEPTH: usize = 64;
+
 fn is_shared(spec: Ref<'_>, part: &str) -> bool {
     let mut versions = spec.get("versions").items().map(|version| version.get(part));
     let Some(first) = versions.next() else { return false };
@@ -110,6 +123,10 @@ impl<'a> Checker<'a> {
             _ => {}
         }
         self.one_of("spec.scope", spec.get("scope"), &["Cluster", "Namespaced"]);
+        let mut schemas = spec.get("versions").items().map(|version| version.at("schema.openAPIV3Schema"));
+        if spec.get("preserveUnknownFields").is_true() && schemas.any(|schema| has_defaults(schema, 0)) {
+            self.invalid("spec.preserveUnknownFields", true, "must be false in order to use defaults in the schema");
+        }
         let versions = spec.get("versions");
         let shared = ["schema", "subresources", "additionalPrinterColumns", "selectableFields"]
             .map(|part| is_shared(spec, part));
@@ -137,6 +154,10 @@ impl<'a> Checker<'a> {
         }
         if versions.items().filter(|version| version.get("storage").is_true()).count() != 1 {
             self.invalid("spec.versions", shown(), "must have exactly one version marked as storage version");
+        }
+        // What v1beta1 had as a field is the first of them.
+        if let Some(first) = names.first() {
+            self.joined("spec.version", first, "", validate::dns1035_label(first));
         }
         let wanted = spec.get("names");
         for name in ["plural", "singular", "kind", "listKind"] {
@@ -530,7 +551,7 @@ impl<'a> Checker<'a> {
         let at = "status.storedVersions";
         let stored = new.get("status").get("storedVersions");
         if stored.is_empty() {
-            return self.invalid(at, json!([]), "must have at least one stored version");
+            return self.invalid(at, Value::Null, "must have at least one stored version");
         }
         let versions = new.at("spec.versions");
         let has = |name: &str| stored.items().any(|stored| stored.str() == name);

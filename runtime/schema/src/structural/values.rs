@@ -227,11 +227,15 @@ impl Checker<'_> {
                 None => false,
             };
             if !fits {
-                let detail = match cut(factor) > 0.0 {
-                    true => format!("{path} in body should be a multiple of {}", show(factor)),
-                    false => format!("factor MultipleOf declared for {path} must be positive: {}", show(factor)),
+                let (shown, detail) = match cut(factor) > 0.0 {
+                    true => (number.clone(), format!("{path} in body should be a multiple of {}", show(factor))),
+                    false => {
+                        let detail =
+                            format!("factor MultipleOf declared for {path} must be positive: {}", show(factor));
+                        (serde_json::from_str(&show(factor)).unwrap_or(number.clone()), detail)
+                    }
                 };
-                outcome.add(self.invalid(path, Value::Number(number.clone()), detail));
+                outcome.add(self.invalid(path, Value::Number(shown), detail));
             }
         }
         for (keyword, exclusive, more, less) in
