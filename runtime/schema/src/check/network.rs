@@ -4,7 +4,7 @@ use super::{
     meta,
     rules::rules,
 };
-use crate::{Cause, List, Value, validate as format};
+use crate::{Cause, Value, validate as format};
 use std::{collections::HashSet, net::IpAddr};
 
 pub(super) fn ingress(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
