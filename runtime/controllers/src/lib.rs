@@ -3,7 +3,7 @@
 //! Every controller reads the store's current root through its client, so it sees its own writes as soon as they
 //! are acknowledged: the expectations and consistency stores that upstream needs over its caches have no place here.
 //! What they share is in `session`, `owner`, `pod`, `pod_control`, `status`, `history`, `hash`, `amounts` and `service_pods`;
-//! the rest is one behaviour a file. Absent: cloud, volume binding, legacy token Secrets.
+//! the rest is one behaviour a file. Absent: cloud, volume binding.
 
 mod amounts;
 mod hash;
@@ -15,6 +15,7 @@ mod service_pods;
 mod session;
 mod status;
 
+mod bootstrap_signer;
 mod certificates;
 mod cronjob;
 mod daemonset;
@@ -38,6 +39,7 @@ mod serviceaccount;
 mod statefulset;
 mod taint_eviction;
 mod token_cleaner;
+mod tokens;
 mod ttl_after_finished;
 
 use mote_api::{Client, certs::Certificates};
@@ -76,6 +78,7 @@ pub fn start_all(client: &Client, config: &Config) {
     root_ca::start(client, config);
     if let Some(certificates) = &config.certificates {
         certificates::start(client, certificates.clone());
+        tokens::start(client, certificates.clone());
     }
     garbage_collector::start(client);
     deployment::start(client);
@@ -97,4 +100,5 @@ pub fn start_all(client: &Client, config: &Config) {
     policy_status::start(client);
     service_cidr::start(client);
     token_cleaner::start(client);
+    bootstrap_signer::start(client);
 }

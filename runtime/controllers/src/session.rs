@@ -23,6 +23,12 @@ impl Session {
         Session { reads: client.clone(), writes: client.as_user(&user, &groups) }
     }
 
+    /// Writes as kube-controller-manager itself does what none of its controllers' accounts may.
+    pub fn of_the_manager(client: &Client) -> Session {
+        let writes = client.as_user("system:kube-controller-manager", &["system:authenticated"]);
+        Session { reads: client.clone(), writes }
+    }
+
     pub fn start(&self, reconciler: impl Reconciler) -> Queue {
         driver::start(&self.reads, Arc::new(reconciler))
     }

@@ -54,6 +54,43 @@ fn every_namespace_has_an_account_and_the_ca() {
 }
 
 #[test]
+fn a_secret_gets_the_token_of_its_account_and_goes_with_it() {
+    let cluster = Cluster::new("secret-token");
+    let certificates = Some(cluster.certificates.clone());
+    let config = mote_controllers::Config { certificates, ..mote_controllers::Config::default() };
+    mote_controllers::start_all(&cluster.client, &config);
+    cluster.create("serviceaccounts", json!({"metadata": {"name": "ci"}}));
+    let annotations = json!({"kubernetes.io/service-account.name": "ci"});
+    let type_ = "kubernetes.io/service-account-token";
+    cluster.create("secrets", json!({"metadata": {"name": "t", "annotations": annotations}, "type": type_}));
+    let filled = |secret: &Option<Value>| secret.as_ref().is_some_and(|s| s["data"]["token"].is_string());
+    let secret = cluster.until(|| cluster.get("secrets", "t"), filled).unwrap();
+    assert!(secret["data"]["ca.crt"].is_string() && secret["data"]["namespace"] == "ZGVmYXVsdA==");
+    let uid = cluster.get("serviceaccounts", "ci").unwrap()["metadata"]["uid"].clone();
+    assert_eq!(secret["metadata"]["annotations"]["kubernetes.io/service-account.uid"], uid);
+    cluster.delete("serviceaccounts", "ci", "Background");
+    cluster.until(|| cluster.get("secrets", "t"), Option::is_none);
+}
+
+#[test]
+fn cluster_info_is_signed_by_bootstrap_tokens() {
+    let cluster = start("bootstrap-signer");
+    let (maps, secrets) = (cluster.kind("configmaps"), cluster.kind("secrets"));
+    let info =
+        json!({"metadata": {"name": "cluster-info"}, "data": {"kubeconfig": "text", "jws-kubeconfig-gone00": "x"}});
+    cluster.run(cluster.client.create_value(&maps, "kube-public", info)).unwrap();
+    let token = json!({"metadata": {"name": "bootstrap-token-abcdef"}, "type": "bootstrap.kubernetes.io/token",
+        "stringData": {"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-signing": "true"}});
+    cluster.run(cluster.client.create_value(&secrets, "kube-system", token)).unwrap();
+    let data = || {
+        let map = cluster.client.get(&maps, "kube-public", "cluster-info").unwrap();
+        map.root().get("data").to_value()
+    };
+    let signed = cluster.until(data, |data| data["jws-kubeconfig-abcdef"].is_string());
+    assert!(signed["jws-kubeconfig-gone00"].is_null() && signed["kubeconfig"] == "text");
+}
+
+#[test]
 fn a_deployment_rolls_out_and_back_and_scales() {
     let cluster = start_with_node("deployment");
     cluster.create("deployments", deployment(3));

@@ -2,9 +2,12 @@
 //! in kube-system (kubernetes/plugin/pkg/auth/authenticator/token/bootstrap, cluster-bootstrap/token).
 use super::Lookup;
 use crate::{Object, clock, http::User};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use mote_schema::Order as _;
-use ring::digest;
+use ring::{digest, hmac};
 
 pub const NAMESPACE: &str = "kube-system";
 pub const TYPE: &str = "bootstrap.kubernetes.io/token";
@@ -28,6 +31,23 @@ fn value(secret: &Object, key: &str) -> Option<String> {
 pub fn end_seconds(secret: &Object) -> Option<i64> {
     let text = value(secret, "expiration").filter(|text| !text.is_empty())?;
     Some(text.parse::<jiff::Timestamp>().map_or(0, |end| end.as_second()))
+}
+
+/// Id and secret of a token that may sign what new machines are told of the cluster.
+pub fn signing(secret: &Object) -> Option<(String, String)> {
+    let id = value(secret, "token-id").filter(|id| secret.name().strip_prefix("bootstrap-token-") == Some(id))?;
+    let good = secret.root().get("type").str() == TYPE
+        && end_seconds(secret).is_none_or(|end| end > clock::now_seconds())
+        && value(secret, "usage-bootstrap-signing").is_some_and(|usage| usage == "true");
+    Some((id, value(secret, "token-secret").filter(|secret| good && !secret.is_empty())?))
+}
+
+/// A JWS of `text` by the token, with the text left out (RFC 7515, appendix F).
+pub fn sign(text: &str, id: &str, secret: &str) -> String {
+    let header = URL_SAFE_NO_PAD.encode(format!("{{\"alg\":\"HS256\",\"kid\":\"{id}\"}}"));
+    let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(text));
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), signed.as_bytes());
+    format!("{header}..{}", URL_SAFE_NO_PAD.encode(tag))
 }
 
 /// Whose token it is. The groups do not include system:authenticated.
@@ -114,5 +134,36 @@ mod tests {
         check(("token-id", "other0"), GOOD, None);
         check(("auth-extra-groups", ""), GOOD, Some(&groups[..1]));
         check(("auth-extra-groups", "system:masters"), GOOD, None);
+    }
+
+    #[test]
+    fn signatures() {
+        let signature = sign("apiVersion: v1", "abcdef", "0123456789abcdef");
+        assert_eq!(signature, "eyJhbGciOiJIUzI1NiIsImtpZCI6ImFiY2RlZiJ9.._JqomVYZNRdBX9ISkn1b-g4fbXMmdIzRDvSNbs-ccDE");
+    }
+
+    #[test]
+    fn only_some_tokens_sign() {
+        let token = |name: &str, usage: &str, expiration: &str| {
+            let mut data = json!({});
+            for (key, value) in [
+                ("token-id", "abcdef"),
+                ("token-secret", "0123456789abcdef"),
+                ("usage-bootstrap-signing", usage),
+                ("expiration", expiration),
+            ] {
+                data[key] = Value::from(STANDARD.encode(value));
+            }
+            let secret = json!({"metadata": {"name": name}, "type": TYPE, "data": data});
+            let kind = Catalog::builtin().by_resource("", "v1", "secrets").unwrap().clone();
+            signing(&Object { kind, doc: Doc::encode(&secret).unwrap(), revision: 1 })
+        };
+        let later = "2999-01-01T00:00:00Z";
+        let good = Some(("abcdef".to_owned(), "0123456789abcdef".to_owned()));
+        assert_eq!(token("bootstrap-token-abcdef", "true", later), good);
+        assert_eq!(token("bootstrap-token-abcdef", "true", ""), good);
+        assert_eq!(token("bootstrap-token-abcdef", "", later), None);
+        assert_eq!(token("bootstrap-token-fedcba", "true", later), None);
+        assert_eq!(token("bootstrap-token-abcdef", "true", "2020-01-01T00:00:00Z"), None);
     }
 }
