@@ -209,7 +209,7 @@ fn masked_text(text: &str) -> String {
             // A whole object as JSON, in the order of its Go structure.
             out.push_str("<object>");
             rest = &rest[end + 2..];
-        } else if let Some(tail) = rest.strip_prefix("X509SHA256=") {
+        } else if let Some(tail) = rest.strip_prefix("X509SHA256=").filter(|tail| !tail.starts_with('<')) {
             // The administrator's own certificate.
             out.push_str("X509SHA256=<hash>");
             rest = tail.trim_start_matches(|c: char| c.is_ascii_hexdigit());

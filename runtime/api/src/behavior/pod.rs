@@ -32,7 +32,10 @@ pub(super) async fn bind(api: &Api, target: &mut Target<'_>, body: Value) -> Res
         causes.push(Cause::required("target.name", ""));
     }
     if !causes.is_empty() {
-        return Err(Status::invalid("", "Binding", target.name, causes));
+        // As an error of no kind that upstream's API knows.
+        let texts: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let text = if let [one] = texts.as_slice() { one.clone() } else { format!("[{}]", texts.join(", ")) };
+        return Err(Status::new(500, "", text));
     }
     let of_body = |field: &str| body["metadata"][field].as_object().cloned().unwrap_or_default();
     let added = [("annotations", of_body("annotations")), ("labels", of_body("labels"))];

@@ -31,9 +31,13 @@ pub(crate) fn read(kind: &Kind, object: &Value) -> Result<Value, Status> {
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         metadata.extend(object["metadata"].get(field).map(|value| (field.to_owned(), value.clone())));
     }
+    let mut spec = json!({});
+    // None is left out, as an int32 with omitempty is.
+    if replicas(&scale.spec_replicas) != 0 {
+        spec["replicas"] = replicas(&scale.spec_replicas).into();
+    }
     Ok(json!({
-        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
-        "spec": {"replicas": replicas(&scale.spec_replicas)}, "status": status,
+        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status,
     }))
 }
 

@@ -46,8 +46,9 @@ pub(super) fn allocate(
     let name = new["metadata"]["name"].as_str().unwrap_or("").to_owned();
     let namespace = target.namespace;
     if target.options.dry_run {
+        let taken = other_ports(api, target, &name, &HashSet::new());
         return match new.get_mut("spec").filter(|spec| spec.is_object()) {
-            Some(spec) => pretend(&name, &addresses::ranges(api), old.map(|old| &old["spec"]), spec),
+            Some(spec) => pretend(&name, &addresses::ranges(api), old.map(|old| &old["spec"]), &taken, spec),
             None => Ok(()),
         };
     }
@@ -80,10 +81,11 @@ pub(super) fn allocate(
 }
 
 /// A dry run takes nothing: it shows the range's own address and ports beyond any range, as upstream's dry-run
-/// allocators, and does not look at what is taken.
-fn pretend(name: &str, ranges: &[Range], old: Option<&Value>, spec: &mut Value) -> Result<(), Status> {
+/// allocators, and does not look at which addresses are taken.
+fn pretend(name: &str, ranges: &[Range], old: Option<&Value>, taken: &Ports, spec: &mut Value) -> Result<(), Status> {
     carry_over(old, spec);
     let before = old.map(cluster_ips).unwrap_or_default();
+    check_families(name, &before, spec)?;
     let wanted = spec["clusterIP"].as_str().unwrap_or("").parse::<Ipv4Addr>();
     if let (Ok(address), Some(first)) = (wanted, ranges.first())
         && has_cluster_ip(spec)
@@ -106,6 +108,8 @@ fn pretend(name: &str, ranges: &[Range], old: Option<&Value>, spec: &mut Value) 
     }
     let own = cluster_ips(spec);
     cluster_address(name, ranges, &|_| false, &own, spec)?;
+    // Nor at the range of ports.
+    given_ports(name, &(0..=u16::MAX), taken, spec)?;
     let mut next = DRY_RUN_PORT;
     if wants_node_ports(spec) {
         for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
@@ -224,6 +228,22 @@ fn remove(from: &mut Value, field: &str) {
     from.as_object_mut().map(|object: &mut Map| object.remove(field));
 }
 
+/// The families asked for are there.
+fn check_families(name: &str, before: &[String], spec: &Value) -> Result<(), Status> {
+    if !has_cluster_ip(spec) {
+        return Ok(());
+    }
+    let families = spec["ipFamilies"].as_array().into_iter().flatten().enumerate();
+    if let Some((at, family)) = families.into_iter().find(|(_, family)| **family == "IPv6")
+        && before.is_empty()
+        && spec["clusterIP"] != "None"
+    {
+        let cause = Cause::invalid(format!("spec.ipFamilies[{at}]"), family, "not configured on this cluster");
+        return Err(invalid(name, cause));
+    }
+    Ok(())
+}
+
 fn cluster_address(
     name: &str,
     ranges: &[Range],
@@ -234,14 +254,7 @@ fn cluster_address(
     if !has_cluster_ip(spec) {
         return Ok(());
     }
-    let families = spec["ipFamilies"].as_array().into_iter().flatten().enumerate();
-    if let Some((at, family)) = families.into_iter().find(|(_, family)| **family != "IPv4")
-        && before.is_empty()
-        && spec["clusterIP"] != "None"
-    {
-        let cause = Cause::invalid(format!("spec.ipFamilies[{at}]"), family, "not configured on this cluster");
-        return Err(invalid(name, cause));
-    }
+    check_families(name, before, spec)?;
     let listed = spec["clusterIPs"].as_array().is_some_and(|list| !list.is_empty());
     if listed && spec["clusterIP"].as_str().unwrap_or("").is_empty() {
         let detail = "must be empty when `clusterIP` is not specified";
@@ -281,6 +294,21 @@ fn cluster_address(
         spec["clusterIPs"] = json!([address]);
     }
     spec["clusterIP"] = Value::from(address);
+    // Endpoints that somebody else makes may be of both families (alloc.go, initIPFamilyFields).
+    if spec["clusterIP"] == "None" && spec["selector"].as_object().is_none_or(Map::is_empty) {
+        let policy = spec["ipFamilyPolicy"].as_str().unwrap_or("RequireDualStack").to_owned();
+        let mut families = spec["ipFamilies"].as_array().map(|list| list.to_vec()).unwrap_or_default();
+        if families.is_empty() {
+            families.push("IPv4".into());
+        }
+        if families.len() < 2 && policy != "SingleStack" {
+            let other = if families.iter().any(|family| *family == "IPv4") { "IPv6" } else { "IPv4" };
+            families.push(other.into());
+        }
+        spec["ipFamilies"] = families.into();
+        spec["ipFamilyPolicy"] = policy.into();
+        return Ok(());
+    }
     for (field, value) in [("ipFamilies", json!(["IPv4"])), ("ipFamilyPolicy", json!("SingleStack"))] {
         if spec.get(field).is_none_or(Value::is_null) {
             spec[field] = value;
@@ -296,26 +324,8 @@ fn cluster_address(
 
 fn node_ports(name: &str, range: &RangeInclusive<u16>, mut taken: Ports, spec: &mut Value) -> Result<(), Status> {
     let (wanted, health) = (wants_node_ports(spec), wants_health_port(spec));
-    // The Service's own, by port: the same port under another protocol shares the number.
-    let mut own: Vec<(i64, u16)> = Vec::new();
+    let mut own = given_ports(name, range, &taken, spec)?;
     let health_given = spec["healthCheckNodePort"].as_i64().unwrap_or(0);
-    let ports = || spec["ports"].as_array().into_iter().flatten().enumerate();
-    for (at, port) in ports().filter(|(_, port)| port["nodePort"].as_i64().unwrap_or(0) != 0) {
-        let given = port["nodePort"].as_i64().unwrap_or(0);
-        let free = match u16::try_from(given).ok().filter(|number| range.contains(number)) {
-            None if wanted => Err(out_of_range(range)),
-            None => continue,
-            Some(number) if taken.contains(&number) => Err(ALLOCATED.to_owned()),
-            Some(number) => Ok(number),
-        };
-        match free {
-            Ok(number) => own.push((port["port"].as_i64().unwrap_or(0), number)),
-            Err(detail) => {
-                let field = format!("spec.ports[{at}].nodePort");
-                return Err(invalid(name, Cause::invalid(field, &json!(given), &detail)));
-            }
-        }
-    }
     taken.extend(own.iter().map(|(_, number)| *number));
     if health && health_given != 0 {
         let number = u16::try_from(health_given).ok().filter(|number| range.contains(number));
@@ -355,6 +365,39 @@ fn node_ports(name: &str, range: &RangeInclusive<u16>, mut taken: Ports, spec: &
         spec["healthCheckNodePort"] = Value::from(free);
     }
     Ok(())
+}
+
+/// What the Service names itself, all of which is free: by port, since the same port under another protocol shares the number.
+fn given_ports(
+    name: &str,
+    range: &RangeInclusive<u16>,
+    taken: &Ports,
+    spec: &Value,
+) -> Result<Vec<(i64, u16)>, Status> {
+    let wanted = wants_node_ports(spec);
+    // Another port of this Service has the number already.
+    let is_own = |own: &[(i64, u16)], port: &Value, number: u16| {
+        own.iter().any(|(other, held)| *held == number && Some(*other) != port["port"].as_i64())
+    };
+    let mut own: Vec<(i64, u16)> = Vec::new();
+    let ports = || spec["ports"].as_array().into_iter().flatten().enumerate();
+    for (at, port) in ports().filter(|(_, port)| port["nodePort"].as_i64().unwrap_or(0) != 0) {
+        let given = port["nodePort"].as_i64().unwrap_or(0);
+        let free = match u16::try_from(given).ok().filter(|number| range.contains(number)) {
+            None if wanted => Err(out_of_range(range)),
+            None => continue,
+            Some(number) if taken.contains(&number) || is_own(&own, port, number) => Err(ALLOCATED.to_owned()),
+            Some(number) => Ok(number),
+        };
+        match free {
+            Ok(number) => own.push((port["port"].as_i64().unwrap_or(0), number)),
+            Err(detail) => {
+                let field = format!("spec.ports[{at}].nodePort");
+                return Err(invalid(name, Cause::invalid(field, &json!(given), &detail)));
+            }
+        }
+    }
+    Ok(own)
 }
 
 const ALLOCATED: &str = "provided port is already allocated";

@@ -150,4 +150,6 @@ pub(super) fn ip_address(row: &mut Row<'_>) {
     }
     row.name();
     row.text(if parent.exists() { &text } else { NONE });
+    // Without a column, as upstream's.
+    row.age();
 }

@@ -235,7 +235,7 @@ pub fn forbidden(user: &User, asked: &Attributes<'_>, reason: &str) -> Status {
         message = format!("{message}: {reason}");
     }
     if !asked.is_resource {
-        return Status::new(403, "Forbidden", format!("forbidden: {message}"));
+        return Status { with_details: true, ..Status::new(403, "Forbidden", format!("forbidden: {message}")) };
     }
     Status::forbidden(asked.group, asked.resource, asked.name, &message)
 }

@@ -1,7 +1,7 @@
 //! PATCH: a change applied to the newest state.
 use super::{Api, Owners, Target, meta, owners};
-use crate::Patch;
-use mote_schema::{Cause, Object, Status, Value, patch, strategic};
+use crate::{Patch, rest::unregistered};
+use mote_schema::{Catalog, Cause, Object, Status, Value, patch, strategic};
 
 impl Api {
     pub(crate) async fn patch(&self, target: &mut Target<'_>, change: &Patch) -> Result<Object, Status> {
@@ -72,6 +72,10 @@ pub(crate) fn patched(
         Ok::<Value, Status>(new)
     };
     let mut new = make(target)?;
+    if let Some(error) = other_kind(target, &new) {
+        let shown = make(target)?.to_string();
+        return Err(Status::invalid("", "", "", vec![Cause::invalid("patch", &shown.into(), &error)]));
+    }
     let complaints = complaints.iter().map(|complaint| match change {
         Patch::Json(_) => format!("json patch {complaint}"),
         _ => complaint.clone(),
@@ -85,6 +89,22 @@ pub(crate) fn patched(
         return Err(Status::invalid("", "", "", vec![Cause::invalid("patch", &shown.into(), &error)]));
     }
     Ok(new)
+}
+
+/// A patch may not make another kind of an object; what is said is what comes of decoding it as that.
+fn other_kind(target: &Target<'_>, new: &Value) -> Option<String> {
+    let text = |field: &str| new[field].as_str().filter(|text| !text.is_empty());
+    let (version, name) = (text("apiVersion")?, text("kind")?);
+    if target.kind.is_custom() || version == target.kind.api_version() && name == target.kind.kind {
+        return None;
+    }
+    let (group, number) = version.split_once('/').unwrap_or(("", version));
+    let catalog = Catalog::builtin();
+    if let Some(other) = catalog.by_kind(group, number, name).filter(|_| name != target.kind.kind) {
+        let error = mote_schema::prune::clean(other, &mut new.clone()).err();
+        return error.or_else(|| unregistered(&catalog, target.kind, group, number, name));
+    }
+    unregistered(&catalog, target.kind, group, number, name)
 }
 
 /// What comes of an apply has its types checked and may hold no unknown field; only the configuration's text can still

@@ -199,6 +199,16 @@ pub(crate) fn document(api: &Api, status: u16, value: &Value, form: Form) -> Res
             let doc = Doc::encode(&json!({"metadata": value["metadata"]})).map_err(Status::internal)?;
             write(&Object { kind, doc, revision: 0 }, form, &mut out);
         }
+        (Shape::Table, _) => {
+            let kind = find_kind(api, version, name).map_err(Status::internal)?;
+            let mut own = value.clone();
+            let revision = own["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
+            for field in ["apiVersion", "kind"] {
+                own.as_object_mut().map(|map| map.remove(field));
+            }
+            let doc = Doc::encode(&own).map_err(Status::internal)?;
+            return respond(status, &Object { kind, doc, revision }, form);
+        }
         (_, Encoding::Protobuf) if is_status => protobuf::write_status(value, &mut out),
         (_, Encoding::Protobuf) => {
             let kind = find_kind(api, version, name).map_err(Status::internal)?;

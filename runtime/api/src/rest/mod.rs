@@ -16,6 +16,8 @@ mod reviews;
 mod watch;
 mod write;
 
+pub(crate) use write::unregistered;
+
 use crate::{
     driver::BoxFuture,
     http::{Handler, Request, Response},

@@ -12,7 +12,7 @@ use crate::{
     server::Api,
 };
 use http::header::{CONTENT_TYPE, WARNING};
-use mote_schema::{Cause, Kind, Status, Value, json, protobuf::ListMeta};
+use mote_schema::{Catalog, Cause, Kind, Status, Value, json, protobuf::ListMeta};
 use std::sync::Arc;
 
 /// Operations of one JSON patch at most, as upstream.
@@ -71,7 +71,7 @@ fn check_kind(api: &Api, kind: &Kind, body: &Value, raw: &[u8]) -> Result<(), St
             let object = body["metadata"]["name"].as_str().unwrap_or("");
             return Err(Status::invalid(&kind.group, name, object, vec![cause]));
         }
-    } else if let Some(error) = other_kind(api, kind, group, number, name) {
+    } else if let Some(error) = unregistered(&api.catalog(), kind, group, number, name) {
         let wanted = &kind.kind;
         return Err(Status::bad_request(format!(
             "{name} in version {number:?} cannot be handled as a {wanted}: {error}"
@@ -86,8 +86,8 @@ fn check_kind(api: &Api, kind: &Kind, body: &Value, raw: &[u8]) -> Result<(), St
 }
 
 /// Why something of that kind cannot be taken for one of ours, as the scheme says it.
-pub(crate) fn other_kind(api: &Api, kind: &Kind, group: &str, version: &str, name: &str) -> Option<String> {
-    let found = api.catalog().by_kind(group, version, name).cloned();
+pub(crate) fn unregistered(catalog: &Catalog, kind: &Kind, group: &str, version: &str, name: &str) -> Option<String> {
+    let found = catalog.by_kind(group, version, name).cloned();
     let Some(found) = found.filter(|found| !found.is_custom()) else {
         let shown = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
         return Some(format!(

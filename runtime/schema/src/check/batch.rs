@@ -323,7 +323,7 @@ fn pod_failure_policy(spec: &At<'_>, errors: &mut Errors) {
 fn exit_codes(at: &At<'_>, errors: &mut Errors) {
     let values = at.get("values");
     if values.is_empty() {
-        errors.invalid_null(&values, "at least one value is required");
+        errors.invalid_value(&values.path, &Value::Array(Default::default()), "at least one value is required");
     }
     errors.too_many(&values, 255);
     let mut seen: Vec<i64> = Vec::new();

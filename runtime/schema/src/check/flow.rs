@@ -151,6 +151,10 @@ pub(super) fn level(new: &At<'_>, errors: &mut Errors) {
     let (kind, limited, exempt) = (spec.get("type"), spec.get("limited"), spec.get("exempt"));
     if (new.at("metadata.name").str() == "exempt") != (kind.str() == "Exempt") {
         errors.invalid(&kind, "must be 'Exempt' if and only if `name` is 'exempt'");
+        if kind.str() != "Exempt" {
+            let detail = "spec of 'exempt' except the 'spec.exempt' field must equal the fixed value";
+            errors.invalid(&spec, detail);
+        }
     }
     match kind.str() {
         "Exempt" => {

@@ -204,6 +204,7 @@ impl Checker<'_> {
         let place = schema.place();
         let value = number.as_f64().unwrap_or(0.0);
         let in_range = match (keywords.types, keywords.format) {
+            ("integer", _) if value.fract() != 0.0 => false,
             ("integer", "int32") => i32::try_from(value as i64).is_ok() && value.abs() < 1e18,
             ("integer", _) => number.is_i64() || value.abs() < 9.2e18,
             ("number", "float") => value.abs() <= f64::from(f32::MAX),
