@@ -52,7 +52,7 @@ async fn service_cidr(client: &Client) -> Result<(), Status> {
 /// (controlplane/controller/legacytokentracking).
 async fn token_tracking(client: &Client) -> Result<(), Status> {
     let name = "kube-apiserver-legacy-service-account-token-tracking";
-    let today = crate::clock::timestamp().split('T').next().unwrap_or_default().to_owned();
+    let today = crate::auth::secret_token::today();
     let map = json!({"metadata": {"name": name, "namespace": "kube-system"}, "data": {"since": today}});
     create_missing(client, ("", "v1", "configmaps"), "kube-system", name, map).await
 }

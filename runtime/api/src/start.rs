@@ -1,8 +1,12 @@
 //! From nothing to an API server that answers: certificates, identities, the listener, what a cluster starts with.
 use crate::{
-    Api, Client, Error, Rest, Settings, Status, aggregation,
+    Api, Client, Error, Object, Patch, Rest, Settings, Status, Sub, aggregation,
     audit::{self, Auditor},
-    auth::{Authenticator, trust},
+    auth::{
+        Authenticator,
+        secret_token::{LAST_USED, today},
+        trust,
+    },
     bootstrap,
     certs::{self, Certificates},
     driver,
@@ -17,6 +21,7 @@ use crate::{
     tls,
 };
 use async_executor::Executor;
+use mote_schema::json;
 use mote_store::Store;
 use std::{
     collections::BTreeSet,
@@ -71,6 +76,11 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
     };
     let authenticator = Arc::new(Authenticator::new(certificates.token_keys(), &issuer, lookup));
     let client = api.client();
+    // A second one would be the same.
+    let _ = authenticator.note_use.set(Box::new({
+        let client = client.clone();
+        move |secret| client.spawn(note_use(client.clone(), secret))
+    }));
     let authorizer = Authorizer::new({
         let client = client.clone();
         move || Policy::load(&client)
@@ -141,6 +151,15 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
     driver::start(&client, Arc::new(Maintenance::new(client.clone(), flow))).add(driver::Key::new("", "all"));
     bootstrapped.store(true, Ordering::Release);
     Ok(Running { api, server, certificates, health, metrics })
+}
+
+/// Labels a Secret whose token was used; the identity guards against another of the same name.
+async fn note_use(client: Client, secret: Object) {
+    let patch = json!({"metadata": {"uid": secret.uid(), "labels": {LAST_USED: today()}}});
+    let patched = client.patch(&secret.kind, secret.namespace(), secret.name(), Sub::Main, Patch::Merge(patch)).await;
+    if let Err(status) = patched {
+        tracing::warn!(%status, namespace = secret.namespace(), name = secret.name(), "noting a token's use");
+    }
 }
 
 /// Counted when somebody reads the metrics.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use mote_api::{Sub, client::Result};
 use mote_schema::{Object, Ref};
 use mote_schema::{Value, json};
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 const HEARTBEAT: Duration = Duration::from_secs(300);
 const LEASE_SECONDS: u64 = 40;
@@ -84,10 +84,12 @@ fn architecture() -> &'static str {
 
 /// Total and free bytes of the file system with the pods' data.
 pub fn disk(kubelet: &Kubelet) -> (u64, u64) {
-    let dir = &kubelet.config.data_dir;
-    // At the first start the kubelet has made no directory of its own yet.
-    let found = rustix::fs::statvfs(dir).or_else(|_| rustix::fs::statvfs(dir.parent().unwrap_or(dir)));
-    found.or_else(|_| rustix::fs::statvfs("/")).map_or((0, 0), |s| (s.f_blocks * s.f_frsize, s.f_bavail * s.f_frsize))
+    file_system(&kubelet.config.data_dir).map_or((0, 0), |s| (s.f_blocks * s.f_frsize, s.f_bavail * s.f_frsize))
+}
+
+/// The one that a directory is on, or will be on: before the first pod there is none yet.
+fn file_system(dir: &Path) -> Option<rustix::fs::StatVfs> {
+    dir.ancestors().find_map(|dir| rustix::fs::statvfs(dir).ok())
 }
 
 fn kib(bytes: i64) -> String {
@@ -281,8 +283,7 @@ impl Kubelet {
     async fn make_room(&self) {
         // As `df` counts: what is reserved for root is neither used nor free.
         let usage = || {
-            let found = rustix::fs::statvfs(&self.config.data_dir).or_else(|_| rustix::fs::statvfs("/"));
-            found.map_or(0, |s| {
+            file_system(&self.config.data_dir).map_or(0, |s| {
                 let used = s.f_blocks.saturating_sub(s.f_bfree);
                 (100 * used).checked_div(used + s.f_bavail).unwrap_or(0)
             })
@@ -376,5 +377,18 @@ pub async fn keep_lease(kubelet: Arc<Kubelet>) {
             Err(_) => RETRY,
         };
         Timer::after(wait).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::file_system;
+    use std::path::Path;
+
+    #[test]
+    fn a_directory_to_come_is_on_the_file_system_above_it() {
+        let of = |dir| file_system(Path::new(dir)).map(|s| (s.f_fsid, s.f_blocks));
+        assert_eq!(of("/proc/nowhere/pods"), of("/proc"));
+        assert_ne!(of("/proc/nowhere/pods"), of("/"));
     }
 }

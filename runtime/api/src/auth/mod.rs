@@ -20,7 +20,7 @@ use ring::digest;
 use service_account::Claims;
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 pub const ANONYMOUS: &str = "system:anonymous";
@@ -33,6 +33,8 @@ pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
 /// A live object of the core group by plural, namespace ("" for cluster-scoped kinds) and name.
 pub type Lookup = Arc<dyn Fn(&str, &str, &str) -> Option<Object> + Send + Sync>;
+
+pub type NoteUse = Box<dyn Fn(Object) + Send + Sync>;
 
 /// Tokens whose signature was checked; a token is about 1 kB and checking one costs up to a millisecond on a board.
 const CHECKED_TOKENS: usize = 64;
@@ -47,6 +49,8 @@ pub struct Authenticator {
     audiences: Vec<String>,
     lookup: Lookup,
     checked: Mutex<VecDeque<([u8; 32], Arc<Claims>)>>,
+    /// Notes on a Secret that its token is used today; set once, before the first request.
+    pub note_use: OnceLock<NoteUse>,
 }
 
 /// Who a token is for, and which of the wanted audiences it names.
@@ -59,7 +63,9 @@ pub struct Verified {
 impl Authenticator {
     /// The issuer is also the one audience of this server, as upstream's default.
     pub fn new(keys: Arc<jwt::Keys>, issuer: &str, lookup: Lookup) -> Authenticator {
-        Authenticator { keys, issuer: issuer.into(), audiences: vec![issuer.into()], lookup, checked: Mutex::default() }
+        let audiences = vec![issuer.into()];
+        let (checked, note_use) = (Mutex::default(), OnceLock::new());
+        Authenticator { keys, issuer: issuer.into(), audiences, lookup, checked, note_use }
     }
 
     pub fn issuer(&self) -> &str {
@@ -146,7 +152,11 @@ impl Authenticator {
             ));
         }
         let user = if is_kept {
-            secret_token::user(token, &self.lookup)?
+            let (user, unnoted) = secret_token::user(token, &self.lookup)?;
+            if let (Some(secret), Some(note)) = (unnoted, self.note_use.get()) {
+                note(secret);
+            }
+            user
         } else {
             service_account::validate(&claims, clock::now_seconds(), &*self.lookup)?
         };

@@ -1,12 +1,11 @@
 //! Service-account tokens that are kept in a Secret: they never expire, name no audience, and are good as long as the
-//! Secret holds them and the account is there (kubernetes/pkg/serviceaccount/legacy.go). Absent: the label that says when
-//! one was last used.
+//! Secret holds them and the account is there (kubernetes/pkg/serviceaccount/legacy.go).
 use super::{
     Lookup,
     jwt::Keys,
     service_account::{groups, split_user_name, user_name},
 };
-use crate::{Object, http::User};
+use crate::{Object, clock, http::User};
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
@@ -18,6 +17,8 @@ pub const TYPE: &str = "kubernetes.io/service-account-token";
 pub const NAME: &str = "kubernetes.io/service-account.name";
 pub const UID: &str = "kubernetes.io/service-account.uid";
 pub const ISSUER: &str = "kubernetes/serviceaccount";
+/// The day of the last use, UTC: kube-controller-manager's cleaner goes by it.
+pub const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
 const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 
 const CLAIM_NAMESPACE: &str = "kubernetes.io/serviceaccount/namespace";
@@ -37,8 +38,14 @@ pub fn issue(keys: &Keys, account: &Object, secret: &Object) -> Result<String, S
     }))
 }
 
-/// Whose token it is; signature and issuer were checked. The groups do not include system:authenticated.
-pub fn user(token: &str, lookup: &Lookup) -> Result<User, String> {
+/// "2026-01-31"
+pub fn today() -> String {
+    clock::timestamp().split('T').next().unwrap_or_default().to_owned()
+}
+
+/// Whose token it is, and its Secret when that is not labelled as used today. Signature and issuer were checked; the
+/// groups do not include system:authenticated.
+pub fn user(token: &str, lookup: &Lookup) -> Result<(User, Option<Object>), String> {
     let invalid = || "invalid bearer token".to_owned();
     let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok()).ok_or_else(invalid)?;
     let claims: Value = serde_json::from_slice(&payload).map_err(|_| invalid())?;
@@ -81,7 +88,9 @@ pub fn user(token: &str, lookup: &Lookup) -> Result<User, String> {
              label from the secret to temporarily allow use of this token"
         ));
     }
-    Ok(User { name: user_name(namespace, name), uid: uid.into(), groups: groups(namespace), ..User::default() })
+    let is_noted = secret.meta().get("labels").get(LAST_USED).str() == today();
+    let user = User { name: user_name(namespace, name), uid: uid.into(), groups: groups(namespace), ..User::default() };
+    Ok((user, (!is_noted).then_some(secret)))
 }
 
 #[cfg(test)]
@@ -113,6 +122,11 @@ mod tests {
             }
         });
         let authenticator = Authenticator::new(keys, "https://issuer", lookup);
+        let noted = Arc::new(Mutex::new(0));
+        let _ = authenticator.note_use.set(Box::new({
+            let noted = noted.clone();
+            move |_| *noted.lock().unwrap() += 1
+        }));
         let check = |want: Result<&str, &str>| {
             let found = authenticator.token(&token, &["https://issuer".into()]);
             let found = found.map(|verified| verified.user.name);
@@ -121,6 +135,9 @@ mod tests {
         check(Err("Token does not match server's copy"));
         world.lock().unwrap().1["data"] = json!({"token": STANDARD.encode(&token)});
         check(Ok("system:serviceaccount:dev:ci"));
+        world.lock().unwrap().1["metadata"]["labels"] = json!({LAST_USED: today()});
+        check(Ok("system:serviceaccount:dev:ci"));
+        assert_eq!(*noted.lock().unwrap(), 1);
         world.lock().unwrap().0["metadata"]["uid"] = json!("sa-2");
         check(Err("ServiceAccount UID (sa-2) does not match claim (sa-1)"));
         world.lock().unwrap().1["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
