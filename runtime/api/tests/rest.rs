@@ -99,7 +99,7 @@ fn what_cannot_be_is_refused_as_upstream_refuses_it() {
             "GET",
             "/api/v1/namespaces/default/configmaps?fieldSelector=data.k%3Dv",
             Value::Null,
-            "400 BadRequest: field label not supported: data.k",
+            "400 BadRequest: \"data.k\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
         ),
         (
             "GET",
