@@ -8,20 +8,35 @@ static NULL: Value = Value::Null;
 #[derive(Clone)]
 pub(super) struct At<'v> {
     pub value: &'v Value,
+    /// Empty where places are not asked for.
     pub path: String,
+    is_placed: bool,
 }
 
 impl<'v> At<'v> {
     pub fn root(value: &'v Value) -> At<'v> {
-        At { value, path: String::new() }
+        At { value, path: String::new(), is_placed: true }
+    }
+    /// Only to see whether there are mistakes.
+    pub fn unplaced(value: &'v Value) -> At<'v> {
+        At { value, path: String::new(), is_placed: false }
+    }
+    fn child(&self, value: &'v Value, path: impl FnOnce() -> String) -> At<'v> {
+        At { value, path: if self.is_placed { path() } else { String::new() }, is_placed: self.is_placed }
     }
     /// The same value under another path.
     pub fn moved(&self, path: impl Into<String>) -> At<'v> {
-        At { value: self.value, path: path.into() }
+        self.child(self.value, || path.into())
+    }
+    /// Another value at the same place.
+    pub fn with<'o>(&self, value: &'o Value) -> At<'o> {
+        At { value, path: self.path.clone(), is_placed: self.is_placed }
     }
     pub fn get(&self, name: &str) -> At<'v> {
-        let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
-        At { value: self.peek(name), path }
+        self.child(self.peek(name), || match self.path.as_str() {
+            "" => name.to_owned(),
+            path => [path, ".", name].concat(),
+        })
     }
     /// A chain of `get`.
     pub fn at(&self, path: &str) -> At<'v> {
@@ -33,12 +48,12 @@ impl<'v> At<'v> {
     }
     /// A member of a map: `labels[a]`.
     pub fn key(&self, key: &str) -> At<'v> {
-        At { value: self.peek(key), path: format!("{}[{key}]", self.path) }
+        self.child(self.peek(key), || format!("{}[{key}]", self.path))
     }
     pub fn items(&self) -> impl Iterator<Item = At<'v>> + use<'v> {
-        let path = self.path.clone();
+        let around = self.clone();
         let list = self.value.as_array().map_or(&[][..], Vec::as_slice);
-        list.iter().enumerate().map(move |(i, value)| At { value, path: format!("{path}[{i}]") })
+        list.iter().enumerate().map(move |(i, value)| around.child(value, || format!("{}[{i}]", around.path)))
     }
     pub fn members(&self) -> impl Iterator<Item = (&'v str, &'v Value)> + use<'v> {
         self.value.as_object().into_iter().flat_map(Map::iter).map(|(k, v)| (k.as_str(), v))

@@ -211,7 +211,7 @@ fn volume_mounts(container: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
             errors.required(&name, "");
         }
         if !pod.has_volume(name.str()) {
-            let name = if name.is_set() { name.clone() } else { At { value: &Value::Null, path: name.path.clone() } };
+            let name = if name.is_set() { name.clone() } else { name.with(&Value::Null) };
             errors.not_found(&name);
         }
         if path.str().is_empty() {

@@ -99,7 +99,7 @@ fn request(at: &At<'_>, errors: &mut Errors) {
     match (exactly.is_set(), !first.is_empty()) {
         (false, false) => errors.required(at, "exactly one of `exactly` or `firstAvailable` is required"),
         (true, true) => errors.invalid_null(
-            &At { value: &Value::Null, path: at.path.clone() },
+            &at.with(&Value::Null),
             "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set",
         ),
         (true, false) => device_request(&exactly, errors),

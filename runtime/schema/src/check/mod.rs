@@ -40,11 +40,18 @@ use at::{At, Errors};
 pub use warnings::warnings;
 
 /// All mistakes of `new`. `old` is what it replaces; `sub` the subresource that is written, "" for the object itself.
+///
+/// Most objects have none, so paths are spelled only when there is something to say: then all is looked at once more.
 pub fn validate(kind: &Kind, new: &Value, old: Option<&Value>, sub: &str) -> Vec<Cause> {
+    match mistakes(kind, At::unplaced(new), old.map(At::unplaced), sub) {
+        none if none.is_empty() => none,
+        _ => mistakes(kind, At::root(new), old.map(At::root), sub),
+    }
+}
+
+fn mistakes(kind: &Kind, new: At<'_>, old: Option<At<'_>>, sub: &str) -> Vec<Cause> {
     let mut errors = Errors::default();
-    let (value, old_value) = (new, old);
-    let new = At::root(new);
-    let old = old.map(At::root);
+    let (value, old_value) = (new.value, old.as_ref().map(|old| old.value));
     match &old {
         None => meta::create(kind, &new.get("metadata"), &mut errors),
         Some(old) => {

@@ -305,7 +305,7 @@ fn topologies(list: &At<'_>, errors: &mut Errors) {
         }
         let found = Value::Object(found);
         if terms.contains(&found) || found.as_object().is_some_and(|f| f.is_empty()) {
-            errors.duplicate(&At { value: &EMPTY, path: format!("{}.matchLabelExpressions", term.path) });
+            errors.duplicate(&term.get("matchLabelExpressions").with(&EMPTY));
         }
         terms.push(found);
     }

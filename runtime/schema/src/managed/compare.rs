@@ -33,6 +33,10 @@ struct Walk {
 
 impl Walk {
     fn any(&mut self, types: TypeRef<'_>, old: Option<&Value>, new: Option<&Value>) {
+        // What one is a copy of the other has not changed.
+        if old.zip(new).is_some_and(|(old, new)| old.is_shared(new)) {
+            return;
+        }
         let atom = types.resolve();
         let (before, after) = (atom.of(old), atom.of(new));
         let leaf = match (old, new) {

@@ -1,4 +1,5 @@
 //! One step of a path into an object, ordered and printed as structured-merge-diff does (fieldpath/element.go).
+use crate::Name;
 use crate::status::go_quote;
 use crate::{Number, Value};
 use std::cmp::Ordering;
@@ -6,9 +7,9 @@ use std::cmp::Ordering;
 #[derive(Clone, Debug)]
 pub enum Element {
     /// A member of a map or struct.
-    Field(Box<str>),
+    Field(Name),
     /// The element of a keyed list with these values, sorted by name.
-    Key(Vec<(Box<str>, Value)>),
+    Key(Vec<(Name, Value)>),
     /// The element of a set.
     Value(Value),
     /// Never made here, but clients may name it.
@@ -30,11 +31,11 @@ impl Element {
     }
 
     /// The member name it has in FieldsV1.
-    pub(super) fn to_key(&self) -> String {
+    pub(super) fn to_key(&self) -> Name {
         match self {
-            Element::Field(name) => ["f:", name].concat(),
-            Element::Value(value) => "v:".to_owned() + &json(value),
-            Element::Index(at) => format!("i:{at}"),
+            Element::Field(name) => name.as_field(),
+            Element::Value(value) => ("v:".to_owned() + &json(value)).into(),
+            Element::Index(at) => format!("i:{at}").into(),
             Element::Key(fields) => {
                 let mut key = String::from("k:{");
                 for (at, (name, value)) in fields.iter().enumerate() {
@@ -44,13 +45,16 @@ impl Element {
                     key.push_str(&json(value));
                 }
                 key.push('}');
-                key
+                key.into()
             }
         }
     }
 
     /// Ok(None): a kind of element that a later version may know, and that is dropped.
-    pub(super) fn from_key(key: &str) -> Result<Option<Element>, String> {
+    pub(super) fn from_key(key: &Name) -> Result<Option<Element>, String> {
+        if let Some(name) = key.of_field() {
+            return Ok(Some(Element::Field(name)));
+        }
         let (kind, rest) = match key.as_bytes() {
             [kind, b':', ..] => (*kind, &key[2..]),
             [] | [_] => return Err("key must be 2 characters long:".into()),
@@ -58,11 +62,10 @@ impl Element {
         };
         let read = || serde_json::from_str::<Value>(rest).map_err(|error| error.to_string());
         Ok(Some(match kind {
-            b'f' => Element::Field(rest.into()),
             b'v' => Element::Value(read()?),
             b'k' => match read()? {
                 // Members of a map are sorted.
-                Value::Object(map) => Element::Key(map.into_iter().map(|(k, v)| (k.as_str().into(), v)).collect()),
+                Value::Object(map) => Element::Key(map.into_iter().collect()),
                 _ => return Err(format!("a key that is no object: {key}")),
             },
             b'i' => Element::Index(rest.parse().map_err(|_| format!("an index that is no number: {key}"))?),

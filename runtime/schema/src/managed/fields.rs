@@ -62,7 +62,7 @@ fn write<S: Serializer>(set: &Set, is_member: bool, serializer: S) -> Result<S::
     if is_member {
         map.serialize_entry(SELF, &Set::default())?;
     }
-    for node in &set.0 {
+    for node in set.0.iter() {
         map.serialize_entry(&node.element.to_key(), &Below(node))?;
     }
     map.end()

@@ -1,5 +1,6 @@
 //! Which element of a list is which: by the keys of a map list, by the value in a set (typed/helpers.go).
 use super::{element::Element, types::ListOf};
+use crate::Name;
 use crate::Value;
 
 pub(super) fn element(list: &ListOf<'_>, keys: &[&str], item: &Value) -> Result<Element, String> {
@@ -16,7 +17,7 @@ pub(super) fn element(list: &ListOf<'_>, keys: &[&str], item: &Value) -> Result<
         Value::Null => return Err("associative list with keys may not have a null element".into()),
         _ => return Err("associative list with keys may not have non-map elements".into()),
     };
-    let mut found: Vec<(Box<str>, Value)> = Vec::with_capacity(keys.len());
+    let mut found: Vec<(Name, Value)> = Vec::with_capacity(keys.len());
     for key in keys {
         let value = map.get(*key).cloned().or_else(|| list.key_default(key));
         found.extend(value.map(|value| ((*key).into(), value)));

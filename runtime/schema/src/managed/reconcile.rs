@@ -5,6 +5,7 @@ use super::{
     set::{Node, Set},
     types::TypeRef,
 };
+use std::sync::Arc;
 
 /// None: the set is as the types want it.
 pub(super) fn reconcile(types: TypeRef<'_>, set: &Set) -> Option<Set> {
@@ -20,7 +21,7 @@ pub(super) fn reconcile(types: TypeRef<'_>, set: &Set) -> Option<Set> {
             },
         };
         if let Some(new) = reconcile_node(below, node) {
-            changed.get_or_insert_with(|| set.clone()).0[at] = new;
+            Arc::make_mut(&mut changed.get_or_insert_with(|| set.clone()).0)[at] = new;
         }
     }
     changed

@@ -1,13 +1,13 @@
-//! A set of field paths as a trie. A node that is not a member itself has members below it; that keeps equal sets
+//! A set of field paths as a trie, whose parts are shared until one of their holders changes them. A node that is not a member itself has members below it; that keeps equal sets
 //! equal, and FieldsV1 maps onto nodes one to one.
 use super::{
     element::Element,
     types::{At, TypeRef},
 };
-use std::cmp::Ordering;
+use std::{cmp::Ordering, sync::Arc};
 
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Set(pub(super) Vec<Node>);
+pub struct Set(pub(super) Arc<Vec<Node>>);
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Node {
@@ -55,10 +55,11 @@ impl Set {
             Some(Ordering::Greater) => self.find(element),
         };
         let at = found.unwrap_or_else(|at| {
-            self.0.insert(at, Node { element: element.clone(), member: false, children: Set::default() });
+            let node = Node { element: element.clone(), member: false, children: Set::default() };
+            Arc::make_mut(&mut self.0).insert(at, node);
             at
         });
-        &mut self.0[at]
+        &mut Arc::make_mut(&mut self.0)[at]
     }
 
     fn find(&self, element: &Element) -> Result<usize, usize> {
@@ -125,7 +126,7 @@ impl Set {
 
     fn each_below(&self, path: &mut Vec<Element>, visit: &mut dyn FnMut(&[Element])) {
         for members in [true, false] {
-            for node in &self.0 {
+            for node in &*self.0 {
                 path.push(node.element.clone());
                 if !members {
                     node.children.each_below(path, visit);
@@ -156,7 +157,7 @@ impl Set {
             }
             Node { element: node.element.clone(), member, children: node.children.with_named_fields(below) }
         });
-        Set(nodes.collect())
+        Set(Arc::new(nodes.collect()))
     }
 
     /// Whether every member is one of `other`'s.
@@ -165,7 +166,7 @@ impl Set {
     }
 
     pub(super) fn retain(&self, keep: &dyn Fn(&Node) -> Option<Node>) -> Set {
-        Set(self.0.iter().filter_map(keep).collect())
+        Set(Arc::new(self.0.iter().filter_map(keep).collect()))
     }
 }
 
@@ -178,7 +179,7 @@ fn zip(a: &Set, b: &Set, choose: &Choose<'_>) -> Set {
     loop {
         let (left, right) = (a.0.get(i), b.0.get(j));
         let order = match (left, right) {
-            (None, None) => return Set(out),
+            (None, None) => return Set(Arc::new(out)),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (Some(left), Some(right)) => left.element.cmp(&right.element),

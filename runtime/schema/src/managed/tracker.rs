@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{Kind, Status, order::Order as _, prune};
 use crate::{Map, Value};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 /// Managers by update that are kept apart; the oldest beyond become one.
 const MAX_UPDATERS: usize = 10;
@@ -119,7 +122,7 @@ impl<'a> Tracker<'a> {
         updater.update(live, new, entries, current)?;
         // Who changed nothing keeps the time of the last change.
         if let Some(current) = entries.take("") {
-            let set = current.set.difference(&stripped());
+            let set = current.set.difference(stripped());
             if !set.is_empty() {
                 let set = entries.get(&entry.id).map_or_else(|| set.clone(), |before| set.union(&before.set));
                 entries.put(Entry { set, time: Some(self.now.to_owned()), ..entry });
@@ -204,7 +207,7 @@ impl<'a> Tracker<'a> {
         }
         let changed = result?;
         if let Some(mut mine) = entries.take(&id) {
-            mine.set = mine.set.difference(&stripped());
+            mine.set = mine.set.difference(stripped());
             if changed.is_some() {
                 mine.time = Some(self.now.to_owned());
             }
@@ -216,8 +219,9 @@ impl<'a> Tracker<'a> {
     }
 }
 
-fn stripped() -> Set {
-    Set::of(&STRIPPED)
+fn stripped() -> &'static Set {
+    static SET: OnceLock<Set> = OnceLock::new();
+    SET.get_or_init(|| Set::of(&STRIPPED))
 }
 
 fn managed(object: &Value) -> Option<&Value> {

@@ -4,7 +4,7 @@ use crate::Order;
 use std::sync::Arc;
 
 #[derive(Clone, Default)]
-pub struct Map(Arc<Vec<(Name, Value)>>);
+pub struct Map(Option<Arc<Vec<(Name, Value)>>>);
 
 impl Map {
     pub fn new() -> Map {
@@ -25,39 +25,50 @@ impl Map {
             }
             members = sorted;
         }
-        Map(Arc::new(members))
+        Map((!members.is_empty()).then(|| Arc::new(members)))
+    }
+
+    fn members(&self) -> &[(Name, Value)] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    fn members_mut(&mut self) -> &mut Vec<(Name, Value)> {
+        Arc::make_mut(self.0.get_or_insert_default())
     }
 
     fn find(&self, name: &str) -> Result<usize, usize> {
-        self.0.binary_search_by(|(key, _)| key.as_str().cmp(name))
+        self.members().binary_search_by(|(key, _)| key.as_str().cmp(name))
     }
 
     /// Whether both are one in memory: then they are equal.
     pub fn is_shared(&self, other: &Map) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        }
     }
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.members().len()
     }
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.members().is_empty()
     }
     pub fn contains_key(&self, name: &str) -> bool {
         self.find(name).is_ok()
     }
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.find(name).ok().map(|at| &self.0[at].1)
+        self.find(name).ok().map(|at| &self.members()[at].1)
     }
     pub fn get_key_value(&self, name: &str) -> Option<(&Name, &Value)> {
-        self.find(name).ok().map(|at| (&self.0[at].0, &self.0[at].1))
+        self.find(name).ok().map(|at| (&self.members()[at].0, &self.members()[at].1))
     }
     pub fn get_mut(&mut self, name: &str) -> Option<&mut Value> {
         let at = self.find(name).ok()?;
-        Some(&mut Arc::make_mut(&mut self.0)[at].1)
+        Some(&mut self.members_mut()[at].1)
     }
     pub fn insert(&mut self, key: Name, value: Value) -> Option<Value> {
         let place = self.find(&key);
-        let members = Arc::make_mut(&mut self.0);
+        let members = self.members_mut();
         match place {
             Ok(at) => Some(std::mem::replace(&mut members[at].1, value)),
             Err(at) => {
@@ -68,31 +79,31 @@ impl Map {
     }
     pub fn remove(&mut self, name: &str) -> Option<Value> {
         let at = self.find(name).ok()?;
-        Some(Arc::make_mut(&mut self.0).remove(at).1)
+        Some(self.members_mut().remove(at).1)
     }
     pub fn entry(&mut self, name: impl Into<Name>) -> Entry<'_> {
         Entry { key: name.into(), map: self }
     }
     pub fn retain(&mut self, mut keep: impl FnMut(&Name, &mut Value) -> bool) {
-        Arc::make_mut(&mut self.0).retain_mut(|(key, value)| keep(key, value));
+        self.members_mut().retain_mut(|(key, value)| keep(key, value));
     }
     pub fn clear(&mut self) {
         *self = Map::new();
     }
     pub fn iter(&self) -> Iter<'_> {
-        Iter(self.0.iter())
+        Iter(self.members().iter())
     }
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&Name, &mut Value)> {
-        Arc::make_mut(&mut self.0).iter_mut().map(|(key, value)| (&*key, value))
+        self.members_mut().iter_mut().map(|(key, value)| (&*key, value))
     }
     pub fn keys(&self) -> impl DoubleEndedIterator<Item = &Name> + Clone {
-        self.0.iter().map(|(key, _)| key)
+        self.members().iter().map(|(key, _)| key)
     }
     pub fn values(&self) -> impl DoubleEndedIterator<Item = &Value> + Clone {
-        self.0.iter().map(|(_, value)| value)
+        self.members().iter().map(|(_, value)| value)
     }
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Value> {
-        Arc::make_mut(&mut self.0).iter_mut().map(|(_, value)| value)
+        self.members_mut().iter_mut().map(|(_, value)| value)
     }
 }
 
@@ -108,7 +119,7 @@ impl<'m> Entry<'m> {
     }
     pub fn or_insert_with(self, make: impl FnOnce() -> Value) -> &'m mut Value {
         let place = self.map.find(&self.key);
-        let members = Arc::make_mut(&mut self.map.0);
+        let members = self.map.members_mut();
         let at = place.unwrap_or_else(|at| {
             members.insert(at, (self.key, make()));
             at
@@ -119,7 +130,7 @@ impl<'m> Entry<'m> {
 
 impl PartialEq for Map {
     fn eq(&self, other: &Map) -> bool {
-        self.is_shared(other) || self.0 == other.0
+        self.is_shared(other) || self.members() == other.members()
     }
 }
 impl Eq for Map {}
@@ -161,7 +172,7 @@ impl IntoIterator for Map {
     type Item = (Name, Value);
     type IntoIter = std::vec::IntoIter<(Name, Value)>;
     fn into_iter(self) -> Self::IntoIter {
-        Arc::unwrap_or_clone(self.0).into_iter()
+        self.0.map_or_else(Vec::new, Arc::unwrap_or_clone).into_iter()
     }
 }
 

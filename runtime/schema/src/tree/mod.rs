@@ -106,6 +106,14 @@ impl Value {
             _ => None,
         }
     }
+    /// Whether both are the same list or map in memory.
+    pub fn is_shared(&self, other: &Value) -> bool {
+        match (self, other) {
+            (Value::Array(one), Value::Array(other)) => one.is_shared(other),
+            (Value::Object(one), Value::Object(other)) => !one.is_empty() && one.is_shared(other),
+            _ => false,
+        }
+    }
     pub fn take(&mut self) -> Value {
         std::mem::take(self)
     }

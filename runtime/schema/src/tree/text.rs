@@ -65,6 +65,22 @@ impl Name {
         }
     }
 
+    /// "f:" before it, as managedFields names a field.
+    pub(crate) fn as_field(&self) -> Name {
+        match &self.0 {
+            Spelling::Known(id) => Name(Spelling::Field(*id)),
+            _ => Name::from(["f:", self].concat()),
+        }
+    }
+
+    /// What is behind an "f:".
+    pub(crate) fn of_field(&self) -> Option<Name> {
+        match &self.0 {
+            Spelling::Field(id) => Some(Name(Spelling::Known(*id))),
+            _ => self.strip_prefix("f:").map(Name::from),
+        }
+    }
+
     /// As a Doc holds it. `None` for bytes that are no text, or a number from a dictionary to come.
     pub(crate) fn read(stored: Stored<'_>) -> Option<Name> {
         let name = match stored {
@@ -130,7 +146,8 @@ macro_rules! like_str {
         }
         impl Ord for $name {
             fn cmp(&self, other: &$name) -> Ordering {
-                self.as_str().cmp(other.as_str())
+                // Equal names have one number, which is quicker than their letters.
+                if self == other { Ordering::Equal } else { self.as_str().cmp(other.as_str()) }
             }
         }
         impl Hash for $name {
