@@ -347,6 +347,12 @@ fn model(root: &mut Value, op: &Value) -> Option<()> {
     match op["op"].as_str()? {
         "add" => add(root, &path, op["value"].clone()),
         "remove" => remove(root, &path).map(drop),
+        // What an object does not have is put there, as upstream's library does it.
+        "replace" if at(root, &path).is_none() => {
+            let parent = path.len().checked_sub(1)?;
+            at(root, &path[..parent])?.as_object()?;
+            add(root, &path, op["value"].clone())
+        }
         "replace" => {
             *at(root, &path)? = op["value"].clone();
             Some(())
