@@ -23,25 +23,42 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-/// The journal's file, which is written over and over: room for 240 lone commits.
-const JOURNAL_PLACES: usize = 16;
-/// A round begins when so much of it is in use.
-const ROUND_BYTES: usize = JOURNAL_PLACES / 2 * SEGMENT_BYTES;
-/// When the database cannot be written, the journal grows up to this.
-const MAX_JOURNAL_PLACES: usize = JOURNAL_PLACES * 16;
+/// What the files may take. A test takes less.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// The journal's file, which is written over and over. When half of it is in use a round begins.
+    pub journal_bytes: usize,
+    /// However little is live, a database is not written anew before it has so much.
+    pub least_file_bytes: u64,
+}
+
+impl Default for Sizes {
+    /// Room for 180 lone commits.
+    fn default() -> Sizes {
+        Sizes { journal_bytes: 768 * 1024, least_file_bytes: 4 << 20 }
+    }
+}
+
+impl Sizes {
+    fn places(&self) -> usize {
+        self.journal_bytes.div_ceil(SEGMENT_BYTES)
+    }
+}
+
+/// When the database cannot be written, the journal grows to so many times its size.
+const MAX_JOURNAL_TIMES: usize = 16;
 
 /// What a slice writes at most: so much that a commit that waits behind it does not notice on a slow card.
 const SLICE_BYTES: usize = 64 * 1024;
 /// And so many keys, for each may be in a page of its own.
 const SLICE_KEYS: usize = 64;
 
-/// The database's file may have so many times what is live, and never has less than this.
+/// The database's file may have so many times what is live.
 const FILE_TIMES: u64 = 3;
-const LEAST_FILE_BYTES: u64 = 4 << 20;
 
 /// Held back on the disk for the day it is full: what goes then still needs a place for its traces.
 const RESERVE_BYTES: u64 = 1 << 20;
@@ -65,6 +82,7 @@ pub(crate) struct Flush {
 pub(crate) struct Disk {
     storage: Arc<dyn Storage>,
     cache_bytes: usize,
+    sizes: Sizes,
     counters: Arc<Counters>,
     cipher: Option<Arc<dyn Cipher>>,
     journal: Journal,
@@ -94,6 +112,8 @@ struct Round {
     anew: Option<(bool, Option<Key>)>,
     /// All keys it began with.
     began_with: BTreeSet<Key>,
+    /// Something of it could not be written, whatever redb made of that.
+    failed: Arc<AtomicBool>,
 }
 
 /// What the disk held when it was opened.
@@ -128,10 +148,12 @@ impl Disk {
     pub fn open(
         storage: Arc<dyn Storage>,
         cache_bytes: usize,
+        sizes: Sizes,
         counters: Arc<Counters>,
         cipher: Option<Arc<dyn Cipher>>,
     ) -> Result<(Disk, Loaded), Error> {
-        let counted = counting(&counters);
+        let (counting, places) = (counting(&counters), sizes.places());
+        let counted = |blocks| counting.wrap(blocks);
         let place = Place { storage: &*storage, cache_bytes, counted: &counted };
         if let Err(error) = storage.open(Part::Database, false)
             && error.kind() == io::ErrorKind::NotFound
@@ -159,7 +181,7 @@ impl Disk {
                     storage.set_aside(Part::Journal).map_err(|e| Error::io("setting the journal aside", &e))?;
                     damaged.push("the journal".into());
                 }
-                (Journal::new(meta.batch + 1, JOURNAL_PLACES), BTreeMap::new(), 0)
+                (Journal::new(meta.batch + 1, places), BTreeMap::new(), 0)
             }
         };
         let changed: BTreeSet<Key> = changes.keys().cloned().collect();
@@ -183,6 +205,7 @@ impl Disk {
         let disk = Disk {
             storage,
             cache_bytes,
+            sizes,
             counters,
             cipher,
             journal,
@@ -236,8 +259,8 @@ impl Disk {
     fn append(&mut self, flush: &Flush) -> Result<(), Error> {
         if self.missing {
             let mut create = || {
-                let blocks = counting(&self.counters)(self.storage.create(Part::Journal)?);
-                self.journal = Journal::new(self.journal.next_batch, JOURNAL_PLACES);
+                let blocks = counting(&self.counters).wrap(self.storage.create(Part::Journal)?);
+                self.journal = Journal::new(self.journal.next_batch, self.sizes.places());
                 self.journal.format(&*blocks, self.reserved)?;
                 self.storage.publish(Part::Journal)
             };
@@ -247,7 +270,7 @@ impl Disk {
         if self.blocks.is_none() {
             let blocks = self.storage.open(Part::Journal, true);
             let blocks = blocks.map_err(|e| Error::io("opening the journal for writing", &e))?;
-            self.blocks = Some(counting(&self.counters)(blocks));
+            self.blocks = Some(counting(&self.counters).wrap(blocks));
         }
         let Some(blocks) = &self.blocks else { return Err(Error::Closed) };
         let mut batch = Batch::default();
@@ -260,14 +283,23 @@ impl Disk {
             change::encode(&mut batch.bytes, key, held).ok_or_else(too_large)?;
         }
         if flush.grows && self.held_back != Some(true) {
-            let held = self.storage.hold_back(RESERVE_BYTES);
+            // What was given back proves nothing: there must be more than that.
+            let (storage, times) = (&*self.storage, if self.held_back.is_some() { 2 } else { 1 });
+            let held = storage.hold_back(RESERVE_BYTES * times).and_then(|()| storage.hold_back(RESERVE_BYTES));
             self.held_back = Some(held.is_ok());
-            held.map_err(|e| Error::io("holding space back", &e))?;
+            if let Err(error) = held {
+                // Half of it may be there, and is for what frees space.
+                let _ = storage.hold_back(0);
+                // What was deleted has left room in the file.
+                if self.counters.file.load(Ordering::Relaxed) < 2 * flush.root.kept_bytes() as u64 {
+                    return Err(Error::io("holding space back", &error));
+                }
+            }
         }
         let needed = self.journal.needs(batch.bytes.len());
         let spare = if flush.grows { HELD_BACK } else { 0 };
         while self.journal.free.len() < needed + spare {
-            if self.journal.places >= MAX_JOURNAL_PLACES.max(needed + JOURNAL_PLACES) {
+            if self.journal.places >= self.sizes.places() * MAX_JOURNAL_TIMES + needed {
                 return Err(Error::Full);
             }
             self.journal.extend(&**blocks).map_err(|e| Error::io("making room in the journal", &e))?;
@@ -276,25 +308,31 @@ impl Disk {
         self.changed.extend(flush.writes.keys().cloned());
         self.flushed = flush.root.clone();
         self.reserved = flush.reserve;
-        if self.journal.places > JOURNAL_PLACES && self.round.is_none() {
+        if self.journal.places > self.sizes.places() && self.round.is_none() {
             // What is not given back today is given back tomorrow.
-            let _ = self.journal.shrink(&**blocks, JOURNAL_PLACES);
+            let _ = self.journal.shrink(&**blocks, self.sizes.places());
         }
         Ok(())
     }
 
     /// More should be written although nobody waits for it.
     pub fn is_behind(&self) -> bool {
-        self.round.is_some() || self.journal.bytes() > ROUND_BYTES
+        self.round.is_some() || self.journal.bytes() > self.sizes.journal_bytes / 2
     }
 
     /// One slice of a round; begins one when none is going on.
     pub fn slice(&mut self) -> Result<(), Error> {
         let mut result = self.try_slice();
+        if result.is_err() {
+            self.storage.forget(Part::Database);
+        }
         if matches!(result, Err(Error::Full)) && self.held_back.is_none_or(|held| held) {
             self.held_back = Some(false);
             result = self.storage.hold_back(0).map_err(|e| Error::io("giving space back", &e));
             result = result.and_then(|()| self.try_slice());
+            if result.is_err() {
+                self.storage.forget(Part::Database);
+            }
         }
         if result.is_err()
             && let Some(round) = self.round.take()
@@ -320,16 +358,26 @@ impl Disk {
     }
 
     fn begin(&mut self) -> Result<Round, Error> {
-        let counted = counting(&self.counters);
+        let counting = counting(&self.counters);
+        let counted = |blocks| counting.wrap(blocks);
         let place = Place { storage: &*self.storage, cache_bytes: self.cache_bytes, counted: &counted };
         let size = place.size().map_err(|e| Error::reading("measuring the database", &e))?;
-        let limit = (self.flushed.kept_bytes() as u64 * FILE_TIMES).max(LEAST_FILE_BYTES);
-        let anew = (size > limit).then_some((false, None));
+        let limit = (self.flushed.kept_bytes() as u64 * FILE_TIMES).max(self.sizes.least_file_bytes);
+        // A full disk has no room for two.
+        let anew = (size > limit && self.held_back != Some(false)).then_some((false, None));
         let database = if anew.is_some() { place.create()? } else { place.open()? };
         let began_with = std::mem::take(&mut self.changed);
         let keys = if anew.is_some() { BTreeSet::new() } else { began_with.clone() };
         let meta = Meta { reserved: self.reserved, batch: self.journal.last_batch() };
-        Ok(Round { database, keys, meta, segment: self.journal.head.segment.number, anew, began_with })
+        Ok(Round {
+            database,
+            keys,
+            meta,
+            segment: self.journal.head.segment.number,
+            anew,
+            began_with,
+            failed: counting.failed,
+        })
     }
 
     /// True: that was the last slice.
@@ -366,8 +414,11 @@ impl Disk {
     }
 
     fn complete(&mut self, round: Round) -> Result<(), Error> {
-        let Round { database, segment, anew, began_with, .. } = round;
-        let closed = database::close(database);
+        let Round { database, segment, anew, began_with, failed, .. } = round;
+        let closed = database::close(database).and_then(|()| match failed.load(Ordering::Relaxed) {
+            true => Err(Error::Storage { doing: "writing the database", message: "a write failed".into() }),
+            false => Ok(()),
+        });
         let published = closed.and_then(|()| match anew {
             Some(_) => self.storage.publish(Part::Database).map_err(|e| Error::io("replacing the database", &e)),
             None => Ok(()),
@@ -432,15 +483,37 @@ fn opened(cipher: Option<&dyn Cipher>, key: &Key, mut held: Held, sealed: &mut S
     }
 }
 
-fn counting(counters: &Arc<Counters>) -> impl Fn(Box<dyn Blocks>) -> Box<dyn Blocks> + use<> {
-    let counters = counters.clone();
-    move |blocks| Box::new(Counted { blocks, counters: counters.clone() })
+fn counting(counters: &Arc<Counters>) -> Counting {
+    Counting { counters: counters.clone(), failed: Arc::default() }
+}
+
+/// Puts blocks behind a count, and remembers whether one of them failed to write: a flush that failed once tells the
+/// kernel's side of it only once, and what it was for may never be on disk, whatever later ones say.
+struct Counting {
+    counters: Arc<Counters>,
+    failed: Arc<AtomicBool>,
+}
+
+impl Counting {
+    fn wrap(&self, blocks: Box<dyn Blocks>) -> Box<dyn Blocks> {
+        Box::new(Counted { blocks, counters: self.counters.clone(), failed: self.failed.clone() })
+    }
 }
 
 /// Blocks that count what passes.
 struct Counted {
     blocks: Box<dyn Blocks>,
     counters: Arc<Counters>,
+    failed: Arc<AtomicBool>,
+}
+
+impl Counted {
+    fn note(&self, result: io::Result<()>) -> io::Result<()> {
+        if result.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        result
+    }
 }
 
 impl Blocks for Counted {
@@ -452,13 +525,13 @@ impl Blocks for Counted {
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.counters.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
-        self.blocks.write(offset, data)
+        self.note(self.blocks.write(offset, data))
     }
     fn truncate(&self, size: u64) -> io::Result<()> {
-        self.blocks.truncate(size)
+        self.note(self.blocks.truncate(size))
     }
     fn sync(&self) -> io::Result<()> {
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        self.blocks.sync()
+        self.note(self.blocks.sync())
     }
 }

@@ -32,6 +32,7 @@ mod writer;
 
 pub use backup::{Backup, create, entries};
 pub use cipher::{Cipher, Opened, Unreadable};
+pub use disk::Sizes;
 pub use error::Error;
 pub use root::Snapshot;
 pub use state::Stats;

@@ -29,7 +29,8 @@ pub(crate) fn recover(blocks: &dyn Blocks, done: u64) -> Result<Option<Recovered
     let size = blocks.size().map_err(|e| Error::reading(DOING, &e))?;
     let mut reader = Reader {
         blocks,
-        places: usize::try_from(size / SEGMENT_BYTES as u64).unwrap_or(usize::MAX),
+        // The last one may end early: a file that grew and was cut.
+        places: usize::try_from(size.div_ceil(SEGMENT_BYTES as u64)).unwrap_or(usize::MAX),
         bytes: vec![0; SEGMENT_BYTES],
         first: BTreeMap::new(),
     };

@@ -56,6 +56,8 @@ pub struct Stats {
     pub syncs: u64,
     /// Times that the database was brought up to date.
     pub rounds: u64,
+    /// The longest that a flush had to wait for that.
+    pub longest_slice: Duration,
     /// What journal and database take on disk.
     pub journal_bytes: u64,
     pub file_bytes: u64,
@@ -273,6 +275,7 @@ impl State {
 
     pub fn flushed(&mut self, batch: Batch, took: Duration, wake: &mut Vec<Waker>) {
         self.stats.flushes += 1;
+        self.trouble = None;
         self.lazy_in_flight = false;
         self.stats.flush_time += took;
         self.failures = 0;
@@ -285,6 +288,7 @@ impl State {
 
     pub fn flush_failed(&mut self, batch: Batch, error: &Error, wake: &mut Vec<Waker>) {
         self.stats.failed_flushes += 1;
+        self.trouble = Some(error.clone());
         self.lazy_in_flight = false;
         self.failures += 1;
         // A lazy write that came meanwhile is newer than the one that was not flushed.

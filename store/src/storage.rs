@@ -35,6 +35,8 @@ pub trait Storage: Send + Sync + 'static {
     fn publish(&self, part: Part) -> io::Result<()>;
     /// What is there is no longer found by `open`, and is not deleted.
     fn set_aside(&self, part: Part) -> io::Result<()>;
+    /// A flush failed: what is read from now on is what is on disk, not what was to be there.
+    fn forget(&self, part: Part);
     /// Keeps so much space from everybody else, or gives it back.
     fn hold_back(&self, bytes: u64) -> io::Result<()>;
 }
@@ -108,6 +110,13 @@ impl Storage for Directory {
         self.handle.sync_all()
     }
 
+    fn forget(&self, part: Part) {
+        // Pages whose write-back failed look clean in the page cache and are not on disk (fsync(2), NOTES).
+        if let Ok(file) = File::open(self.path.join(part.name())) {
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        }
+    }
+
     fn hold_back(&self, bytes: u64) -> io::Result<()> {
         let path = self.path.join(RESERVE_FILE);
         if bytes == 0 {
@@ -120,7 +129,7 @@ impl Storage for Directory {
         match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
             // A file system that cannot promise space: there is nothing to hold back.
             Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
-            result => Ok(result?),
+            result => result.map_err(io::Error::from).and_then(|()| file.set_len(bytes)),
         }
     }
 }

@@ -2,7 +2,7 @@
 use crate::{
     Cipher, Class, Directory, Entry, Error, Key, Opened, Precondition, Revision, Snapshot, Stats, Storage, Transaction,
     Unreadable, Value, Watcher, Write,
-    disk::{Counters, Disk, Loaded, Sealed},
+    disk::{Counters, Disk, Loaded, Sealed, Sizes},
     root::Root,
     state::State,
     watch::Wait,
@@ -66,8 +66,8 @@ impl Store {
     }
 
     /// The same without a thread: nothing is flushed unless the writer is told to.
-    pub fn open_by_hand(options: Options, storage: Arc<dyn Storage>) -> Result<(Store, Writer), Error> {
-        let (store, disk) = Store::prepare(&options, Some(storage), None)?;
+    pub fn open_by_hand(options: Options, sizes: Sizes, storage: Arc<dyn Storage>) -> Result<(Store, Writer), Error> {
+        let (store, disk) = Store::prepare(&options, sizes, Some(storage), None)?;
         let writer = Writer::new(store.shared.clone(), disk.ok_or(Error::Closed)?);
         Ok((store, writer))
     }
@@ -77,7 +77,7 @@ impl Store {
         storage: Option<Arc<dyn Storage>>,
         cipher: Option<Arc<dyn Cipher>>,
     ) -> Result<Store, Error> {
-        let (mut store, disk) = Store::prepare(options, storage, cipher)?;
+        let (mut store, disk) = Store::prepare(options, Sizes::default(), storage, cipher)?;
         if let Some(disk) = disk {
             let (writer, end) = (Writer::new(store.shared.clone(), disk), store.end.clone());
             let thread = std::thread::Builder::new().name("mote-store".into()).stack_size(WRITER_STACK_BYTES);
@@ -89,13 +89,14 @@ impl Store {
 
     fn prepare(
         options: &Options,
+        sizes: Sizes,
         storage: Option<Arc<dyn Storage>>,
         cipher: Option<Arc<dyn Cipher>>,
     ) -> Result<(Store, Option<Disk>), Error> {
         let counters = Arc::new(Counters::default());
         let (disk, loaded) = match storage {
             Some(storage) => {
-                let (disk, loaded) = Disk::open(storage, options.cache_bytes, counters.clone(), cipher.clone())?;
+                let (disk, loaded) = Disk::open(storage, options.cache_bytes, sizes, counters.clone(), cipher.clone())?;
                 (Some(disk), loaded)
             }
             None => {

@@ -82,13 +82,20 @@ impl Writer {
             return Ok(false);
         }
         let flushed = batch.map_or(Ok(()), |batch| self.flush(batch));
+        let start = Instant::now();
         let sliced = if flushed.is_ok() && self.disk.is_behind() { self.disk.slice() } else { Ok(()) };
+        let took = start.elapsed();
         if let Err(error) = &sliced {
             tracing::warn!(%error, "the database is not up to date; what is new is in the journal");
         }
         // A round that failed is tried again when there is something to flush.
         self.behind = flushed.is_ok() && sliced.is_ok() && self.disk.is_behind();
-        self.shared.lock().trouble = flushed.as_ref().err().or(sliced.as_ref().err()).cloned();
+        let mut state = self.shared.lock();
+        state.stats.longest_slice = state.stats.longest_slice.max(took);
+        if let Err(error) = sliced {
+            state.trouble = Some(error);
+        }
+        drop(state);
         flushed.map(|()| true)
     }
 

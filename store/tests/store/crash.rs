@@ -140,7 +140,11 @@ fn live(seed: u64) -> u64 {
         // Most cuts hit the writes of a start, a sweep or a flush of many; some find the node asleep.
         let most = if random.below(4) == 0 { 12 } else { 160 };
         storage.medium().fuel = Some(random.below(most));
-        if let Ok((store, mut writer)) = storage.open_by_hand() {
+        let opened = storage.open_by_hand();
+        if let Err(error) = &opened {
+            assert!(storage.medium().dark, "seed {seed}, cut {cut}: {error}");
+        }
+        if let Ok((store, mut writer)) = opened {
             let snapshot = store.snapshot();
             let state = found(&snapshot);
             assert!(store.damaged().is_empty(), "seed {seed}, cut {cut}: {:?} was damaged by nothing", store.damaged());
@@ -180,4 +184,58 @@ fn a_power_cut_leaves_a_prefix() {
         }
     });
     assert!(done.into_inner() >= cuts);
+}
+
+/// A disk that fails again and again, and then is cut: what was refused is not seen, what was acknowledged is there, and
+/// the store goes on by itself.
+fn fail(seed: u64) {
+    let (storage, mut random) = (Faulty::default(), Random::new(seed));
+    drop(storage.open_by_hand().expect("nothing was wrong yet"));
+    let mut state = State::new();
+    for cut in 0..10 {
+        let (store, mut writer) = storage.open_by_hand().expect("it opens by itself");
+        storage.medium().random = Random::new(random.below(1 << 30));
+        storage.medium().error_every = Some(2 + random.below(40));
+        // What may be found: what was seen since something lasted, and what was refused and is on disk all the same.
+        let mut allowed = vec![state.clone()];
+        for _ in 0..random.below(200) {
+            let mut transaction = transaction(&mut random);
+            transaction.class = if random.below(2) == 0 { Class::Lazy } else { Class::Durable };
+            let (durable, mut next) = (transaction.class == Class::Durable, state.clone());
+            apply(&mut next, &transaction.writes);
+            let mut commit: Commit<'_> = Box::pin(store.commit(transaction));
+            let outcome = loop {
+                match block_on(poll_once(&mut commit)) {
+                    Some(outcome) => break outcome,
+                    None => drop(writer.step()),
+                }
+            };
+            match outcome {
+                Ok(_) if durable => (state, allowed) = (next.clone(), vec![next]),
+                Ok(_) => {
+                    state = next.clone();
+                    allowed.push(next);
+                }
+                Err(_) => allowed.push(next),
+            }
+            assert!(found(&store.snapshot()) == state, "seed {seed}, cut {cut}: not what was acknowledged is seen");
+        }
+        storage.medium().error_every = None;
+        drop((store, writer));
+        storage.medium().power_cycle(&mut random);
+        let (store, mut writer) = storage.open_by_hand().expect("it opens by itself");
+        let now = found(&store.snapshot());
+        assert!(allowed.contains(&now), "seed {seed}, cut {cut}: this was never so");
+        state = now;
+        if random.below(2) == 0 {
+            writer.close().expect("nothing is wrong any more");
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_fails_loses_nothing_and_ends_nothing() {
+    for seed in 0..number("MOTE_STORE_CUTS", CUTS) / 250 {
+        fail(seed);
+    }
 }

@@ -163,6 +163,32 @@ fn a_full_disk_fails_the_commit_and_nothing_else() {
 }
 
 #[test]
+fn what_frees_space_goes_on_when_the_disk_is_full() {
+    let (storage, store) = started();
+    storage.medium().capacity = Some(6 << 20);
+    let (value, mut count) = ("x".repeat(20_000), 0);
+    let error = loop {
+        match commit(&store, put(Durable, &format!("pods/{count}"), &value)) {
+            Ok(_) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::Full) && count > 50, "{error}, {count}");
+    assert!(matches!(store.trouble(), Some(Error::Full)));
+    for i in 0..count / 2 {
+        // As an API deletes: a mark first, then for good.
+        commit(&store, put(Durable, &format!("pods/{i}"), &format!("{value}deleted"))).unwrap();
+        commit(&store, delete(Durable, &format!("pods/{i}"))).unwrap();
+        assert!(store.snapshot().get("pods/70").is_some() || i >= 70);
+    }
+    storage.medium().capacity = None;
+    commit(&store, put(Durable, "new", &value)).unwrap();
+    assert!(store.trouble().is_none());
+    let left = count - count / 2 + 2;
+    assert_eq!(after_crash(&storage, store).len(), left);
+}
+
+#[test]
 fn what_waits_behind_a_failed_flush_is_applied_anew() {
     let (storage, store) = started();
     let mut busy = storage.medium();

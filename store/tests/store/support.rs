@@ -1,10 +1,10 @@
 //! A storage in memory that fails on demand and forgets what was not synced, and short ways to drive a store.
 use futures_lite::future::block_on;
 use mote_store::{
-    Blocks, Class, Error, Options, Part, Precondition, Revision, Storage, Store, Transaction, Write, Writer,
+    Blocks, Class, Error, Options, Part, Precondition, Revision, Sizes, Storage, Store, Transaction, Write, Writer,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
@@ -35,6 +35,7 @@ impl Random {
 
 /// How a write that was not synced may come out, sector by sector.
 const SECTOR_BYTES: [usize; 2] = [512, 4096];
+const BLOCK_BYTES: usize = 4096;
 
 /// What survives, what is read, and how the second grew out of the first.
 #[derive(Debug, Default)]
@@ -42,6 +43,8 @@ struct Image {
     synced: Vec<u8>,
     current: Vec<u8>,
     unsynced: Vec<Change>,
+    /// Blocks of it that take space.
+    taken: BTreeSet<usize>,
 }
 
 /// The files of a directory on one disk: what is synced of one says nothing of the others.
@@ -82,8 +85,8 @@ fn apply(image: &mut Vec<u8>, change: &Change) {
     }
 }
 
-/// Some sectors of a change; now and then one that was being written holds neither the old nor the new.
-fn apply_torn(image: &mut Vec<u8>, change: &Change, sector_bytes: usize, random: &mut Random) {
+/// Some sectors of a change; with `garbage` now and then one that was being written holds neither the old nor the new.
+fn apply_torn(image: &mut Vec<u8>, change: &Change, sector_bytes: usize, garbage: bool, random: &mut Random) {
     let Change::Bytes(offset, bytes) = change else { return apply(image, change) };
     let end = offset + bytes.len();
     image.resize(image.len().max(end), 0);
@@ -91,11 +94,16 @@ fn apply_torn(image: &mut Vec<u8>, change: &Change, sector_bytes: usize, random:
     for sector in offset / sector_bytes..=(end - 1) / sector_bytes {
         let (from, to) = ((sector * sector_bytes).max(*offset), ((sector + 1) * sector_bytes).min(end));
         match random.below(64) {
-            0 => image[from..to].iter_mut().for_each(|byte| *byte = random.below(256) as u8),
+            0 if garbage => image[from..to].iter_mut().for_each(|byte| *byte = random.below(256) as u8),
             dice if dice % 4 < keep => image[from..to].copy_from_slice(&bytes[from - offset..to - offset]),
             _ => {}
         }
     }
+}
+
+/// redb writes its header in place, and so needs sectors that are written wholly or not at all. The journal does not.
+fn may_be_garbage((part, new): (Part, bool)) -> bool {
+    new || part == Part::Journal
 }
 
 impl Medium {
@@ -117,28 +125,34 @@ impl Medium {
 
     /// Bytes of all files.
     pub fn size(&self) -> usize {
-        self.files.values().map(|file| file.current.len()).sum::<usize>() + self.held_back
+        self.files.values().map(|file| file.taken.len() * BLOCK_BYTES).sum::<usize>() + self.held_back
     }
 
     fn change(&mut self, name: (Part, bool), change: Change) -> io::Result<()> {
         self.step()?;
-        let end = match &change {
-            Change::Length(length) => *length,
-            Change::Bytes(offset, bytes) => offset + bytes.len(),
+        // A file that is only made longer takes no space, and neither does a hole.
+        let blocks = match &change {
+            Change::Length(_) => 0..0,
+            Change::Bytes(offset, bytes) => offset / BLOCK_BYTES..(offset + bytes.len()).div_ceil(BLOCK_BYTES),
         };
-        let grows = end.saturating_sub(self.file(name)?.current.len());
+        let taken = &self.file(name)?.taken;
+        let grows = blocks.clone().filter(|block| !taken.contains(block)).count() * BLOCK_BYTES;
         if self.full || grows > 0 && self.capacity.is_some_and(|capacity| self.size() + grows > capacity) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let fails = self.fails().then(|| Random::new(self.random.below(1 << 30)));
-        let file = self.file(name)?;
+        let (file, garbage) = (self.file(name)?, may_be_garbage(name));
         if let Some(mut torn) = fails {
             if torn.below(2) == 0 {
                 let sector_bytes = SECTOR_BYTES[torn.below(2) as usize];
-                apply_torn(&mut file.current, &change, sector_bytes, &mut torn);
+                apply_torn(&mut file.current, &change, sector_bytes, garbage, &mut torn);
                 file.unsynced.push(change);
             }
             return Err(io::Error::other("a bad block"));
+        }
+        file.taken.extend(blocks);
+        if let Change::Length(length) = change {
+            file.taken.split_off(&length.div_ceil(BLOCK_BYTES));
         }
         apply(&mut file.current, &change);
         file.unsynced.push(change);
@@ -163,13 +177,13 @@ impl Medium {
     /// were to be written: which of its versions a sector holds has nothing to do with the others.
     pub fn power_cycle(&mut self, random: &mut Random) {
         let sector_bytes = SECTOR_BYTES[random.below(2) as usize];
-        for file in self.files.values_mut() {
+        for (name, file) in &mut self.files {
             let all = random.below(8) == 0;
             for change in std::mem::take(&mut file.unsynced) {
                 if all {
                     apply(&mut file.synced, &change);
                 } else if random.below(3) > 0 {
-                    apply_torn(&mut file.synced, &change, sector_bytes, random);
+                    apply_torn(&mut file.synced, &change, sector_bytes, may_be_garbage(*name), random);
                 }
             }
             file.current = file.synced.clone();
@@ -182,6 +196,9 @@ impl Medium {
 #[derive(Clone, Debug, Default)]
 pub struct Faulty(Arc<Mutex<Medium>>);
 
+/// Small ones: many rounds, and many files written anew.
+pub const SIZES: Sizes = Sizes { journal_bytes: 512 * 1024, least_file_bytes: 1 << 20 };
+
 impl Faulty {
     pub fn medium(&self) -> MutexGuard<'_, Medium> {
         self.0.lock().expect("no test panics while it holds the medium")
@@ -190,7 +207,7 @@ impl Faulty {
         Store::open_in(options(), Arc::new(self.clone()))
     }
     pub fn open_by_hand(&self) -> Result<(Store, Writer), Error> {
-        Store::open_by_hand(options(), Arc::new(self.clone()))
+        Store::open_by_hand(options(), SIZES, Arc::new(self.clone()))
     }
 }
 
@@ -228,6 +245,12 @@ impl Storage for Faulty {
     }
     fn set_aside(&self, part: Part) -> io::Result<()> {
         self.medium().files.remove(&(part, false)).map(drop).ok_or(io::ErrorKind::NotFound.into())
+    }
+    fn forget(&self, part: Part) {
+        if let Ok(file) = self.medium().file((part, false)) {
+            file.current = file.synced.clone();
+            file.unsynced.iter().for_each(|change| apply(&mut file.current, change));
+        }
     }
     fn hold_back(&self, bytes: u64) -> io::Result<()> {
         let mut medium = self.medium();
