@@ -47,6 +47,15 @@ pub fn tame_allocator() {
     }
 }
 
+/// What lies free between things in use.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) takes a number, and locks the arenas it works on.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// As many descriptors as the system lets us have, within reason: connections, watches and sockets to the runtime.
 pub fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};

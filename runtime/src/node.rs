@@ -219,6 +219,7 @@ fn api_config(place: &Place, board: &Profile) -> mote_api::Config {
             max_mutating_requests_inflight: limits.requests_in_flight.div_ceil(2) as usize,
             // A client-go program holds some ten watches on one connection.
             max_watches: limits.connections as usize * 8,
+            give_memory_back: machine::give_memory_back,
             ..http::Config::default()
         },
         settings: mote_api::Settings {

@@ -1,7 +1,7 @@
 //! The outgoing body on the wire: a `Body` with what must end when it ends (the in-flight slot, the connection's
 //! busy mark), cut off in order when the server stops. Compression of large answers is here too.
 use super::request::{Body, BoxStream, Response};
-use super::server::Stop;
+use super::server::{Sending, Stop};
 use bytes::Bytes;
 use event_listener::EventListener;
 use futures_lite::stream;
@@ -22,6 +22,8 @@ const SEND_FROM_BYTES: usize = 16 * 1024;
 
 pub struct Outgoing {
     content: Content,
+    /// Of an answer that has an end.
+    sending: Option<Sending>,
     /// Dropped with the body: when it was sent, or when the client went away.
     _until_sent: Box<dyn Any + Send>,
 }
@@ -33,7 +35,7 @@ enum Content {
 }
 
 impl Outgoing {
-    pub fn new(body: Body, stop: &Stop, until_sent: impl Send + 'static) -> Outgoing {
+    pub fn new(body: Body, stop: &Stop, sending: Option<Sending>, until_sent: impl Send + 'static) -> Outgoing {
         let content = match body {
             // A refusal has its bytes by now (`accept::settle`).
             Body::Empty | Body::Status(_) => Content::Full(None),
@@ -41,7 +43,7 @@ impl Outgoing {
             Body::Full(bytes) => Content::Full((!bytes.is_empty()).then_some(bytes)),
             Body::Stream(stream) => Content::Stream { stream, stopped: Some(Box::pin(stop.listen())) },
         };
-        Outgoing { content, _until_sent: Box::new(until_sent) }
+        Outgoing { content, sending, _until_sent: Box::new(until_sent) }
     }
 }
 
@@ -50,6 +52,9 @@ impl hyper::body::Body for Outgoing {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Some(sending) = &self.sending {
+            sending.progress();
+        }
         match &mut self.content {
             Content::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Content::Chunks(chunks) => Poll::Ready(chunks.next().map(|b| Ok(Frame::data(b)))),

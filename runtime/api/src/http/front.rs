@@ -120,6 +120,7 @@ pub(super) async fn answer(
     incoming: hyper::Request<Incoming>,
 ) -> Result<hyper::Response<Outgoing>, Infallible> {
     let busy = connection.busy();
+    connection.room().await;
     let started = Instant::now();
     let gzip = shared.config.gzip
         && !connection.peer.ip().to_canonical().is_loopback()
@@ -137,13 +138,16 @@ pub(super) async fn answer(
     let mut body = Some(body);
     let response = take(&shared, &connection, head, &mut body, &mut seen).await;
     let Seen { mut label, place, seat, class, record, audit_id } = seen;
+    // What a watch sends after its answer began, what a slow client still reads, and a body nobody wants, take no seat.
+    drop(seat);
     if let Some(body) = body.filter(|body| !waits && !body.is_end_stream()) {
         drain(body).await;
     }
-    let response = accept::settle(response, &accept, pretty);
+    let mut response = accept::settle(response, &accept, pretty);
     let completes = record.and_then(|record| audited(record, &response, label.long_running));
-    // What a watch sends after its answer began, and what a slow client still reads, takes no seat.
-    drop(seat);
+    if matches!(&response.body, Body::Full(bytes) if !connection.has_room_for(bytes.len())) {
+        response = too_many();
+    }
     let mut response = if gzip { compress(response).await } else { response };
     label.code = response.status;
     label.seconds = started.elapsed().as_secs_f64();
@@ -155,7 +159,13 @@ pub(super) async fn answer(
     if is_head {
         response = without_body(response);
     }
-    let mut wire = hyper::Response::new(Outgoing::new(response.body, &shared.stop, (busy, place, completes)));
+    let len = if let Body::Full(bytes) = &response.body { bytes.len() } else { 0 };
+    if len > LARGE_BODY_BYTES {
+        shared.burst();
+    }
+    let sending = (!label.long_running).then(|| connection.sending(len));
+    let outgoing = Outgoing::new(response.body, &shared.stop, sending, (busy, place, completes));
+    let mut wire = hyper::Response::new(outgoing);
     *wire.status_mut() = http::StatusCode::from_u16(response.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     let headers = wire.headers_mut();
     for (name, value) in response.headers {
@@ -290,6 +300,9 @@ async fn take(
         record.write(audit::Stage::RequestReceived);
     }
     seen.label.anonymous = user.name == auth::ANONYMOUS;
+    if !seen.label.anonymous {
+        connection.known();
+    }
     seen.label.long_running |= upgrade.is_some();
     let record = seen.record.clone();
     let taken = Taken { method, path, query, headers, info, user, peer: connection.peer, upgrade };
@@ -335,14 +348,13 @@ async fn admit(shared: &Arc<Shared>, taken: Taken, body: &mut Option<Incoming>, 
         match seat {
             Ok(seat) => seen.seat = seat,
             Err(Refused) => {
-                return Response::text(429, "Too many requests, please try again later.\n")
-                    .with(header::RETRY_AFTER, "1");
+                return too_many();
             }
         }
     }
     if info.verb == "watch" {
         if shared.front.watching.load(Ordering::Acquire) >= shared.config.max_watches {
-            return Response::text(429, "Too many requests, please try again later.\n").with(header::RETRY_AFTER, "1");
+            return too_many();
         }
         seen.place = Some(InFlight::count(&shared.front.watching));
     }
@@ -363,6 +375,9 @@ async fn admit(shared: &Arc<Shared>, taken: Taken, body: &mut Option<Incoming>, 
             Ok(body) => body,
             Err(response) => return response,
         };
+        if body.len() > LARGE_BODY_BYTES {
+            shared.burst();
+        }
         if let Some(record) = record {
             // What has an object tells it when it is decoded, and comes first.
             if matches!(info.verb.as_str(), "patch" | "delete" | "deletecollection") {
@@ -385,6 +400,10 @@ async fn admit(shared: &Arc<Shared>, taken: Taken, body: &mut Option<Incoming>, 
             work.or(late).await
         }
     }
+}
+
+fn too_many() -> Response {
+    Response::text(429, "Too many requests, please try again later.\n").with(header::RETRY_AFTER, "1")
 }
 
 /// May they? Why is only found out for those who write it down.

@@ -10,6 +10,7 @@ mod listen;
 mod paths;
 pub mod request;
 mod server;
+mod strangers; // who makes room
 #[cfg(test)]
 mod tests;
 

@@ -1,7 +1,11 @@
 //! The listener and its connections: TLS, protocol choice, every limit on a connection, and an orderly stop.
 //! What happens to one request is in `front`. Invariant: a connection holds a slot as long as its socket is open,
 //! also when it was upgraded to a tunnel.
-use super::{front::Front, listen};
+use super::{
+    front::Front,
+    listen,
+    strangers::{Stranger, Strangers},
+};
 use crate::{auth::front_proxy::Peer, error::Error, health::Scope};
 use async_executor::Executor;
 use async_io::{Async, Timer};
@@ -30,7 +34,7 @@ pub struct Config {
     pub address: Option<IpAddr>,
     /// 0 lets the kernel choose.
     pub port: u16,
-    /// More are accepted and closed at once.
+    /// For one more, the oldest of nobody known is closed; without such, the new one.
     pub max_connections: usize,
     /// Requests at a time on one HTTP/2 connection (upstream's default).
     pub max_streams: u32,
@@ -47,6 +51,8 @@ pub struct Config {
     pub request_timeout: Duration,
     /// Compress large answers for clients that ask for it (never on loopback).
     pub gzip: bool,
+    /// Called a moment after much memory was used and freed: an allocator keeps what lies below something still in use.
+    pub give_memory_back: fn(),
 }
 
 impl Default for Config {
@@ -64,6 +70,7 @@ impl Default for Config {
             idle_timeout: Duration::from_secs(90),
             request_timeout: Duration::from_secs(60),
             gzip: true,
+            give_memory_back: || {},
         }
     }
 }
@@ -77,6 +84,15 @@ const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// HTTP/1.1: read buffer, which also bounds the headers.
 const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
+/// Above `max_connections`: those that were told to make room and have not gone yet.
+const MAX_LEAVING: usize = 16;
+/// An answer of which nothing could be sent for this long ends its connection: HTTP/2 lets a client that reads none of it look alive.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Of answers made and not yet taken: on one connection, whose next requests wait; and on all, when large ones are refused.
+const MAX_UNSENT_BYTES: usize = 1 << 20;
+const MAX_UNSENT_BYTES_IN_ALL: usize = 64 << 20;
+/// From the first of many large requests until memory is given back.
+const BURST: Duration = Duration::from_secs(2);
 /// From the call to stop until connections are cut.
 const STOP_GRACE: Duration = Duration::from_millis(1500);
 
@@ -112,7 +128,28 @@ pub(super) struct Shared {
     executor: Arc<Executor<'static>>,
     tls: TlsAcceptor,
     open: AtomicUsize,
+    strangers: Strangers,
+    /// Bytes of answers that were made and not yet taken.
+    unsent: Arc<AtomicUsize>,
+    /// Memory will be given back.
+    burst: AtomicBool,
     closed: Event,
+}
+
+impl Shared {
+    /// Much memory is being used for a moment.
+    pub fn burst(self: &Arc<Self>) {
+        if self.burst.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let shared = self.clone();
+        let later = async move {
+            Timer::after(BURST).await;
+            shared.burst.store(false, Ordering::Release);
+            (shared.config.give_memory_back)();
+        };
+        self.executor.spawn(later).detach();
+    }
 }
 
 /// A running server. Dropping it leaves it running; `stop` ends it.
@@ -138,6 +175,9 @@ pub fn serve(
         executor: executor.clone(),
         tls: TlsAcceptor::from(tls),
         open: AtomicUsize::new(0),
+        strangers: Strangers::default(),
+        unsent: Arc::default(),
+        burst: AtomicBool::new(false),
         closed: Event::new(),
     });
     let weak = Arc::downgrade(&shared);
@@ -187,7 +227,7 @@ impl Server {
 
 async fn accept(shared: Arc<Shared>, listener: Async<TcpListener>) {
     let mut stopped = pin!(shared.stop.listen());
-    let mut refusing = false;
+    let mut full = false;
     loop {
         let next = async { Some(listener.accept().await) };
         let stop = async {
@@ -197,15 +237,17 @@ async fn accept(shared: Arc<Shared>, listener: Async<TcpListener>) {
         match stop.or(next).await {
             None => return,
             Some(Ok((stream, peer))) => {
-                let slot = Slot::take(&shared);
-                if let Some(slot) = slot {
-                    refusing = false;
+                if let Some(slot) = Slot::take(&shared) {
+                    full = false;
                     let connection = connection(shared.clone(), stream, peer, slot);
                     shared.executor.spawn(connection).detach();
-                } else if !refusing {
-                    refusing = true;
-                    tracing::warn!(limit = shared.config.max_connections, %peer, "too many connections: closing new ones");
+                } else if !full {
+                    full = true;
+                    shared.burst();
+                    tracing::warn!(limit = shared.config.max_connections, %peer, "too many connections: closing those of nobody known");
                 }
+                // Who connects without end shall not keep the others from being served.
+                future::yield_now().await;
             }
             // One that a peer reset before it was accepted.
             Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -224,11 +266,15 @@ struct Slot(Arc<Shared>);
 impl Slot {
     fn take(shared: &Arc<Shared>) -> Option<Slot> {
         let limit = shared.config.max_connections;
-        shared
-            .open
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < limit).then_some(open + 1))
-            .ok()
-            .map(|_| Slot(shared.clone()))
+        let free = |open: usize| (open < limit).then_some(open + 1);
+        if shared.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, free).is_err() {
+            // Those that were told to go may need a moment; more than a few at a time are not waited for.
+            if shared.open.load(Ordering::Acquire) >= limit + MAX_LEAVING || !shared.strangers.close_oldest() {
+                return None;
+            }
+            shared.open.fetch_add(1, Ordering::AcqRel);
+        }
+        Some(Slot(shared.clone()))
     }
 }
 
@@ -247,6 +293,13 @@ pub(super) struct Connection {
     pub is_http2: bool,
     busy: AtomicUsize,
     idle_since: Mutex<Instant>,
+    /// Answers being sent that have an end, and when a piece of one was last taken.
+    sending: AtomicUsize,
+    sent: Mutex<Instant>,
+    /// Bytes of theirs, and of those of all connections.
+    unsent: AtomicUsize,
+    unsent_in_all: Arc<AtomicUsize>,
+    stranger: Stranger,
     /// A request ended, or the connection shall take no more.
     changed: Event,
     close: AtomicBool,
@@ -265,6 +318,57 @@ impl Connection {
         self.close.store(true, Ordering::Release);
         self.changed.notify(usize::MAX);
     }
+    /// The client is who it says, by its certificate or a request.
+    pub fn known(&self) {
+        self.stranger.known();
+    }
+    /// Resolves when enough of the answers before was taken.
+    pub async fn room(&self) {
+        loop {
+            let changed = self.changed.listen();
+            if self.unsent.load(Ordering::Acquire) < MAX_UNSENT_BYTES {
+                return;
+            }
+            changed.await;
+        }
+    }
+    /// Whether so many bytes may wait to be sent.
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        bytes < SEND_BUFFER_BYTES || self.unsent_in_all.load(Ordering::Acquire) + bytes <= MAX_UNSENT_BYTES_IN_ALL
+    }
+    /// An answer that has an end is on its way, until what is returned is dropped; so many bytes of it are there already.
+    pub fn sending(self: &Arc<Self>, bytes: usize) -> Sending {
+        self.progress();
+        self.unsent.fetch_add(bytes, Ordering::AcqRel);
+        self.unsent_in_all.fetch_add(bytes, Ordering::AcqRel);
+        if self.sending.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.changed.notify(usize::MAX);
+        }
+        Sending { connection: self.clone(), bytes }
+    }
+    fn progress(&self) {
+        if let Ok(mut sent) = self.sent.lock() {
+            *sent = Instant::now();
+        }
+    }
+    /// Resolves when an answer that has an end is not being read.
+    async fn stuck(&self) {
+        loop {
+            let changed = self.changed.listen();
+            if self.sending.load(Ordering::Acquire) == 0 {
+                changed.await;
+                continue;
+            }
+            let left = UNREAD_TIMEOUT.saturating_sub(elapsed(&self.sent));
+            if left.is_zero() {
+                return;
+            }
+            let timer = async {
+                Timer::after(left).await;
+            };
+            changed.or(timer).await;
+        }
+    }
     /// Resolves when the connection was idle for too long, or shall be closed.
     async fn ended(&self, idle_timeout: Duration) {
         loop {
@@ -276,8 +380,7 @@ impl Connection {
                 changed.await;
                 continue;
             }
-            let since = self.idle_since.lock().map_or_else(|e| *e.into_inner(), |t| *t);
-            let left = idle_timeout.saturating_sub(since.elapsed());
+            let left = idle_timeout.saturating_sub(elapsed(&self.idle_since));
             if left.is_zero() {
                 return;
             }
@@ -303,6 +406,33 @@ impl Connection {
     }
 }
 
+fn elapsed(since: &Mutex<Instant>) -> Duration {
+    since.lock().map_or_else(|e| *e.into_inner(), |t| *t).elapsed()
+}
+
+/// See `Connection::sending`.
+pub(super) struct Sending {
+    connection: Arc<Connection>,
+    bytes: usize,
+}
+
+impl Sending {
+    /// A piece was taken.
+    pub fn progress(&self) {
+        self.connection.progress();
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.connection.sending.fetch_sub(1, Ordering::AcqRel);
+        self.connection.unsent_in_all.fetch_sub(self.bytes, Ordering::AcqRel);
+        if self.connection.unsent.fetch_sub(self.bytes, Ordering::AcqRel) >= MAX_UNSENT_BYTES {
+            self.connection.changed.notify(usize::MAX);
+        }
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         if self.0.busy.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -315,6 +445,13 @@ impl Drop for Busy {
 }
 
 async fn connection(shared: Arc<Shared>, stream: Async<TcpStream>, peer: SocketAddr, slot: Slot) {
+    let stranger = shared.strangers.add();
+    let room = stranger.clone();
+    let served = serve_one(shared, stream, peer, slot, stranger);
+    room.asked_to_go().or(served).await;
+}
+
+async fn serve_one(shared: Arc<Shared>, stream: Async<TcpStream>, peer: SocketAddr, slot: Slot, stranger: Stranger) {
     listen::tune(stream.get_ref());
     let handshake = async { shared.tls.accept(stream).await.map_err(Some) };
     let deadline = async {
@@ -341,6 +478,11 @@ async fn connection(shared: Arc<Shared>, stream: Async<TcpStream>, peer: SocketA
         is_http2,
         busy: AtomicUsize::new(0),
         idle_since: Mutex::new(Instant::now()),
+        sending: AtomicUsize::new(0),
+        sent: Mutex::new(Instant::now()),
+        unsent: AtomicUsize::new(0),
+        unsent_in_all: shared.unsent.clone(),
+        stranger,
         changed: Event::new(),
         close: AtomicBool::new(false),
     });
@@ -414,7 +556,11 @@ async fn drive(shared: &Shared, state: &Connection, connection: impl Graceful + 
         state.ended(shared.config.idle_timeout).await;
         None
     };
-    let first = async { Some(connection.as_mut().await) }.or(stopped).or(ended).await;
+    let mut stuck = pin!(async {
+        state.stuck().await;
+        Some(Ok(()))
+    });
+    let first = async { Some(connection.as_mut().await) }.or(stopped).or(ended).or(stuck.as_mut()).await;
     if let Some(result) = first {
         return result;
     }
@@ -422,9 +568,10 @@ async fn drive(shared: &Shared, state: &Connection, connection: impl Graceful + 
     // A peer that is asked to leave may not listen.
     let cut = async {
         state.unused(&shared.stop).await;
-        Ok(())
+        Some(Ok(()))
     };
-    future::or(connection, cut).await
+    let last = async { Some(connection.await) }.or(cut).or(stuck).await;
+    last.unwrap_or(Ok(()))
 }
 
 /// The encrypted socket; holds the connection's slot wherever it goes.

@@ -364,7 +364,10 @@ fn connections_beyond_the_bound_are_refused() {
     check(config, "", |world| async move {
         let mut held = Vec::new();
         for _ in 0..4 {
-            held.push(Async::<TcpStream>::connect(world.address()).await.unwrap());
+            let mut stream = world.connect("http/1.1", DEV).await.unwrap();
+            stream.write_all(b"GET /api/v1/pods HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            assert_ne!(stream.read(&mut [0; 64]).await.unwrap(), 0);
+            held.push(stream);
         }
         let mut refused = Vec::new();
         for _ in 0..400 {
@@ -376,6 +379,27 @@ fn connections_beyond_the_bound_are_refused() {
         assert_eq!(world.server.connections(), 4);
         held.pop();
         while world.connect("h2", DEV).await.is_err() {}
+    });
+}
+
+#[test]
+fn who_says_nothing_makes_room_for_who_has_something_to_say() {
+    let config = Config { max_connections: 4, ..Config::default() };
+    check(config, "", |world| async move {
+        let mut silent = Vec::new();
+        for _ in 0..100 {
+            silent.push(Async::<TcpStream>::connect(world.address()).await.unwrap());
+        }
+        let mut stream = world.connect("http/1.1", DEV).await.unwrap();
+        stream.write_all(b"GET /api/v1/pods HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        assert_ne!(stream.read(&mut [0; 64]).await.unwrap(), 0);
+        for _ in 0..100 {
+            silent.push(Async::<TcpStream>::connect(world.address()).await.unwrap());
+        }
+        // Those who came last are still there, and who is known stays.
+        stream.write_all(b"GET /api/v1/pods HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        assert_ne!(stream.read(&mut [0; 64]).await.unwrap(), 0);
+        assert!(world.server.connections() <= 4 + 16);
     });
 }
 
