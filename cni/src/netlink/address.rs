@@ -151,7 +151,7 @@ fn route_message(kind: u16, flags: u16, route: &Route) -> Message {
     message
 }
 
-fn parse_route(payload: &[u8]) -> Option<Route> {
+pub(super) fn parse_route(payload: &[u8]) -> Option<Route> {
     let (prefix, table, kind) = (*payload.get(1)?, *payload.get(4)?, *payload.get(7)?);
     if table != RT_TABLE_MAIN || kind != RTN_UNICAST {
         return None;

@@ -38,7 +38,7 @@ fn parse_tuple(tuple: Attrs<'_>) -> Option<(IpAddr, IpAddr, u8, u16, u16)> {
     Some((address(1, 3)?, address(2, 4)?, *proto.value(1)?.first()?, port(2), port(3)))
 }
 
-fn parse(payload: &[u8]) -> Option<Flow> {
+pub(super) fn parse(payload: &[u8]) -> Option<Flow> {
     let attrs = Attrs::new(payload.get(4..)?);
     let (_, destination, protocol, _, destination_port) = parse_tuple(attrs.nested(CTA_TUPLE_ORIG))?;
     let (answers, _, _, answers_port, _) = parse_tuple(attrs.nested(CTA_TUPLE_REPLY))?;

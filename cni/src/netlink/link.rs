@@ -49,7 +49,7 @@ fn header(index: u32, flags: u32, change: u32) -> [u8; 16] {
     bytes
 }
 
-fn parse(payload: &[u8]) -> Option<Link> {
+pub(super) fn parse(payload: &[u8]) -> Option<Link> {
     let mut link = Link { index: u32_at(payload, 4)?, up: u32_at(payload, 8)? & IFF_UP != 0, ..Link::default() };
     for (kind, value) in Attrs::new(payload.get(16..)?) {
         match kind {

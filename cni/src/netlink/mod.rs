@@ -8,6 +8,8 @@
 pub mod address;
 pub mod conntrack;
 pub mod expr;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod link;
 pub mod message;
 pub mod nft;

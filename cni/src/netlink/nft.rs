@@ -331,7 +331,7 @@ impl Socket {
     }
 }
 
-fn parse_data(data: Attrs<'_>) -> Option<Data> {
+pub(super) fn parse_data(data: Attrs<'_>) -> Option<Data> {
     use super::expr::Verdict;
     if let Some(value) = data.value(1) {
         return Some(Data::Value(value.to_vec()));

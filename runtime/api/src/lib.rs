@@ -20,6 +20,8 @@ pub mod encryption;
 mod error;
 mod events;
 mod feed;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod health;
 pub mod http;
 pub mod metrics;

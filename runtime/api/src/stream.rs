@@ -134,9 +134,9 @@ fn head(request: &Request, host: &str, target: &str) -> Vec<u8> {
     head
 }
 
-type Head = (StatusCode, Vec<(HeaderName, HeaderValue)>);
+pub(crate) type Head = (StatusCode, Vec<(HeaderName, HeaderValue)>);
 
-fn parse(head: &[u8]) -> Result<Head, String> {
+pub(crate) fn parse(head: &[u8]) -> Result<Head, String> {
     let text = str::from_utf8(head).map_err(|_| "the answer's head is not text")?;
     let mut lines = text.split("\r\n");
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());

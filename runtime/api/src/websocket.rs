@@ -178,7 +178,7 @@ async fn next_control<R: AsyncRead + Unpin>(mut read: R) -> (R, io::Result<Vec<u
 }
 
 /// Opcode, and the payload of a control frame.
-async fn read_frame(read: &mut (impl AsyncRead + Unpin)) -> io::Result<(u8, Vec<u8>)> {
+pub(crate) async fn read_frame(read: &mut (impl AsyncRead + Unpin)) -> io::Result<(u8, Vec<u8>)> {
     let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut head = [0; 2];
     read.read_exact(&mut head).await?;

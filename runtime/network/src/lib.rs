@@ -5,6 +5,9 @@
 
 /// Names for Services and pods, and everybody else's by asking on.
 mod dns;
+/// For the fuzz targets.
+#[cfg(fuzzing)]
+pub mod fuzzing;
 /// The host's addresses, routes and settings.
 mod host;
 /// Packet rules for Services.

@@ -53,7 +53,7 @@ fn continue_token(revision: i64, last: &str) -> String {
 }
 
 /// storage.DecodeContinue: the revision, and the last key of the page before.
-fn parse_token(text: &str) -> Result<(i64, String), Status> {
+pub(crate) fn parse_token(text: &str) -> Result<(i64, String), Status> {
     let refuse =
         |why: &str| Err(Status::bad_request(format!("invalid continue token: continue key is not valid{why}")));
     let bytes = match URL_SAFE_NO_PAD.decode(text) {

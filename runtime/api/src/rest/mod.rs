@@ -6,7 +6,7 @@ pub(crate) mod forward;
 mod items;
 pub(crate) mod kubelet;
 mod links;
-mod list;
+pub(crate) mod list;
 mod media;
 mod nodes;
 mod options;

@@ -9,7 +9,7 @@ mod cache;
 mod forward;
 mod resolv;
 mod view;
-mod wire;
+pub(crate) mod wire;
 
 use crate::slices::Slices;
 use crate::{Config, Error};
