@@ -103,11 +103,20 @@ impl Client {
 
     /// An open connection, to send bytes of one's own on.
     pub fn connect(&self) -> io::Result<Stream> {
+        self.connect_with(&[])
+    }
+
+    /// The same, for one of these protocols.
+    pub fn connect_with(&self, protocols: &[&[u8]]) -> io::Result<Stream> {
         let socket = TcpStream::connect_timeout(&self.address, Duration::from_secs(5))?;
         socket.set_read_timeout(Some(Duration::from_secs(60)))?;
         let config = if self.anonymous { &self.without } else { &self.with_certificate };
+        let mut config = config.clone();
+        if !protocols.is_empty() {
+            Arc::make_mut(&mut config).alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        }
         let name = ServerName::IpAddress(self.address.ip().into());
-        let connection = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
+        let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
         Ok(StreamOwned::new(connection, socket))
     }
 

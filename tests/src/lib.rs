@@ -4,6 +4,7 @@
 //! `./dev test` (or `./dev suite`) sets MOTE_BINARY and MOTE_KUBECTL; the suites need root for whole nodes.
 pub mod corpus;
 pub mod differential;
+pub mod hostile;
 pub mod http;
 pub mod kubectl;
 pub mod machine;
