@@ -9,7 +9,7 @@ use crate::{
     rbac::{Attributes, Authorizer},
 };
 use async_executor::Executor;
-use mote_schema::{Catalog, Kind, Status, convert};
+use mote_schema::{Catalog, Kind, Ref, Status, convert};
 use mote_store::{Class, Store};
 use std::{
     net::Ipv4Addr,
@@ -162,12 +162,30 @@ impl Api {
 }
 
 /// The write class of every kind and part, in one place. What a client creates is durable; status can be made
-/// again by whoever reported it; heartbeats and Events are worth no flash at all.
-pub(crate) fn write_class(kind: &Kind, sub: crate::Sub) -> Class {
+/// again by whoever reported it; heartbeats and Events are worth no flash at all. See also `is_renewal`.
+pub(crate) fn write_class(kind: &Kind, sub: crate::Sub, namespace: &str) -> Class {
     match (kind.group.as_ref(), kind.plural.as_ref(), sub) {
-        ("coordination.k8s.io", "leases", _) | ("" | "events.k8s.io", "events", _) => Class::Volatile,
+        _ if namespace == "kube-node-lease" && is_lease(kind) => Class::Volatile,
+        ("" | "events.k8s.io", "events", _) => Class::Volatile,
         ("", "nodes", crate::Sub::Status) => Class::Volatile,
         (_, _, crate::Sub::Status) => Class::Lazy,
         _ => Class::Durable,
     }
+}
+
+/// Whether a Lease is as it was but for the time of its renewal, which is worth no flash. A restart then shows an older
+/// time, which candidates wait out; a Lease that was gone, two of them would hold at once (client-go's leaderelection.go).
+pub(crate) fn is_renewal(old: Ref<'_>, new: Ref<'_>) -> bool {
+    const RENEWED: [&str; 2] = ["renewTime", "managedFields"];
+    let differs = |(name, value): (&str, Ref<'_>), other: Ref<'_>| {
+        !RENEWED.contains(&name) && !value.is_same(other.get(name))
+    };
+    ["metadata", "spec"].iter().all(|part| {
+        let (old, new) = (old.get(part), new.get(part));
+        !old.entries().any(|entry| differs(entry, new)) && !new.entries().any(|entry| differs(entry, old))
+    })
+}
+
+pub(crate) fn is_lease(kind: &Kind) -> bool {
+    kind.plural == "leases" && kind.group == "coordination.k8s.io"
 }

@@ -10,9 +10,15 @@ mod owners;
 mod patch;
 mod update;
 
-use crate::{Sub, custom::convert::Encoded, feed, http::User, server::Api};
+use crate::{
+    Sub,
+    custom::convert::Encoded,
+    feed,
+    http::User,
+    server::{self, Api},
+};
 use mote_schema::{Doc, Kind, Object, Status, Value, managed::Ordered};
-use mote_store::{Class, Error, Key, Precondition, Transaction, Write};
+use mote_store::{Class, Entry, Error, Key, Precondition, Transaction, Write};
 use std::sync::Arc;
 
 pub(crate) use delete::Deleted;
@@ -218,7 +224,11 @@ impl Api {
         beside: Beside,
     ) -> Result<Object, Error> {
         let write = Write::Put(key.clone(), encoded.stored.bytes().clone());
-        let class = crate::server::write_class(target.kind, target.sub);
+        let mut class = server::write_class(target.kind, target.sub, target.namespace);
+        let is_renewal = |before: Entry| server::is_renewal(Doc::trusted(before.value).root(), encoded.stored.root());
+        if server::is_lease(target.kind) && self.store.snapshot().get(&key).is_some_and(is_renewal) {
+            class = Class::Volatile;
+        }
         let revision = self.commit(target.kind, class, (key, condition), write, beside).await?;
         Ok(Object { kind: target.kind.clone(), doc: encoded.shown, revision })
     }
@@ -231,7 +241,7 @@ impl Api {
         condition: Precondition,
         beside: Beside,
     ) -> Result<u64, Error> {
-        let class = crate::server::write_class(target.kind, Sub::Main);
+        let class = server::write_class(target.kind, Sub::Main, target.namespace);
         self.commit(target.kind, class, (key.clone(), condition), Write::Delete(key), beside).await
     }
 
