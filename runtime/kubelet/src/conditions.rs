@@ -17,6 +17,8 @@ const OWNED: [&str; 7] = [
     "PodScheduled",
 ];
 
+const DISRUPTED: &str = "DisruptionTarget";
+
 /// Init containers' statuses first.
 pub fn all_statuses(status: &PodStatus) -> Vec<&ContainerStatus> {
     let init = status.init_container_statuses.iter().flatten();
@@ -42,6 +44,7 @@ pub fn build(
     phase: &str,
     sandbox_ready: bool,
     resize: &Standing,
+    evicted: Option<&str>,
     now: Timestamp,
 ) -> Vec<PodCondition> {
     let old = pod.status.conditions.as_deref().unwrap_or_default();
@@ -50,6 +53,18 @@ pub fn build(
     let containers_ready = containers_ready(pod, statuses, phase);
     let ready = ready(pod, &containers_ready, &conditions);
     let sandbox = Verdict { status: sandbox_ready, ..TRUE };
+    if let Some(message) = evicted.filter(|_| !old.iter().any(|c| c.type_ == DISRUPTED && c.status == "True")) {
+        conditions.retain(|c| c.type_ != DISRUPTED);
+        conditions.push(PodCondition {
+            type_: DISRUPTED.into(),
+            status: "True".into(),
+            reason: Some("TerminationByKubelet".into()),
+            message: Some(message.into()),
+            observed_generation: pod.generation,
+            last_transition_time: Some(time(now)),
+            last_probe_time: None,
+        });
+    }
     let ended = matches!(phase, "Succeeded" | "Failed");
     for (type_, reason, stands) in
         [(OWNED[0], "Deferred", resize.pending.as_ref()), (OWNED[1], "Error", resize.progress.as_ref())]

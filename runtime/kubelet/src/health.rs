@@ -58,6 +58,11 @@ impl Health {
         self.changed.listen()
     }
 
+    /// Something else that the node says of itself has changed.
+    pub fn tell(&self) {
+        self.changed.notify(usize::MAX);
+    }
+
     pub fn set_up(&self, version: &v1::VersionResponse, status: &v1::RuntimeStatus) {
         let condition = |name: &str| status.conditions.iter().find(|c| c.r#type == name);
         let failing = |name: &str, what: &str| {

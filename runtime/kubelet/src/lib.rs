@@ -12,6 +12,7 @@ mod container;
 mod dns;
 mod env;
 mod events;
+mod eviction;
 mod exits;
 #[cfg(test)]
 mod fixture;
@@ -92,6 +93,7 @@ pub(crate) struct Kubelet {
     config: Config,
     machine: node::Machine,
     health: health::Health,
+    pressure: eviction::Pressure,
     cgroups: OnceLock<Arc<Cgroups>>,
     cache: state::Cache,
     images: images::Puller,
@@ -120,6 +122,7 @@ pub async fn start(client: Client, config: Config) -> Arc<dyn PodBackend> {
         runtime: Arc::new(Runtime::new(sockets, client.executor().clone())),
         machine: blocking::unblock(node::Machine::read).await,
         health: health::Health::default(),
+        pressure: eviction::Pressure::default(),
         cgroups: OnceLock::new(),
         cache: state::Cache::default(),
         images: images::Puller::default(),

@@ -1,6 +1,10 @@
 //! The Node object of this machine: registered at start, its status written when it changes and every five minutes,
 //! its Lease renewed. Reasons and messages: upstream's pkg/kubelet/nodestatus.
-use crate::{Kubelet, gc, images_of};
+use crate::{
+    Kubelet,
+    eviction::{self, DISK_RESERVED_PERCENT, MEMORY_RESERVED_BYTES, Resource},
+    gc, images_of,
+};
 use async_io::Timer;
 use futures_lite::future;
 use jiff::Timestamp;
@@ -14,9 +18,6 @@ const LEASE_SECONDS: u64 = 40;
 const LEASE_RENEW: Duration = Duration::from_secs(10);
 /// After a write that failed.
 const RETRY: Duration = Duration::from_millis(500);
-/// Upstream's hard eviction thresholds: what is kept back from allocatable.
-const MEMORY_RESERVED_BYTES: i64 = 100 << 20;
-const DISK_RESERVED_PERCENT: u64 = 10;
 
 /// What does not change while the process lives.
 #[derive(Clone, Debug, Default)]
@@ -150,9 +151,8 @@ impl Kubelet {
 
     /// Conditions as they are now, with the transition times of `old` where nothing changed.
     fn conditions(&self, old: Ref<'_>, now: Timestamp) -> Vec<Value> {
-        let (disk, free) = disk(self);
-        let low_memory = meminfo("MemAvailable").is_some_and(|free| free < MEMORY_RESERVED_BYTES);
-        let low_disk = disk > 0 && free < disk / 100 * DISK_RESERVED_PERCENT;
+        let low_memory = self.pressure.is_short_of(Resource::Memory);
+        let low_disk = self.pressure.is_short_of(Resource::Disk);
         let pressure = |yes, reasons: (&'static str, &'static str), messages: (&'static str, &'static str)| {
             let (reason, message) = if yes { (reasons.0, messages.0) } else { (reasons.1, messages.1) };
             (yes, reason, message.to_owned())
@@ -204,8 +204,11 @@ impl Kubelet {
     }
 
     async fn status(&self, old: Ref<'_>) -> Value {
-        let map = |list: Vec<(String, String)>| {
-            list.into_iter().map(|(k, v)| (k, Value::from(v))).collect::<mote_schema::Map>()
+        // What others advertise (extended resources) stays.
+        let map = |list: Vec<(String, String)>, field: &str| {
+            let others = old.get(field).entries().filter(|(name, _)| name.contains('/'));
+            let others = others.map(|(name, amount)| (name.to_owned(), amount.to_value()));
+            list.into_iter().map(|(k, v)| (k, Value::from(v))).chain(others).collect::<mote_schema::Map>()
         };
         let images = if self.health.is_up() { images_of(self).await } else { old.get("images").to_value() };
         let mut status = json!({
@@ -213,8 +216,8 @@ impl Kubelet {
                 {"type": "InternalIP", "address": self.config.node_ip},
                 {"type": "Hostname", "address": self.config.node_name},
             ],
-            "allocatable": map(self.allocatable()),
-            "capacity": map(self.capacity()),
+            "allocatable": map(self.allocatable(), "allocatable"),
+            "capacity": map(self.capacity(), "capacity"),
             "conditions": self.conditions(old.get("conditions"), Timestamp::now()),
             "nodeInfo": {
                 "architecture": architecture(),
@@ -280,7 +283,7 @@ impl Kubelet {
     }
 
     /// Makes room when the disk is nearly full.
-    async fn make_room(&self) {
+    pub async fn make_room(&self) {
         // As `df` counts: what is reserved for root is neither used nor free.
         let usage = || {
             file_system(&self.config.data_dir).map_or(0, |s| {
@@ -299,7 +302,6 @@ impl Kubelet {
     }
 
     async fn report(&self, was_ready: &mut Option<bool>) -> Result<()> {
-        self.make_room().await;
         let node = self.register().await?;
         let mut value = node.to_value();
         value["status"] = self.status(node.root().get("status")).await;
@@ -376,6 +378,7 @@ pub async fn keep_lease(kubelet: Arc<Kubelet>) {
             },
             Err(_) => RETRY,
         };
+        eviction::relieve(&kubelet).await;
         Timer::after(wait).await;
     }
 }

@@ -7,6 +7,7 @@ use crate::spec::{
 };
 use crate::{
     conditions,
+    eviction::EVICTED,
     images::Failure,
     plan::should_start,
     pod::{Pod, Role, is_sidecar, restarts_after},
@@ -87,7 +88,10 @@ pub fn build(pod: &Pod, inputs: &Inputs<'_>) -> PodStatus {
     } else {
         phase(pod, &all, inputs)
     };
-    let conditions = conditions::build(pod, &all, final_phase, sandbox_ready, inputs.resize, inputs.now);
+    // One that was refused has not begun, and so nothing of it is disrupted.
+    let runs = old.start_time.is_some() && !matches!(old_phase, "Succeeded" | "Failed");
+    let evicted = inputs.failed.filter(|(reason, _)| runs && reason == EVICTED).map(|(_, message)| message.as_str());
+    let conditions = conditions::build(pod, &all, final_phase, sandbox_ready, inputs.resize, evicted, inputs.now);
     status.conditions = Some(conditions);
     if let Some((reason, message)) = inputs.failed.filter(|_| final_phase == "Failed") {
         status.reason = Some(reason.clone());

@@ -10,6 +10,7 @@ use crate::{
     backoff::{Backoff, CONTAINER_INITIAL, CONTAINER_MAX, go_duration},
     container, dns,
     events::Recorder,
+    eviction::EVICTED,
     gc,
     images::{Failure, failure},
     kill,
@@ -59,7 +60,7 @@ pub struct Memory {
     probes: HashMap<(String, Type), Running>,
     volumes: Option<(Volumes, Instant)>,
     pub volumes_stale: bool,
-    failed: Option<(String, String)>,
+    pub failed: Option<(String, String)>,
     cleaned: bool,
     /// None: the first time since the start.
     allocated: Option<Allocation>,
@@ -226,7 +227,25 @@ impl Kubelet {
         Ok(Next::Done)
     }
 
+    /// The node ends the pod, for the reason in memory.
+    async fn end(
+        &self,
+        key: &Key,
+        worker: &Worker,
+        pod: &Pod,
+        state: &PodState,
+        grace: Option<Duration>,
+    ) -> Result<Next, Error> {
+        kill::pod(self, pod, state, grace).await;
+        let state = self.observe_own(key, &pod.uid).await?;
+        self.write_status(key, worker, &state, true).await?;
+        Ok(Next::Done)
+    }
+
     async fn run(&self, key: &Key, worker: &Worker, pod: &Arc<Pod>, mut state: PodState) -> Result<Next, Error> {
+        if lock(&worker.memory).failed.as_ref().is_some_and(|(reason, _)| reason == EVICTED) {
+            return self.end(key, worker, pod, &state, Some(Duration::ZERO)).await;
+        }
         let mut soonest = Soonest::default();
         if let Some(left) = deadline_left(pod, Timestamp::now()) {
             if left.is_zero() {
@@ -234,10 +253,7 @@ impl Kubelet {
                 let recorder = Recorder::of_pod(&self.client, &pod.object);
                 recorder.normal("DeadlineExceeded", message);
                 lock(&worker.memory).failed = Some(("DeadlineExceeded".into(), message.into()));
-                kill::pod(self, pod, &state, None).await;
-                let state = self.observe_own(key, &pod.uid).await?;
-                self.write_status(key, worker, &state, true).await?;
-                return Ok(Next::Done);
+                return self.end(key, worker, pod, &state, None).await;
             }
             soonest.offer(Some(left));
         }
@@ -278,7 +294,11 @@ impl Kubelet {
 
     /// A new pod cannot run here: its status will say why.
     fn is_refused(&self, worker: &Worker, pod: &Pod) -> Result<bool, Error> {
-        let Some((reason, message)) = self.refusal(pod)? else { return Ok(false) };
+        let refusal = match self.pressure.refuses(pod) {
+            Some(why) => Some((EVICTED.to_owned(), why)),
+            None => self.refusal(pod)?,
+        };
+        let Some((reason, message)) = refusal else { return Ok(false) };
         Recorder::of_pod(&self.client, &pod.object).warning(&reason, &message);
         lock(&worker.memory).failed = Some((reason, format!("Pod was rejected: {message}")));
         Ok(true)
