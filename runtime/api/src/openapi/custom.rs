@@ -2,7 +2,7 @@
 //! 3 shows a schema as it is; version 2 leaves out what its readers do not understand: alternatives, nulls, and what is
 //! inside a place that takes anything.
 use super::{
-    Dialect, IDENTITY,
+    Dialect, IDENTITY, METADATA,
     json::Json,
     schemas::{META, reference},
 };
@@ -117,11 +117,14 @@ impl Writer<'_> {
             }
             let reference = reference(self.dialect, &format!("{META}.ObjectMeta"));
             let dialect = self.dialect;
-            self.json.object("metadata", |json| match dialect {
-                Dialect::V2 => drop(json.field("$ref", &reference)),
-                Dialect::V3 => json.objects("allOf", [reference], |json, reference| {
-                    json.field("$ref", &reference);
-                }),
+            self.json.object("metadata", |json| {
+                json.field("description", METADATA);
+                match dialect {
+                    Dialect::V2 => drop(json.field("$ref", &reference)),
+                    Dialect::V3 => json.objects("allOf", [reference], |json, reference| {
+                        json.field("$ref", &reference);
+                    }),
+                }
             });
         }
         for (name, property) in schema.properties().filter(|(name, _)| !is_known(name)) {

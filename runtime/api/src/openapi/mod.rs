@@ -1,7 +1,6 @@
 //! OpenAPI, version 3 (one document a group and version) and version 2 (one for all), written from the field table when
 //! they are asked for. They carry facts (types, required fields, merge keys, list keys, enumerations, which paths take
-//! which verbs) and no prose, but for the two fields that say what an object is: of custom kinds too, all else there is
-//! described by who wrote it. It is what `kubectl explain`, `apply`, `diff` and validation read: kubectl from 1.27 on
+//! which verbs) and no prose, but for what every object has: of custom kinds too, where all else is described by who wrote it. It is what `kubectl explain`, `apply`, `diff` and validation read: kubectl from 1.27 on
 //! takes version 3 as JSON, and turns to version 2, as protobuf, only when that fails.
 mod custom;
 pub(crate) mod json;
@@ -37,6 +36,18 @@ const IDENTITY: [(&str, &str); 2] = [
     ("apiVersion", "APIVersion defines the group and version in whose terms the object is written, as GROUP/VERSION."),
     ("kind", "Kind names the type of the object in its group; it never changes."),
 ];
+const METADATA: &str =
+    "Standard object's metadata: name, namespace, labels, annotations, and what the server keeps of it.";
+const CREATED: &str = "CreationTimestamp is a timestamp of the server's clock when the object was made.";
+
+/// What is said of a field that every object has; `is_root` of an object's own, not of a part's.
+fn description(name: &str, is_root: bool) -> Option<&'static str> {
+    match name {
+        "creationTimestamp" => Some(CREATED),
+        "metadata" if is_root => Some(METADATA),
+        _ => IDENTITY.iter().find(|(known, _)| is_root && *known == name).map(|(_, text)| *text),
+    }
+}
 
 /// Takes each member of an object: its name, and what writes its own members.
 type Visit<'a> = &'a mut dyn FnMut(&str, &dyn Fn(&mut Json));

@@ -78,10 +78,13 @@ pub(super) fn each(dialect: Dialect, kinds: &[Arc<Kind>], visit: Visit<'_>) {
 
 fn write_place(dialect: Dialect, place: &Place<'_>, scope: &str, json: &mut Json) {
     let in_path = ["name", "namespace"].into_iter().filter(|name| place.path.contains(&format!("{{{name}}}")));
-    json.objects("parameters", in_path, |json, name| {
-        json.field("in", "path").field("name", name).key("required").raw("true");
-        write_type(dialect, "string", json);
-    });
+    let in_path: Vec<&str> = in_path.collect();
+    if !in_path.is_empty() {
+        json.objects("parameters", in_path, |json, name| {
+            json.field("in", "path").field("name", name).key("required").raw("true");
+            write_type(dialect, "string", json);
+        });
+    }
     for operation in &place.operations {
         json.object(operation.method, |json| {
             json.field("operationId", &format!("{}{scope}{}", operation.word, place.name));
@@ -190,18 +193,22 @@ fn write_operation(dialect: Dialect, operation: &Operation<'_>, json: &mut Json)
         json.list("consumes", if operation.body.is_empty() { &["*/*"] } else { media }.iter().copied());
         json.list("produces", BODIES);
     }
-    json.key("parameters").open(b'[');
-    for (name, kind) in &operation.parameters {
-        json.open(b'{').field("in", "query").field("name", name);
-        write_type(dialect, kind, json);
-        json.close(b'}');
+    let in_body = dialect == Dialect::V2 && !operation.body.is_empty();
+    // A client that reads an empty list and writes it again leaves it out.
+    if in_body || !operation.parameters.is_empty() {
+        json.key("parameters").open(b'[');
+        for (name, kind) in &operation.parameters {
+            json.open(b'{').field("in", "query").field("name", name);
+            write_type(dialect, kind, json);
+            json.close(b'}');
+        }
+        if in_body {
+            json.open(b'{').field("in", "body").field("name", "body").key("required").raw("true");
+            schema(&operation.body, json);
+            json.close(b'}');
+        }
+        json.close(b']');
     }
-    if dialect == Dialect::V2 && !operation.body.is_empty() {
-        json.open(b'{').field("in", "body").field("name", "body").key("required").raw("true");
-        schema(&operation.body, json);
-        json.close(b'}');
-    }
-    json.close(b']');
     if dialect == Dialect::V3 && !operation.body.is_empty() {
         json.object("requestBody", |json| content(media, &operation.body, json));
     }

@@ -1,5 +1,5 @@
 //! The types behind the kinds as JSON schemas: the roots and everything they lead to.
-use super::{Dialect, IDENTITY, Visit, custom, json::Json};
+use super::{Dialect, IDENTITY, Visit, custom, description, json::Json};
 use mote_schema::{
     Catalog, Kind,
     table::{BUILTIN, Container, Field, ListType, Shape, Table, TypeId},
@@ -158,8 +158,7 @@ impl<'a> Schemas<'a> {
                 let name = table.name(field);
                 json.object(name, |json| {
                     self.write_field(table, field, json);
-                    let said = IDENTITY.iter().find(|(known, _)| kinds.is_some() && *known == name);
-                    if let Some((_, description)) = said {
+                    if let Some(description) = description(name, kinds.is_some()) {
                         json.field("description", description);
                     }
                 });

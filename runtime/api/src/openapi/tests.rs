@@ -63,6 +63,11 @@ fn a_schema_says_what_apply_and_explain_need() {
     assert_eq!(deployment["properties"]["kind"]["type"], "string");
     let said = deployment["properties"]["apiVersion"]["description"].as_str();
     assert!(said.is_some_and(|text| text.starts_with("APIVersion defines")));
+    let meta = &schema("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")["properties"];
+    let said = [&deployment["properties"]["metadata"], &meta["creationTimestamp"]].map(|field| &field["description"]);
+    assert!(said.iter().all(|text| text.is_string()), "{said:?}");
+    let empty = |place: &Value| place["get"]["parameters"] == json!([]) || place["parameters"] == json!([]);
+    assert!(!apps["paths"].as_object().is_some_and(|paths| paths.values().any(empty)));
     let reference = |name: &str| json!([{"$ref": format!("#/components/schemas/{name}")}]);
     assert_eq!(deployment["properties"]["spec"]["allOf"], reference("io.k8s.api.apps.v1.DeploymentSpec"));
     let spec = schema("io.k8s.api.apps.v1.DeploymentSpec");
