@@ -151,6 +151,20 @@ fn what_cannot_be_is_refused_as_upstream_refuses_it() {
 }
 
 #[test]
+fn a_revision_is_refused_when_all_else_is_well() {
+    let server = Server::new();
+    let stamped = |name: &str| {
+        let mut map = config_map(name, json!({}));
+        map["metadata"]["resourceVersion"] = json!("5");
+        map
+    };
+    let why = "500 : resourceVersion should not be set on objects to be created";
+    server.refused("POST", MAPS, stamped("a"), why);
+    let refused = server.json("POST", MAPS, stamped("B_"));
+    assert_eq!(refused.0, 422);
+}
+
+#[test]
 fn pages_show_one_moment_whatever_happens_between_them() {
     let server = Server::new();
     for at in 0..25 {

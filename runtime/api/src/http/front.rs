@@ -41,8 +41,8 @@ pub const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 /// Bodies above this wait for one of `LARGE_BODIES` places, so that many large writes at once do not add up in memory.
 const LARGE_BODY_BYTES: usize = 128 * 1024;
 const LARGE_BODIES: usize = 8;
-/// Longer request targets are refused before they are decoded.
-const MAX_TARGET_BYTES: usize = 16 * 1024;
+/// Longer request targets are refused before they are decoded; a command to run in a container is part of one.
+const MAX_TARGET_BYTES: usize = 60 * 1024;
 /// What is read and dropped of a body nobody wants, so that the client comes to read the answer: a socket closed with
 /// unread bytes is reset, and the answer lost.
 const MAX_DROPPED_BYTES: usize = 16 * 1024 * 1024;

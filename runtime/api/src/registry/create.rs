@@ -20,9 +20,7 @@ impl Api {
         complaints: Vec<String>,
     ) -> Result<Object, Status> {
         target.decode(&mut value, complaints)?;
-        if !matches!(value["metadata"]["resourceVersion"].as_str(), None | Some("" | "0")) {
-            return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
-        }
+        target.sets_revision = !matches!(value["metadata"]["resourceVersion"].as_str(), None | Some("" | "0"));
         self.create_owned(target, value, Owners::Tracked).await
     }
 
@@ -106,6 +104,9 @@ impl Api {
         target.warnings.extend(check::warnings(target.kind, &object, None, ""));
         target.warnings.extend(crate::custom::warnings(target.kind, &object, None));
         admission::validate(self, target, None, &object, &mut beside).await?;
+        if target.sets_revision {
+            return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
+        }
         let encoded = self.encoded(target.kind, object).await?;
         let key = target.key(&name);
         if target.options.dry_run {

@@ -63,6 +63,8 @@ pub struct Target<'a> {
     pub manager: &'a str,
     /// Set when the write made an object that was not there.
     pub created: bool,
+    /// What is to be created names a revision: upstream's store refuses that, when all others have agreed.
+    pub sets_revision: bool,
     /// Shown to the client as Warning headers.
     pub warnings: Vec<String>,
 }
@@ -88,6 +90,7 @@ impl<'a> Target<'a> {
             created,
             internal,
             is_admitted,
+            sets_revision: false,
             warnings,
         }
     }
@@ -95,8 +98,8 @@ impl<'a> Target<'a> {
     /// The same target at another kind or part; its warnings are its own.
     pub(crate) fn at(&self, kind: &'a Arc<Kind>, sub: Sub) -> Target<'a> {
         let target = Target::new(self.user, kind, self.namespace, self.name, sub);
-        let Target { options, asked, manager, internal, is_admitted, .. } = *self;
-        Target { options, asked, manager, internal, is_admitted, ..target }
+        let Target { options, asked, manager, internal, is_admitted, sets_revision, .. } = *self;
+        Target { options, asked, manager, internal, is_admitted, sets_revision, ..target }
     }
 }
 
