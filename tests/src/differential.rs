@@ -150,7 +150,9 @@ fn mask_table(map: &mut Map<String, Value>) {
         column.remove("description");
     }
     for row in map.get_mut("rows").and_then(Value::as_array_mut).into_iter().flatten() {
-        for (cell, name) in row["cells"].as_array_mut().into_iter().flatten().zip(&names) {
+        // Some have more cells than columns.
+        let names = names.iter().map(String::as_str).chain(std::iter::repeat(""));
+        for (cell, name) in row["cells"].as_array_mut().into_iter().flatten().zip(names) {
             let Some(text) = cell.as_str() else { continue };
             let is_age = text.ends_with('s') && text.len() < 5 && text.starts_with(|c: char| c.is_ascii_digit());
             if is_age {
@@ -195,7 +197,9 @@ fn masked_text(text: &str) -> String {
             out.push_str("<value>");
             rest = &rest[bytes..];
         } else if first.is_ascii_alphanumeric()
-            && ["current: ", "serverAddress: ", "resourceVersion: \""].iter().any(|name| out.ends_with(name))
+            && ["current: ", "serverAddress: ", "resourceVersion: \"", "in record ("]
+                .iter()
+                .any(|name| out.ends_with(name))
         {
             out.push_str("<its>");
             rest = rest.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':'));

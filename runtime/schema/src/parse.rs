@@ -219,10 +219,19 @@ fn key_text(value: Value) -> Result<Name, String> {
 
 /// A plain scalar that stays a string; what other readers take for a time is quoted too.
 pub(crate) fn is_string(text: &str) -> bool {
-    let dated = text.len() >= 8 && text.bytes().take(5).filter(u8::is_ascii_digit).count() == 4 && text.contains('-');
-    !dated
+    !is_dated(text)
         && !matches!(text, "y" | "Y" | "n" | "N" | "<<")
         && scalar(text, ScalarStyle::Plain, None).is_ok_and(|v| v.is_string())
+}
+
+/// "2024-1-2", and what may stand behind it.
+fn is_dated(text: &str) -> bool {
+    let mut parts = text.splitn(3, '-');
+    let mut next = || parts.next().unwrap_or("");
+    let (year, month, rest) = (next(), next(), next());
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let day = rest.split(['T', 't', ' ']).next().unwrap_or("");
+    year.len() == 4 && digits(year) && month.len() < 3 && digits(month) && day.len() < 3 && digits(day)
 }
 
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, String> {

@@ -85,6 +85,20 @@ impl Api {
                 Some(mark(stored)?)
             }
         };
+        // Without a webhook another version's object is stored as far as the stored version knows it, and shown as it
+        // comes back from there.
+        let mut value = value;
+        let converted = match converted {
+            None if *custom.storage_version != *kind.version => {
+                if let Some(schema) = custom.schema_of(&custom.storage_version) {
+                    structural::fit_by(schema, &mut value);
+                }
+                let stored = mark(value.clone())?;
+                structural::fit(kind, &mut value);
+                Some(stored)
+            }
+            converted => converted,
+        };
         let shown = mark(value)?;
         Ok(Encoded { stored: converted.unwrap_or_else(|| shown.clone()), shown })
     }

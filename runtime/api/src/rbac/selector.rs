@@ -34,12 +34,18 @@ pub fn causes(attributes: &Value) -> Vec<Cause> {
             if key.is_empty() && !has_labels {
                 causes.push(Cause::required(format!("{path}.key"), "must be specified"));
             }
+            // After what is said of the values.
+            let wrong = if has_labels { mote_schema::validate::qualified_name(key) } else { Vec::new() };
+            let named = Value::from(key);
             let field = format!("{path}.values");
             if IN.contains(&operator) && values.is_empty() {
                 causes.push(Cause::required(field, "must be specified when `operator` is 'In' or 'NotIn'"));
             } else if EXISTS.contains(&operator) && !values.is_empty() {
                 let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
                 causes.push(Cause::forbidden(field, detail));
+            }
+            for error in wrong {
+                causes.push(Cause::invalid(format!("{path}.key"), &named, &error));
             }
         }
     }

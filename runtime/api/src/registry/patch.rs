@@ -72,6 +72,10 @@ pub(crate) fn patched(
         Ok::<Value, Status>(new)
     };
     let mut new = make(target)?;
+    if let Some(name) = new["kind"].as_str().filter(|name| target.kind.is_custom() && *name != target.kind.kind) {
+        let cause = Cause::invalid("kind", &name.into(), &format!("must be {}", target.kind.kind));
+        return Err(Status::invalid(&target.kind.group, name, target.name, vec![cause]));
+    }
     if let Some(error) = other_kind(target, &new) {
         let shown = make(target)?.to_string();
         return Err(Status::invalid("", "", "", vec![Cause::invalid("patch", &shown.into(), &error)]));

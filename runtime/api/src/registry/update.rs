@@ -4,7 +4,7 @@ use crate::{Sub, admission, behavior, feed, rbac::Attributes};
 use mote_schema::{Cause, Object, Status, Value, check, convert, defaults, prepare};
 use mote_store::{Error, Precondition};
 
-/// Metadata only the server writes; who sends another value is told that it is immutable, but for the last.
+/// Metadata only the server writes; who sends another value for what is about its deletion is told that it is immutable.
 const SERVER_OWNED: &[&str] = &["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
 
 /// Makes the new state of an object from the newest (null: there is none), at the target's version.
@@ -174,7 +174,7 @@ impl Api {
         }
         metadata.insert("uid".into(), Value::from(current.uid()));
         for field in SERVER_OWNED {
-            if *field != "generation" && metadata.contains_key(*field) {
+            if !matches!(*field, "generation" | "creationTimestamp") && metadata.contains_key(*field) {
                 continue;
             }
             match old["metadata"].get(field) {

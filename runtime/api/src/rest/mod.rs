@@ -45,9 +45,13 @@ impl Rest {
         let info = &request.info;
         let catalog = self.api.catalog();
         let Some(kind) = catalog.by_resource(&info.group, &info.version, &info.resource).cloned() else {
-            let is_served = catalog.kinds.iter().any(|kind| kind.group == info.group);
+            // Custom groups are answered by a handler that knows only what it serves.
+            let is_served = catalog.kinds.iter().any(|kind| kind.group == info.group && !kind.is_custom());
             return if is_served { Err(unknown()) } else { Ok(Response::text(404, "404 page not found\n")) };
         };
+        if kind.is_custom() && kind.namespaced && info.namespace.is_empty() && !info.name.is_empty() {
+            return Ok(Response::text(404, "404 page not found\n"));
+        }
         route(&kind, &request)?;
         if kind.virtual_kind {
             return reviews::answer(&self.api, &kind, request).await;
@@ -72,6 +76,7 @@ impl Rest {
             "" | "status" | "finalize" | "approval" | "ephemeralcontainers" | "resize" => {
                 self.plain(kind, request).await
             }
+            "scale" if kind.is_custom() && kind.scale.is_none() => Err(no_subresource(&kind, &request)),
             "scale" => write::scale(&self.api, &kind, request).await,
             "log" | "exec" | "attach" | "portforward" if is_pods(&kind) => {
                 pods::answer(&self.api, &kind, request).await
@@ -83,12 +88,16 @@ impl Rest {
             "binding" | "eviction" | "token" if info.verb == "create" => {
                 write::create_sub(&self.api, &kind, request).await
             }
+            _ if kind.is_custom() => Err(no_subresource(&kind, &request)),
             _ => Err(unknown()),
         }
     }
 
     async fn plain(&self, kind: Arc<Kind>, request: Request) -> Result<Response, Status> {
-        let sub = write::sub_of(&kind, &request.info.subresource)?;
+        let sub = match write::sub_of(&kind, &request.info.subresource) {
+            Err(_) if kind.is_custom() => return Err(no_subresource(&kind, &request)),
+            sub => sub?,
+        };
         let main = sub == crate::Sub::Main;
         let named = !request.info.name.is_empty();
         let unsupported = |verb: &str| Status::method_not_supported(&kind.group, &kind.plural, verb);
@@ -106,6 +115,11 @@ impl Rest {
             verb => Err(unsupported(verb)),
         }
     }
+}
+
+/// The handler of custom kinds misses the object where there is no such part of it.
+fn no_subresource(kind: &Kind, request: &Request) -> Status {
+    Status::not_found(&kind.group, &kind.plural, &request.info.name)
 }
 
 fn is_pods(kind: &Kind) -> bool {
@@ -133,6 +147,9 @@ fn route(kind: &Kind, request: &Request) -> Result<(), Status> {
     }
     let verb = info.verb.as_str();
     let all_namespaces = kind.namespaced && info.namespace.is_empty();
+    if kind.virtual_kind && !info.name.is_empty() {
+        return Err(unknown());
+    }
     if kind.custom.is_some() {
         let refused = all_namespaces && !matches!(verb, "list" | "watch");
         return if refused { Err(Status::method_not_supported(&kind.group, &kind.plural, verb)) } else { Ok(()) };

@@ -92,10 +92,14 @@ impl ListOptions {
         let number = |field: &str| -> Result<Option<i64>, Status> {
             match query.get(field) {
                 None | Some("") => Ok(None),
-                Some(text) => text
-                    .parse()
-                    .map(Some)
-                    .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))),
+                Some(text) => text.parse().map(Some).map_err(|error: std::num::ParseIntError| {
+                    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+                    let why = match error.kind() {
+                        PosOverflow | NegOverflow => "value out of range",
+                        _ => "invalid syntax",
+                    };
+                    Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"))
+                }),
             }
         };
         let (limit, timeout_seconds) = (number("limit")?, number("timeoutSeconds")?);
@@ -163,7 +167,9 @@ impl Combination<'_> {
             if given && !not_older {
                 causes.push(Cause::not_supported(MATCH, &Value::from(self.matching), &["NotOlderThan"]));
             }
-            if given && self.continued {
+            // A watch from no revision is one that begins with a list, which sets both (SetListOptionsDefaults).
+            let begins = !given && !asked && matches!(self.revision_text, "" | "0");
+            if (given || begins) && self.continued {
                 causes.push(Cause::forbidden(MATCH, continued));
             }
             return causes;

@@ -28,6 +28,20 @@ pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, request: Request) -
         let mut pod = Target::new(&request.user, pods, namespace, &name, Sub::Main);
         return media::document(api, 201, &behavior::create_sub(api, &mut pod, "binding", body).await?, form);
     }
+    if let Some(metadata) = body["metadata"].as_object_mut() {
+        let given = metadata.get("namespace").and_then(|name| name.as_str()).unwrap_or("").to_owned();
+        if kind.namespaced && !given.is_empty() && given != namespace {
+            let text = "the namespace of the provided object does not match the namespace sent on the request";
+            return Err(Status::bad_request(text));
+        }
+        // One of no namespace has lost what it says.
+        if !kind.namespaced {
+            metadata.remove("namespace");
+        }
+    }
+    if kind.namespaced {
+        body["metadata"]["namespace"] = namespace.into();
+    }
     target.decode(&mut body, complaints)?;
     let mut answer = auth::reviews::answer(api, &request.user, kind, namespace, body)?;
     answer["kind"] = kind.kind.to_string().into();

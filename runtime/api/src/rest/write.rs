@@ -258,6 +258,15 @@ pub(crate) async fn scale(api: &Api, kind: &Arc<Kind>, request: Request) -> Resu
         "update" => {
             let options = write_options(&request.query, "UpdateOptions")?;
             let (body, complaints) = media::parse(api, &request, "Scale")?;
+            let catalog = api.catalog();
+            let scale = catalog.by_kind("autoscaling", "v1", "Scale").ok_or_else(unknown)?;
+            check_kind(api, scale, &body, &request.body)?;
+            if body["metadata"]["name"].as_str().unwrap_or("").is_empty() {
+                let asked = &request.info.name;
+                return Err(Status::bad_request(format!(
+                    "the name of the object ({asked} based on URL) was undeterminable: name must be provided"
+                )));
+            }
             (behavior::ScaleChange::Replace(body), complaints, options)
         }
         "patch" => {

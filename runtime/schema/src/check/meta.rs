@@ -166,7 +166,7 @@ fn owner_references(at: &At<'_>, errors: &mut Errors) {
         // Upstream leaves the index out of these paths.
         let field = |name: &str| reference.get(name).moved(format!("{}.{name}", at.path));
         let version = reference.get("apiVersion").str().rsplit('/').next().unwrap_or("");
-        if version.is_empty() {
+        if version.is_empty() || reference.get("apiVersion").str().matches('/').count() > 1 {
             errors.invalid(&field("apiVersion"), "version must not be empty");
         }
         for name in ["kind", "name", "uid"] {

@@ -412,7 +412,8 @@ fn slice_endpoint(endpoint: &At<'_>, kind: &str, errors: &mut Errors) {
                     let detail = format!("must be an {kind} address");
                     errors.invalid_value(&addresses.path, address.value, &detail);
                 }
-                endpoint_ip(&address, errors);
+                errors.each(&address, format::ip(address.str()));
+                special_ip(ip, &address, errors);
             }
         }
     }

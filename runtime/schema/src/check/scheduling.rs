@@ -65,7 +65,7 @@ fn affinity(at: &At<'_>, errors: &mut Errors) {
     }
     for term in node.get(PREFERRED).items() {
         weight(&term, errors);
-        node_selector_term(&term.get("preference"), errors);
+        node_selector_term(&term.get("preference"), false, errors);
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
         let affinity = at.get(kind);
@@ -93,11 +93,12 @@ pub(super) fn node_selector(at: &At<'_>, errors: &mut Errors) {
         return errors.required(&terms, "must have at least one node selector term");
     }
     for term in terms.items() {
-        node_selector_term(&term, errors);
+        node_selector_term(&term, true, errors);
     }
 }
 
-fn node_selector_term(term: &At<'_>, errors: &mut Errors) {
+/// What is only preferred may name values that no label has; who does is warned.
+fn node_selector_term(term: &At<'_>, required: bool, errors: &mut Errors) {
     for requirement in term.get("matchExpressions").items() {
         let (operator, values, key) = (requirement.get("operator"), requirement.get("values"), requirement.get("key"));
         match operator.str() {
@@ -114,7 +115,7 @@ fn node_selector_term(term: &At<'_>, errors: &mut Errors) {
             _ => errors.invalid(&operator, "not a valid selector operator"),
         }
         errors.each(&key, format::qualified_name(key.str()));
-        for value in values.items() {
+        for value in values.items().filter(|_| required) {
             errors.each(&value, format::label_value(value.str()));
         }
     }

@@ -131,7 +131,17 @@ fn sources<'v>(spec: &At<'v>) -> Vec<&'v str> {
     spec.members().filter(|(_, v)| !v.is_null()).map(|(name, _)| name).filter(|n| !NOT_A_SOURCE.contains(n)).collect()
 }
 
+/// Plugins that can be told how to mount (pkg/volume, SupportsMountOption).
+const MOUNTED: [&str; 8] =
+    ["awsElasticBlockStore", "azureDisk", "azureFile", "cinder", "csi", "gcePersistentDisk", "iscsi", "nfs"];
+
 pub(super) fn persistent_volume(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
+    const OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
+    let options = new.at("metadata.annotations").key(OPTIONS);
+    if options.is_set() && !MOUNTED.iter().any(|name| new.get("spec").get(name).is_set()) {
+        let at = options.moved(["metadata.annotations.", OPTIONS].concat());
+        errors.forbidden(&at, "may not specify mount options for this volume type");
+    }
     let spec = new.get("spec");
     volume_spec(&spec, false, errors);
     if let Some(old) = old {

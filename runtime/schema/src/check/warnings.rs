@@ -3,6 +3,7 @@
 use super::{at::At, pod_warnings};
 use crate::Value;
 use crate::{Kind, quantity::Quantity, validate as format};
+use base64::{Engine, prelude::BASE64_STANDARD};
 
 /// Annotations and labels that are no longer to be used, and what to say of them.
 type Deprecated = &'static [(&'static str, &'static str)];
@@ -235,6 +236,16 @@ fn object(kind: &Kind, new: &At<'_>, old: Option<&At<'_>>, said: &mut Warnings) 
             let at = annotations.key(KEY);
             if at.is_set() && old.is_none_or(|old| !old.at("metadata.annotations").key(KEY).is_set()) {
                 said.add(&at, "deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets");
+            }
+        }
+        ("", "Secret") if new.get("type").str() == "kubernetes.io/tls" => {
+            // As far as can be seen without reading certificates.
+            let data = new.get("data");
+            for (key, what) in [("tls.crt", "certificate"), ("tls.key", "key")] {
+                let text = BASE64_STANDARD.decode(data.key(key).str()).unwrap_or_default();
+                if !text.windows(11).any(|part| part == b"-----BEGIN ") {
+                    return said.0.push(format!("tls: failed to find any PEM data in {what} input"));
+                }
             }
         }
         ("", "Service") => service(new, said),

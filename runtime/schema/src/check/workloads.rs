@@ -222,7 +222,11 @@ pub(super) fn stateful_set(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Erro
         selects_template(&spec, errors);
     }
     let claims: Vec<&str> = spec.get("volumeClaimTemplates").items().map(|c| c.at("metadata.name").str()).collect();
-    pod::template_with(&spec.get("template"), &claims, errors);
+    let template = spec.get("template");
+    // Upstream looks at these twice, by the same path.
+    meta::labels(&template.at("metadata.labels").moved("spec.template.labels"), errors);
+    meta::annotations(&template.at("metadata.annotations").moved("spec.template.annotations"), errors);
+    pod::template_with(&template, &claims, errors);
     always_restarts(&spec, "StatefulSet", errors);
     if let Some(old) = old {
         let frozen = |at: &At<'_>| {

@@ -265,6 +265,12 @@ pub fn prune_by(schema: Schema<'_>, value: &mut Value) {
     prune::prune(value, Some(schema), true, "", &mut Vec::new(), 0);
 }
 
+/// `fit` by a schema alone.
+pub fn fit_by(schema: Schema<'_>, value: &mut Value) {
+    prune_by(schema, value);
+    defaults::apply(schema, value);
+}
+
 /// Mistakes in labels and annotations that differ from the old ones.
 pub fn map_errors(metadata: &Value, old: &Value) -> Vec<String> {
     let changed: crate::Map = ["labels", "annotations"]
