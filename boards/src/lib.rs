@@ -65,6 +65,8 @@ pub struct Limits {
     pub history_seconds: u64,
     /// How long a status may wait for the disk.
     pub lazy_delay_ms: u64,
+    /// What the store may write a day before the node warns and status waits longer; 0: no bound.
+    pub flash_mb_a_day: u64,
     /// Event objects kept in memory.
     pub events: u64,
 }

@@ -82,6 +82,7 @@ pub fn profile(text: &str) -> Result<Profile, Mistake> {
             watch_kb: fields.number("limits.watch_kb")?,
             history_seconds: fields.number("limits.history_seconds")?,
             lazy_delay_ms: fields.number("limits.lazy_delay_ms")?,
+            flash_mb_a_day: fields.number("limits.flash_mb_a_day")?,
             events: fields.number("limits.events")?,
         },
     };

@@ -98,6 +98,7 @@ fn live(config: Config, data_dir: &Path) -> Result<(), Error> {
     let keyring = Arc::new(keyring);
     let options = store_options(&data_dir, &board.limits);
     let store = Arc::new(Store::open_sealed(options, Some(keyring.clone())).map_err(Error::Store)?);
+    store.set_budget(board.limits.flash_mb_a_day * 1_000_000);
     for key in store.damaged() {
         tracing::error!(key, "damaged on disk and left out");
     }

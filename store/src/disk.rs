@@ -315,6 +315,10 @@ impl Disk {
         Ok(())
     }
 
+    pub fn written_bytes(&self) -> u64 {
+        self.counters.bytes.load(Ordering::Relaxed)
+    }
+
     /// More should be written although nobody waits for it.
     pub fn is_behind(&self) -> bool {
         self.round.is_some() || self.journal.bytes() > self.sizes.journal_bytes / 2

@@ -18,6 +18,7 @@ mod disk;
 mod error;
 mod frame;
 mod journal;
+mod meter;
 mod page;
 mod record;
 mod recover;

@@ -7,6 +7,7 @@
 use crate::{
     Class, Error, Event, Options, Revision, Snapshot, Transaction, Unreadable,
     disk::{Flush, Loaded, Sealed, Writes},
+    meter::Meter,
     ring::Ring,
     root::{Held, Root},
 };
@@ -54,6 +55,9 @@ pub struct Stats {
     /// What went to the storage, whatever came of it.
     pub written_bytes: u64,
     pub syncs: u64,
+    /// What a year like the time since the start comes to, and whether that is more than the budget.
+    pub bytes_a_year: u64,
+    pub over_budget: bool,
     /// Times that the database was brought up to date.
     pub rounds: u64,
     /// The longest that a flush had to wait for that.
@@ -97,6 +101,7 @@ pub(crate) struct State {
     pub closing: bool,
     /// Why the last flush failed.
     pub trouble: Option<Error>,
+    pub meter: Meter,
     pub stats: Stats,
 }
 
@@ -151,6 +156,7 @@ impl State {
             sealed,
             closing: false,
             trouble: None,
+            meter: Meter::new(Instant::now()),
             stats: Stats { live_bytes, damaged: damaged.len(), ..Stats::default() },
         }
     }
@@ -250,7 +256,10 @@ impl State {
             return Work::Now;
         }
         match self.dirty_since {
-            Some(since) => Work::At(since + self.lazy_delay * 2u32.pow(self.failures.min(RETRY_DOUBLINGS))),
+            Some(since) => {
+                let delay = self.meter.delay(self.lazy_delay, Instant::now());
+                Work::At(since + delay * 2u32.pow(self.failures.min(RETRY_DOUBLINGS)))
+            }
             None => Work::None,
         }
     }
@@ -405,6 +414,8 @@ impl State {
             ring_bytes: self.ring.bytes(),
             watchers: self.ring.watchers(),
             lazy_keys: self.dirty.len(),
+            bytes_a_year: self.meter.bytes_a_year(Instant::now()) as u64,
+            over_budget: self.meter.is_over(Instant::now()),
             ..self.stats
         }
     }

@@ -240,6 +240,11 @@ impl Store {
         self.cipher.clone()
     }
 
+    /// What the disk is to take a day; 0: as much as there is. While more is written, lazy writes wait longer.
+    pub fn set_budget(&self, bytes_a_day: u64) {
+        self.shared.lock().meter.set_budget(bytes_a_day);
+    }
+
     /// Why what was written last is not on disk, or the database not up to date.
     pub fn trouble(&self) -> Option<Error> {
         self.shared.lock().trouble.clone()

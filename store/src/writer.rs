@@ -91,6 +91,7 @@ impl Writer {
         // A round that failed is tried again when there is something to flush.
         self.behind = flushed.is_ok() && sliced.is_ok() && self.disk.is_behind();
         let mut state = self.shared.lock();
+        state.meter.written(self.disk.written_bytes(), Instant::now());
         state.stats.longest_slice = state.stats.longest_slice.max(took);
         if let Err(error) = sliced {
             state.trouble = Some(error);

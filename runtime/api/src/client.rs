@@ -173,6 +173,22 @@ impl Client {
         self.api.store.snapshot()
     }
 
+    /// What is wrong with the disk behind the store: a reason for a condition, and a sentence. Reads go on all the same.
+    pub fn store_trouble(&self) -> Option<(&'static str, String)> {
+        use mote_store::Error;
+        let why = match self.api.store.trouble() {
+            Some(Error::Full) => ("DiskFull", "the disk is full: only what frees space is stored"),
+            Some(Error::ReadOnly) => ("DiskReadOnly", "the data directory is read-only: nothing is stored"),
+            Some(error) => return Some(("DiskFailing", error.to_string())),
+            None if self.api.store.stats().over_budget => (
+                "FlashBudgetExceeded",
+                "more is written than the board's flash is to take; status is stored less often",
+            ),
+            None => return None,
+        };
+        Some((why.0, why.1.to_owned()))
+    }
+
     /// May somebody do something? For parts that decide in others' names.
     pub fn may(&self, user: &User, asked: &Attributes<'_>) -> bool {
         self.api.security().is_ok_and(|security| security.authorizer.allows(user, asked))

@@ -97,6 +97,7 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
         let api = api.clone();
         move |text| {
             count_objects(&api, text);
+            count_store(&api, text);
             api.webhooks.figures(text);
             aggregation::figures(&api, text);
         }
@@ -159,6 +160,35 @@ async fn note_use(client: Client, secret: Object) {
     let patched = client.patch(&secret.kind, secret.namespace(), secret.name(), Sub::Main, Patch::Merge(patch)).await;
     if let Err(status) = patched {
         tracing::warn!(%status, namespace = secret.namespace(), name = secret.name(), "noting a token's use");
+    }
+}
+
+/// What the store costs the disk.
+fn count_store(api: &Api, text: &mut Text) {
+    let stats = api.store.stats();
+    for (name, kind, help, value) in [
+        ("written_bytes_total", "counter", "Bytes that went to the disk.", stats.written_bytes),
+        ("syncs_total", "counter", "Flushes of files, to the disk itself.", stats.syncs),
+        ("commits_durable_total", "counter", "Commits flushed before they were acknowledged.", stats.durable_commits),
+        ("commits_lazy_total", "counter", "Commits that wait for a flush.", stats.lazy_commits),
+        ("commits_volatile_total", "counter", "Commits that no flush is for.", stats.volatile_commits),
+        ("flushes_total", "counter", "Batches in the journal.", stats.flushes),
+        ("failed_flushes_total", "counter", "Batches that could not be written.", stats.failed_flushes),
+        ("rounds_total", "counter", "Times the database was brought up to date.", stats.rounds),
+        ("journal_bytes", "gauge", "The journal's file.", stats.journal_bytes),
+        ("database_bytes", "gauge", "The database's file.", stats.file_bytes),
+        ("live_bytes", "gauge", "Keys and values there are.", stats.live_bytes as u64),
+        ("lazy_keys", "gauge", "Keys whose newest value is not on disk yet.", stats.lazy_keys as u64),
+        ("projected_bytes_a_year", "gauge", "What a year like the time since the start writes.", stats.bytes_a_year),
+        (
+            "over_budget",
+            "gauge",
+            "1 while more is written than the board's flash is to take.",
+            stats.over_budget.into(),
+        ),
+    ] {
+        text.family(&["mote_store_", name].concat(), kind, help);
+        text.sample("", "", value as f64);
     }
 }
 

@@ -54,6 +54,11 @@ impl Health {
             several => Some(format!("[{}]", several.join(", "))),
         }
     }
+    /// Something else that the node reports has changed.
+    pub fn wake(&self) {
+        self.changed.notify(usize::MAX);
+    }
+
     pub fn listen(&self) -> EventListener {
         self.changed.listen()
     }

@@ -187,6 +187,14 @@ impl Kubelet {
                     ("kubelet has insufficient PID available", "kubelet has sufficient PID available"),
                 ),
             ),
+            // Mote's own: upstream's nodes have no store.
+            (
+                "StorePressure",
+                match self.client.store_trouble() {
+                    Some((reason, message)) => (true, reason, message),
+                    None => (false, "StoreHasNoPressure", "what is to be stored is stored".to_owned()),
+                },
+            ),
             ("Ready", ready),
         ];
         let own: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
@@ -367,7 +375,13 @@ pub async fn keep(kubelet: Arc<Kubelet>) {
 
 /// Runs for the life of the process. A Lease costs no flash: it is a volatile write.
 pub async fn keep_lease(kubelet: Arc<Kubelet>) {
+    let mut pressure = None;
     loop {
+        // Nobody tells of a disk that is full; this is the one thing here that runs all the time.
+        let now = kubelet.client.store_trouble().map(|(reason, _)| reason);
+        if std::mem::replace(&mut pressure, now) != now {
+            kubelet.health.wake();
+        }
         let wait = match kubelet.client.get(&kubelet.nodes, "", &kubelet.config.node_name) {
             Ok(node) => match kubelet.renew_lease(node.uid()).await {
                 Ok(()) => LEASE_RENEW,

@@ -277,7 +277,8 @@ impl Api {
 /// A store's refusal that is nobody's conflict.
 pub(crate) fn storage_error(error: Error) -> Status {
     match error {
-        // 507 is what upstream's clients understand as "not now, and not because of you".
+        // Not etcd's 500 ("mvcc: database space exceeded"), which looks like a fault of the server. Without Retry-After
+        // client-go does not repeat a 507 by itself: kubectl says it at once, a controller comes back with its backoff.
         Error::Full => {
             Status::new(507, "InsufficientStorage", "the disk is full: nothing can be stored until space is freed")
         }

@@ -1,0 +1,149 @@
+//! What the store survives, with the real binary on a real file system: kill -9 at any moment while somebody writes, and
+//! a disk that is full.
+use mote_tests::{Server, eventually, http::Client, server::scratch};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+const ALONE: &str = "components: {disabled: [kubelet, network, scheduler, controllers]}\n";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+/// As often as `MOTE_KILLS` says.
+const KILLS: u32 = 5;
+
+fn map(name: &str, text: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"text": text}})
+}
+
+fn revision(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+/// Creates and updates until the server is gone; returns the names that were acknowledged, the last acknowledged count
+/// of each writer, and the highest revision that was seen.
+fn write(client: &Client, writer: usize, round: u32, stop: &AtomicBool) -> (Vec<String>, u64, u64) {
+    let (mut names, mut count, mut newest) = (Vec::new(), 0, 0);
+    for n in 0u64.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let name = format!("load-{writer}-{round}-{n}");
+        let body = map(&name, &"x".repeat(n as usize * 997 % 9000)).to_string();
+        let json = [("Content-Type", "application/json")];
+        let Ok(created) = client.try_request("POST", MAPS, &json, body.as_bytes()) else { break };
+        assert_eq!(created.code, 201, "{}", created.text());
+        newest = newest.max(revision(&created.json()));
+        names.push(name);
+        let path = format!("{MAPS}/count-{writer}");
+        let patch = json!({"data": {"text": format!("{round}-{n}")}}).to_string();
+        let merge = [("Content-Type", "application/merge-patch+json")];
+        let Ok(patched) = client.try_request("PATCH", &path, &merge, patch.as_bytes()) else { break };
+        assert_eq!(patched.code, 200, "{}", patched.text());
+        newest = newest.max(revision(&patched.json()));
+        count = n;
+    }
+    (names, count, newest)
+}
+
+#[test]
+fn kill_9_under_load_loses_nothing_and_revisions_rise() {
+    let mut server = Server::start_at(scratch(), ALONE);
+    let kills = std::env::var("MOTE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
+    for writer in 0..3 {
+        assert_eq!(server.client().post(MAPS, &map(&format!("count-{writer}"), "")).code, 201);
+    }
+    let mut acknowledged = Vec::new();
+    for round in 0..kills {
+        let stop = Arc::new(AtomicBool::new(false));
+        let writers: Vec<_> = (0..3)
+            .map(|writer| {
+                let (client, stop) = (server.client(), stop.clone());
+                thread::spawn(move || write(&client, writer, round, &stop))
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(300 + u64::from(round) * 7919 % 1500));
+        server.stop(libc::SIGKILL);
+        stop.store(true, Ordering::Relaxed);
+        let written: Vec<_> = writers.into_iter().map(|writer| writer.join().expect("no answer was wrong")).collect();
+        server.start_again();
+        let list = server.client().get(MAPS).json();
+        let newest = written.iter().map(|(_, _, newest)| *newest).max().unwrap_or_default();
+        assert!(revision(&list) >= newest, "round {round}: revisions go back from {newest} to {}", revision(&list));
+        let items = list["items"].as_array().expect("a list");
+        let text = |name: &str| {
+            let item = items.iter().find(|item| item["metadata"]["name"] == name)?;
+            Some(item["data"]["text"].as_str().unwrap_or_default().to_owned())
+        };
+        for (writer, (names, count, _)) in written.into_iter().enumerate() {
+            acknowledged.extend(names);
+            let found = text(&format!("count-{writer}")).unwrap_or_default();
+            let found: u64 = found.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or_default();
+            assert!(found >= count, "round {round}: writer {writer} was told of {count}, and {found} is there");
+        }
+        for name in &acknowledged {
+            assert!(text(name).is_some(), "round {round}: {name} was acknowledged and is gone");
+        }
+        // What a client knew before is told to list again.
+        let watch = server.client().get(&format!("{MAPS}?watch=1&resourceVersion={newest}&timeoutSeconds=1"));
+        assert!(watch.text().contains("\"code\":410"), "round {round}: {}", watch.text());
+    }
+    assert!(acknowledged.len() > kills as usize * 5, "{} writes", acknowledged.len());
+    eprintln!("{kills} kills, {} creations acknowledged", acknowledged.len());
+    let (status, took) = server.stop(libc::SIGTERM);
+    assert!(status.success() && took < Duration::from_secs(5), "{status} after {took:?}");
+    server.start_again();
+    assert!(server.log().matches("damaged").count() == 0, "{}", server.log());
+}
+
+/// Runs `mount` in the calling thread's namespace.
+fn mount(arguments: &[&str]) {
+    let status = Command::new("mount").args(arguments).status().expect("mount(8) is there");
+    assert!(status.success(), "mount {arguments:?}");
+}
+
+#[test]
+fn a_full_disk_is_told_and_deletions_go_on() {
+    let dir = scratch();
+    let data = dir.join("data");
+    fs::create_dir(&data).expect("a directory");
+    // SAFETY: takes no memory; a mount namespace for this thread and what it starts.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0, "needs root");
+    mount(&["--make-rprivate", "/"]);
+    let at = data.to_str().expect("a path in UTF-8");
+    mount(&["-t", "tmpfs", "-o", "size=12m,mode=0700", "tmpfs", at]);
+    let server = Server::start_at(dir, ALONE);
+    let (client, text) = (server.client(), "x".repeat(150_000));
+    let mut count = 0;
+    let refused = loop {
+        let answer = client.post(MAPS, &map(&format!("big-{count}"), &text));
+        if answer.code != 201 {
+            break answer;
+        }
+        count += 1;
+    };
+    assert!(count > 5 && refused.code == 507, "{count}: {}", refused.text());
+    assert_eq!(refused.json()["reason"], "InsufficientStorage");
+    assert_eq!(client.get(&format!("{MAPS}/big-0")).code, 200);
+    for n in 0..count / 2 {
+        let answer = client.request("DELETE", &format!("{MAPS}/big-{n}"), &[], b"");
+        assert_eq!(answer.code, 200, "{n} of {count}: {}", answer.text());
+    }
+    mount(&["-o", "remount,size=64m", at]);
+    eventually("the disk takes more again", 5, || match client.post(MAPS, &map("after", &text)) {
+        answer if answer.code == 201 => Ok(()),
+        answer => Err(answer.text()),
+    });
+    let mut server = server;
+    server.stop(libc::SIGKILL);
+    server.start_again();
+    let left = server.client().get(MAPS).json()["items"].as_array().map_or(0, Vec::len);
+    assert_eq!(left, count - count / 2 + 1);
+    server.stop(libc::SIGTERM);
+}
