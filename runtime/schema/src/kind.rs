@@ -1,5 +1,5 @@
 //! A served kind and the catalog of all of them.
-use crate::order::Order as _;
+use crate::Order as _;
 use crate::{
     builtin,
     structural::Custom,

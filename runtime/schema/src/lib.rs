@@ -8,11 +8,9 @@ mod builtin; // the generated table and list of kinds
 pub mod check; // validation, a file for each family of kinds
 pub mod convert; // one stored object under two faces
 pub mod defaults; // what is filled in
-pub mod doc; // an object's tree as bytes
 pub mod kind; // kinds and the catalog of them
 pub mod managed; // who owns which field, and server-side apply
-pub mod object;
-mod order; // a stored object with its kind and revision
+pub mod object; // a stored object with its kind and revision
 mod parse; // JSON and YAML text to trees, bounded
 pub mod patch; // JSON patch and JSON merge patch
 pub mod placement; // whether a pod may be on a node
@@ -26,13 +24,12 @@ pub mod status; // every error a client sees
 pub mod strategic; // strategic merge patch
 pub mod structural; // custom kinds and their schemas
 pub mod table; // the field table
-pub mod tree; // an object while it is being changed
 pub mod validate; // formats of names and values
 mod yaml; // trees to YAML text
 
-pub use doc::{DATA_VERSION, Doc, Ref};
 pub use kind::{Catalog, Kind};
+pub use mote_doc::{
+    AsValue, DATA_VERSION, Doc, Gather, List, Map, Name, Number, Order, Ref, Text, Value, doc, json, tree,
+};
 pub use object::Object;
-pub use order::{Gather, Order};
 pub use status::{Cause, Status};
-pub use tree::{AsValue, List, Map, Name, Number, Text, Value};

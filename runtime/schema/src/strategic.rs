@@ -3,7 +3,7 @@
 //! staging/src/k8s.io/apimachinery/pkg/util/strategicpatch/patch.go (with MergeParallelList and IgnoreUnmatchedNulls).
 //!
 //! The three-way merge is the client's. JSON patch and JSON merge patch live in `patch`.
-use crate::order::Order as _;
+use crate::Order as _;
 use crate::{
     Kind, Status,
     table::{Field, Shape, Table, TypeId},

@@ -6,7 +6,7 @@ use std::{fs, io::Write as _, path::Path};
 
 const FILE: &str = "version";
 /// Rises with every release that writes what the release before it could not read (the rule is in
-/// `runtime/schema/FORMAT.md`).
+/// `runtime/schema/doc/FORMAT.md`).
 pub const DATA: u64 = mote_schema::DATA_VERSION;
 
 /// Who wrote the data last.

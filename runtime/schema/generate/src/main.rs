@@ -56,7 +56,7 @@ fn generate() -> Result<Vec<(PathBuf, String)>, String> {
     protobuf::read(&package_dir(&metadata, "k8s-pb")?.join("src"), &mut model)?;
     let kinds = overlay::read(&here.join("overlay"), &mut model)?;
     let schema = here.join("../src");
-    let names_path = schema.join("names.txt");
+    let names_path = here.join("../doc/src/names.txt");
     let names = fs::read_to_string(&names_path).map_err(|e| format!("{}: {e}", names_path.display()))?;
     let out = emit::write(&model, &kinds, &names)?;
     Ok(vec![

@@ -1,7 +1,7 @@
 //! Metadata and label selectors: apimachinery/pkg/api/validation/objectmeta.go, apis/meta/v1/validation, and the rule each kind
 //! has for its name.
 use super::at::{At, Errors};
-use crate::order::Order as _;
+use crate::Order as _;
 use crate::{Kind, Value, validate};
 
 /// All keys and values of annotations together.

@@ -5,7 +5,7 @@ use super::{
     rules::rules,
     scheduling, volume,
 };
-use crate::order::Order as _;
+use crate::Order as _;
 use crate::{Cause, Text, Value, quantity::Quantity, validate as format};
 
 const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];

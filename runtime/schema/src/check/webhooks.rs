@@ -5,8 +5,8 @@ use super::{
     at::{At, Errors},
     meta,
 };
+use crate::Order as _;
 use crate::Value;
-use crate::order::Order as _;
 use crate::validate as format;
 
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];

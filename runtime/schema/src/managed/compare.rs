@@ -5,7 +5,7 @@ use super::{
     set::{Set, path_text},
     types::{Atom, ListOf, MapType, TypeRef},
 };
-use crate::order::Gather as _;
+use crate::Gather as _;
 use crate::{Map, Name, Value};
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
 //! metadata.managedFields: each manager's set with its version and time (util/managedfields/internal/managedfields.go).
 use super::{fields, set::Set};
-use crate::order::Order as _;
+use crate::Order as _;
 use crate::{Map, Value};
 
 #[derive(Clone, Debug, PartialEq)]

@@ -29,7 +29,7 @@ pub(super) fn element(list: &ListOf<'_>, keys: &[&str], item: &Value) -> Result<
             names.join(" ")
         ));
     }
-    crate::order::Order::order_by(&mut found[..], |a, b| a.0.cmp(&b.0));
+    crate::Order::order_by(&mut found[..], |a, b| a.0.cmp(&b.0));
     Ok(Element::Key(found))
 }
 
@@ -50,7 +50,7 @@ impl Index {
             elements.push(element(list, &keys, item).map_err(|error| format!("element {at}: {error}"))?);
         }
         let mut order: Vec<usize> = (0..elements.len()).collect();
-        crate::order::Order::order_by(&mut order[..], |a, b| elements[*a].cmp(&elements[*b]));
+        crate::Order::order_by(&mut order[..], |a, b| elements[*a].cmp(&elements[*b]));
         Ok(Index { elements, order })
     }
 

@@ -4,7 +4,7 @@ use super::{
     list::Index,
     types::{ListOf, MapType, TypeRef},
 };
-use crate::order::Gather as _;
+use crate::Gather as _;
 use crate::{Map, Name, Value};
 use std::collections::BTreeSet;
 

@@ -9,7 +9,7 @@ use super::{
     update::{Conflict, Failure, Updater, conflict_status},
     validate::validate,
 };
-use crate::{Kind, Status, order::Order as _, prune};
+use crate::{Kind, Order as _, Status, prune};
 use crate::{Map, Value};
 use std::{
     collections::BTreeMap,

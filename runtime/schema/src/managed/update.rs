@@ -10,7 +10,7 @@ use super::{
     tracker::Versions,
     types::TypeRef,
 };
-use crate::order::Order as _;
+use crate::Order as _;
 use crate::{Cause, Kind, Status, Value};
 use std::{collections::BTreeMap, sync::Arc};
 

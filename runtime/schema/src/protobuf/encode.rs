@@ -5,8 +5,8 @@
 //! is moved when its length takes another number of bytes. What does not fit its field's type is left out.
 use super::special::{self, Any};
 use crate::{
+    Order as _,
     doc::{Key, MAX_DEPTH, NULL, Ref, Value, key, skip, value, write_value},
-    order::Order as _,
     table::{Container, Field, Shape, Table, TypeId},
 };
 

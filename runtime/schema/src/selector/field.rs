@@ -1,6 +1,6 @@
 //! Field selectors: parse, match. Grammar and error texts as apimachinery's fields package.
+use crate::Order as _;
 use crate::Ref;
-use crate::order::Order as _;
 
 /// `metadata.name=x,status.phase!=Running`
 #[derive(Clone, Debug, Default, PartialEq)]

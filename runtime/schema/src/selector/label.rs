@@ -1,5 +1,5 @@
 //! Label selectors: parse, match, print. Grammar and error texts as apimachinery's labels package.
-use crate::order::Order as _;
+use crate::Order as _;
 use crate::status::{Cause, go_quote};
 use crate::{Ref, validate};
 use crate::{Value, json};

@@ -2,8 +2,8 @@
 //! metadata (the object's own and that of embedded objects) is checked like any other (apiextensions-apiserver,
 //! pkg/apiserver/schema/{pruning,defaulting,objectmeta}, schemaCoercingDecoder of customresource_handler.go).
 use super::{Additional, MAX_DEPTH, Schema, join, metadata};
+use crate::Order as _;
 use crate::Value;
-use crate::order::Order as _;
 
 /// Fields an object has whether its schema names them or not.
 pub(super) fn is_meta(name: &str) -> bool {

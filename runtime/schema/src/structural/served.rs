@@ -1,6 +1,6 @@
 //! A definition as the kinds it makes: one for each version that is served.
 use super::{Compiled, Custom, definition::is_true};
-use crate::order::Order as _;
+use crate::Order as _;
 use crate::{
     Doc, Kind, Ref,
     kind::{Scale, Subresource},

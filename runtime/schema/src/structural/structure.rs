@@ -2,7 +2,7 @@
 //! and not only restricts values (apiextensions-apiserver/pkg/apiserver/schema/{validation,complete}.go).
 use super::{Additional, MAX_DEPTH, Schema};
 use crate::Cause;
-use crate::order::Order as _;
+use crate::Order as _;
 use crate::regex::Regex;
 
 #[derive(Clone, Copy, PartialEq)]

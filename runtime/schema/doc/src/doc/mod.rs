@@ -3,21 +3,21 @@
 //! Nothing here knows a kind. Bytes from outside go through `Doc::from_bytes` or `Doc::from_json`, which believe nothing;
 //! readers never panic, not even on bytes that nobody checked.
 
-pub(crate) mod bytes;
+pub mod bytes;
 mod de;
 mod edit;
 mod json_read;
 mod json_write;
-pub(crate) mod names;
+pub mod names;
 mod reference;
 mod ser;
 mod write;
 
-pub(crate) use bytes::{Key, NULL, Value, key, skip, value};
-pub(crate) use de::{Node, Overlay};
+pub use bytes::{Key, NULL, Value, key, skip, value};
+pub use de::{Node, Overlay};
 pub use edit::Edit;
 pub use json_write::write_string;
-pub(crate) use json_write::{write_node, write_value};
+pub use json_write::{write_node, write_value};
 pub use names::{DATA_VERSION, name_count};
 pub use reference::Ref;
 pub use write::Writer;

@@ -19,7 +19,7 @@ impl<'a> Ref<'a> {
             _ => Ref(None),
         }
     }
-    pub(crate) fn value(self) -> Option<Value<'a>> {
+    pub fn value(self) -> Option<Value<'a>> {
         Some(bytes::value(self.0?)?.0)
     }
     /// This value's own bytes.

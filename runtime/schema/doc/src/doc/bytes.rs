@@ -3,7 +3,7 @@ use super::{DocError, MAX_BYTES, MAX_DEPTH, MAX_VALUES, names};
 
 pub(super) const VERSION: u8 = 1;
 
-pub(crate) const NULL: u8 = 0x00;
+pub const NULL: u8 = 0x00;
 pub(super) const FALSE: u8 = 0x01;
 pub(super) const TRUE: u8 = 0x02;
 pub(super) const INT: u8 = 0x03;
@@ -28,7 +28,7 @@ pub(super) const KEY_LONG: u8 = 0xff;
 pub(super) const MAX_NAMES: usize = KEY_WIDE as usize + ((KEY_FIELD - KEY_WIDE) as usize) * 256;
 
 #[derive(Clone, Copy)]
-pub(crate) enum Value<'a> {
+pub enum Value<'a> {
     Null,
     Bool(bool),
     Int(i64),
@@ -45,7 +45,7 @@ pub(crate) enum Value<'a> {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Key<'a> {
+pub enum Key<'a> {
     Name(u16),
     /// "f:" and a name.
     Field(u16),
@@ -54,7 +54,7 @@ pub(crate) enum Key<'a> {
 
 impl<'a> Key<'a> {
     /// With all the names that this build knows.
-    pub(crate) fn of(text: &'a [u8]) -> Key<'a> {
+    pub fn of(text: &'a [u8]) -> Key<'a> {
         if let Some(id) = names::id(text) {
             return Key::Name(id);
         }
@@ -72,7 +72,7 @@ impl<'a> Key<'a> {
             _ => self,
         }
     }
-    pub(crate) fn text(self) -> Option<&'a str> {
+    pub fn text(self) -> Option<&'a str> {
         match self {
             Key::Name(id) => names::name(id),
             Key::Field(id) => names::prefixed(id),
@@ -98,7 +98,7 @@ fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// The value at the front and what follows it.
 #[inline]
-pub(crate) fn value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
+pub fn value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     let short = usize::from(tag) % SHORT;
     Some(match tag {
@@ -148,7 +148,7 @@ pub(crate) fn value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
 
 /// What follows the value at the front.
 #[inline]
-pub(crate) fn skip(bytes: &[u8]) -> Option<&[u8]> {
+pub fn skip(bytes: &[u8]) -> Option<&[u8]> {
     let (&tag, rest) = bytes.split_first()?;
     match tag {
         SHORT_STRING.. => rest.get(usize::from(tag) % SHORT..),
@@ -160,7 +160,7 @@ pub(crate) fn skip(bytes: &[u8]) -> Option<&[u8]> {
 
 /// The key at the front and what follows it. Ids are not looked up.
 #[inline]
-pub(crate) fn key(bytes: &[u8]) -> Option<(Key<'_>, &[u8])> {
+pub fn key(bytes: &[u8]) -> Option<(Key<'_>, &[u8])> {
     let (&head, rest) = bytes.split_first()?;
     if head < KEY_WIDE {
         return Some((Key::Name(head.into()), rest));

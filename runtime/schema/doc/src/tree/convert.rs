@@ -5,7 +5,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 impl Value {
     /// What a place in a Doc holds; null for what is absent or damaged.
-    pub(crate) fn read(place: Ref<'_>) -> Value {
+    pub fn read(place: Ref<'_>) -> Value {
         place.value().and_then(|stored| read(stored, 0)).unwrap_or_default()
     }
     pub fn to_doc(&self) -> Result<Doc, DocError> {
@@ -13,7 +13,7 @@ impl Value {
         write(self, &mut writer)?;
         writer.finish()
     }
-    pub(crate) fn write(&self, writer: &mut Writer) -> Result<(), DocError> {
+    pub fn write(&self, writer: &mut Writer) -> Result<(), DocError> {
         write(self, writer)
     }
     /// A typed value's tree.

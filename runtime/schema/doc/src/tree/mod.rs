@@ -141,7 +141,7 @@ impl Value {
 }
 
 /// The names on the way of a JSON pointer, their escapes undone.
-pub(crate) fn steps(pointer: &str) -> Option<impl Iterator<Item = String> + '_> {
+pub fn steps(pointer: &str) -> Option<impl Iterator<Item = String> + '_> {
     if !pointer.is_empty() && !pointer.starts_with('/') {
         return None;
     }
@@ -149,7 +149,7 @@ pub(crate) fn steps(pointer: &str) -> Option<impl Iterator<Item = String> + '_> 
 }
 
 /// The place in a list that a step of a JSON pointer names.
-pub(crate) fn index(step: &str) -> Option<usize> {
+pub fn index(step: &str) -> Option<usize> {
     let plain = step == "0" || !step.starts_with(['0', '+']);
     plain.then(|| step.parse().ok()).flatten()
 }

@@ -66,7 +66,7 @@ impl Name {
     }
 
     /// "f:" before it, as managedFields names a field.
-    pub(crate) fn as_field(&self) -> Name {
+    pub fn as_field(&self) -> Name {
         match &self.0 {
             Spelling::Known(id) => Name(Spelling::Field(*id)),
             _ => Name::from(["f:", self].concat()),
@@ -74,7 +74,7 @@ impl Name {
     }
 
     /// What is behind an "f:".
-    pub(crate) fn of_field(&self) -> Option<Name> {
+    pub fn of_field(&self) -> Option<Name> {
         match &self.0 {
             Spelling::Field(id) => Some(Name(Spelling::Known(*id))),
             _ => self.strip_prefix("f:").map(Name::from),
@@ -82,7 +82,7 @@ impl Name {
     }
 
     /// As a Doc holds it. `None` for bytes that are no text, or a number from a dictionary to come.
-    pub(crate) fn read(stored: Stored<'_>) -> Option<Name> {
+    pub fn read(stored: Stored<'_>) -> Option<Name> {
         let name = match stored {
             Stored::Name(id) => Spelling::Known(id),
             Stored::Field(id) => Spelling::Field(id),
@@ -92,7 +92,7 @@ impl Name {
         stored.text().map(|_| Name(name))
     }
 
-    pub(crate) fn stored(&self) -> Stored<'_> {
+    pub fn stored(&self) -> Stored<'_> {
         match &self.0 {
             Spelling::Known(id) => Stored::Name(*id),
             Spelling::Field(id) => Stored::Field(*id),

@@ -5,7 +5,7 @@ use super::Node;
 use super::bytes::{self, Key, Value, needs_escape};
 use std::io::Write;
 
-pub(crate) fn write_node(node: Node<'_>, out: &mut Vec<u8>) {
+pub fn write_node(node: Node<'_>, out: &mut Vec<u8>) {
     match node {
         Node::Ref(place, depth) => match place.encoded() {
             Some(encoded) => drop(write(encoded, depth, out)),
@@ -39,7 +39,7 @@ fn write<'a>(bytes: &'a [u8], depth: usize, out: &mut Vec<u8>) -> Option<&'a [u8
 
 /// `depth` containers are around it.
 #[inline]
-pub(crate) fn write_value(value: Value<'_>, depth: usize, out: &mut Vec<u8>) {
+pub fn write_value(value: Value<'_>, depth: usize, out: &mut Vec<u8>) {
     match value {
         Value::Str { text, plain: true } => {
             out.push(b'"');

@@ -18,7 +18,7 @@ const COUNT: usize = {
 };
 
 /// Names that the release before this one knows, and so may be written as numbers: who goes back a release can read all
-/// that this one wrote. `../FORMAT.md`, "Change", says when this and `DATA_VERSION` rise.
+/// that this one wrote. `FORMAT.md`, "Change", says when this and `DATA_VERSION` rise.
 pub(super) const WRITTEN: u16 = 878;
 /// What stored objects are written as. A build reads all versions before its own, and the one after it.
 pub const DATA_VERSION: u64 = 1;
@@ -137,18 +137,18 @@ pub fn name_count() -> usize {
 }
 
 /// "f:name"
-pub(crate) fn prefixed(id: u16) -> Option<&'static str> {
+pub fn prefixed(id: u16) -> Option<&'static str> {
     let id = usize::from(id);
     let end = *LAYOUT.ends.get(id)?;
     let start = if id == 0 { 0 } else { LAYOUT.ends[id - 1] };
     NAMES.get(start.into()..end.into())
 }
 
-pub(crate) fn name(id: u16) -> Option<&'static str> {
+pub fn name(id: u16) -> Option<&'static str> {
     prefixed(id).map(|name| &name[2..])
 }
 
-pub(crate) fn id(name: &[u8]) -> Option<u16> {
+pub fn id(name: &[u8]) -> Option<u16> {
     let mut slot = hash(name, 0, name.len()) as usize;
     loop {
         slot &= SLOTS - 1;

@@ -8,7 +8,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, Error, IntoDeserializer, Ma
 
 /// A value to read: a place in a Doc, or something laid over one.
 #[derive(Clone, Copy)]
-pub(crate) enum Node<'a> {
+pub enum Node<'a> {
     /// And how many containers are around it, so that bytes which nobody checked cannot exhaust the stack.
     Ref(Ref<'a>, usize),
     Str(&'a str),
@@ -16,7 +16,7 @@ pub(crate) enum Node<'a> {
 }
 
 /// An object whose members in `over` come first and hide those of `base`.
-pub(crate) struct Overlay<'a> {
+pub struct Overlay<'a> {
     pub base: Ref<'a>,
     pub over: &'a [(&'static str, Node<'a>)],
 }
@@ -28,7 +28,7 @@ impl<'a> From<Ref<'a>> for Node<'a> {
 }
 
 impl<'a> Overlay<'a> {
-    pub(crate) fn members(&self) -> Members<'a> {
+    pub fn members(&self) -> Members<'a> {
         let base = match self.base.value() {
             Some(Value::Map(inner)) => inner,
             _ => &[],
@@ -185,7 +185,7 @@ impl<'de> SeqAccess<'de> for Elements<'de> {
 }
 
 /// Of an object: what lies over it, then the rest of it.
-pub(crate) struct Members<'a> {
+pub struct Members<'a> {
     over: std::slice::Iter<'a, (&'static str, Node<'a>)>,
     hidden: &'a [(&'static str, Node<'a>)],
     base: Entries<'a>,

@@ -168,7 +168,7 @@ impl Writer {
         self.stored_key(Key::of(name));
     }
     #[inline]
-    pub(crate) fn stored_key(&mut self, name: Key<'_>) {
+    pub fn stored_key(&mut self, name: Key<'_>) {
         let key = self.out.len();
         let slot = match name.below(super::names::WRITTEN) {
             Key::Name(id) => self.name(id),
