@@ -13,16 +13,13 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// One state of the store; what comes later does not change it.
 pub struct Backup {
     snapshot: Snapshot,
-    /// Entries that the cipher cannot open, as they are on disk.
-    unreadable: Vec<Entry>,
     cipher: Option<Arc<dyn Cipher>>,
 }
 
 impl Store {
     /// The newest visible state; cheap.
     pub fn backup(&self) -> Backup {
-        let (snapshot, unreadable) = self.everything();
-        Backup { snapshot, unreadable, cipher: self.cipher() }
+        Backup { snapshot: self.snapshot(), cipher: self.cipher() }
     }
 }
 
@@ -33,16 +30,15 @@ impl Backup {
 
     /// Entries, and the bytes of their keys and values.
     pub fn size(&self) -> (usize, u64) {
-        let count = |(entries, bytes): (usize, u64), entry: Entry| {
+        self.snapshot.persistent().fold((0, 0), |(entries, bytes), (entry, _)| {
             (entries + 1, bytes + (HEAD_BYTES + entry.key.len() + entry.value.len()) as u64)
-        };
-        self.snapshot.range("", None).chain(self.unreadable.iter().cloned()).fold((0, 0), count)
+        })
     }
 
     /// Gives the stream away chunk by chunk; returns how many entries it has.
     pub fn write(&self, take: &mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<usize, Error> {
         let (mut chunk, mut entries) = (Vec::new(), 0);
-        for (entry, sealed) in self.entries() {
+        for (entry, sealed) in self.snapshot.persistent() {
             let value = match &self.cipher {
                 Some(cipher) if !sealed => {
                     let error = |message| Error::Storage { doing: "encrypting", message };
@@ -70,11 +66,6 @@ impl Backup {
             take(&chunk)?;
         }
         Ok(entries)
-    }
-
-    fn entries(&self) -> impl Iterator<Item = (Entry, bool)> {
-        let plain = self.snapshot.range("", None).map(|entry| (entry, false));
-        plain.chain(self.unreadable.iter().map(|entry| (entry.clone(), true)))
     }
 }
 

@@ -4,15 +4,15 @@
 //! file as in use, and one that is found so must be walked whole by the next start. redb refuses everything after an
 //! I/O error: the database is dropped then and opened anew.
 use crate::{
-    Error, Key, Revision, Storage, record,
+    Error, Key, Revision, Storage,
+    guard::{Guarded, Sums},
+    page::{self, Old},
+    record,
     root::Held,
     storage::{Blocks, Part},
 };
-use redb::{
-    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable, StorageBackend,
-    TableDefinition, TableError, backends::InMemoryBackend,
-};
-use std::{collections::BTreeMap, fmt, io};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use std::{collections::BTreeMap, io};
 
 const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("entries");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -23,6 +23,9 @@ const FORMAT_VERSION: u64 = 1;
 const RESERVED: &str = "reserved";
 /// META: the newest batch of the journal all of which is here. What is in the journal up to it no longer counts.
 const JOURNAL: &str = "journal";
+
+/// When it cannot be known which revisions were handed out: so many are skipped, as etcd's documentation advises.
+const UNKNOWN_REVISIONS: Revision = 1_000_000_000;
 
 const READING: &str = "reading the database";
 
@@ -38,8 +41,10 @@ pub(crate) struct Meta {
 pub(crate) struct Contents {
     pub entries: BTreeMap<Key, Held>,
     pub meta: Meta,
-    /// Keys whose records are not what was written.
+    /// Keys whose newest records are not what was written, and places where not even keys can be read.
     pub damaged: Vec<String>,
+    /// It was read past redb, and has to be written anew.
+    pub salvaged: bool,
 }
 
 /// Where and how the database is opened.
@@ -47,44 +52,93 @@ pub(crate) struct Contents {
 pub(crate) struct Place<'a> {
     pub storage: &'a dyn Storage,
     pub cache_bytes: usize,
+    /// What is known of its blocks.
+    pub sums: &'a Sums,
     /// Stands between redb and the storage.
     pub counted: &'a dyn Fn(Box<dyn Blocks>) -> Box<dyn Blocks>,
 }
 
 impl Place<'_> {
-    /// Whole. Writes only when it must be repaired, and when that cannot be written, repairs a copy in memory.
+    /// Whole, with every checksum verified, and repaired if it was not closed; writes nothing. Of a file that is damaged all
+    /// that can be read.
     pub fn read(self) -> Result<Contents, Error> {
-        let backend = self.backend(false).map_err(|e| Error::reading("opening the database", &e))?;
-        match self.builder().open_read_only_with_backend(backend) {
-            Ok(database) => load(&database),
-            // Not closed properly: redb repairs the file, which it can only while writing.
-            Err(DatabaseError::RepairAborted) => match self.open() {
-                Err(Error::ReadOnly | Error::Full) => load(&self.repaired_copy()?),
-                database => {
-                    let database = database?;
-                    let contents = load(&database)?;
-                    close(database)?;
-                    Ok(contents)
-                }
-            },
-            Err(error) => Err(Error::redb("opening the database", error)),
+        match self.verified() {
+            Err(Error::Damaged { message, .. }) => {
+                tracing::error!(message, "the database is damaged; what can be read of it is read");
+                self.sums.forget();
+                self.salvaged()
+            }
+            contents => contents,
         }
+    }
+
+    fn verified(self) -> Result<Contents, Error> {
+        let opening = |e: io::Error| Error::reading("opening the database", &e);
+        let blocks = self.storage.open(Part::Database, false).map_err(opening)?;
+        not_empty(&*blocks)?;
+        let layered = Guarded::layered((self.counted)(blocks), self.sums.clone()).map_err(opening)?;
+        let database = self.builder(true).create_with_backend(layered);
+        load(&database.map_err(|e| Error::redb("opening the database", e))?)
+    }
+
+    fn salvaged(self) -> Result<Contents, Error> {
+        let blocks = self.storage.open(Part::Database, false).map_err(|e| Error::reading(READING, &e))?;
+        let size = blocks.size().map_err(|e| Error::reading(READING, &e))?;
+        let trouble = std::cell::RefCell::new(None);
+        let at = |offset: u64, out: &mut [u8]| {
+            out.fill(0);
+            let read = blocks.read(offset, out);
+            // Nothing is known from a first page that cannot be read, and the others are looked at all the same.
+            read.or_else(|error| {
+                if error.kind() != io::ErrorKind::UnexpectedEof {
+                    *trouble.borrow_mut() = Some(Error::reading(READING, &error));
+                }
+                if offset == 0 { Ok(()) } else { Err(error) }
+            })
+        };
+        let Old { format, reserved, journal, entries, mut damaged, older } =
+            page::read(&at, size).map_err(|e| Error::reading(READING, &e))?;
+        check_format(format.or(Some(FORMAT_VERSION)))?;
+        if let Some(error) = trouble.take().filter(|_| entries.is_empty() && size > 0) {
+            // The disk is gone, not what is on it.
+            return Err(error);
+        }
+        for key in older {
+            tracing::error!(key, "damaged; an older version of it was found and stands in");
+            damaged.push(key);
+        }
+        let mut contents = Contents { damaged, salvaged: true, ..Contents::default() };
+        for (key, bytes) in entries {
+            if let Some(held) = record::decode(&key, &bytes) {
+                contents.entries.insert(Key::from(key), held);
+            }
+        }
+        let newest = contents.entries.values().map(|held| held.modified).max().unwrap_or_default();
+        // Without a journal's number all of the journal is applied, which comes to the same.
+        contents.meta.batch = journal.unwrap_or_default();
+        contents.meta.reserved = reserved.unwrap_or(newest + UNKNOWN_REVISIONS).max(newest);
+        Ok(contents)
     }
 
     /// For writing.
     pub fn open(self) -> Result<Database, Error> {
         let doing = "opening the database for writing";
-        let backend = self.backend(true).map_err(|e| Error::io(doing, &e))?;
-        self.builder().create_with_backend(backend).map_err(|e| Error::redb(doing, e))
+        let blocks = self.storage.open(Part::Database, true).map_err(|e| Error::io(doing, &e))?;
+        not_empty(&*blocks)?;
+        // Of what it was when it was read, or written since, each block that is read now is compared.
+        let builder = self.builder(self.sums.is_empty());
+        let backend = Guarded::new((self.counted)(blocks), self.sums.clone());
+        builder.create_with_backend(backend).map_err(|e| Error::redb(doing, e))
     }
 
     /// A new one, unseen until it is published.
     pub fn create(self) -> Result<Database, Error> {
         let doing = "creating the database";
         let blocks = self.storage.create(Part::Database).map_err(|e| Error::io(doing, &e))?;
-        let backend = Backend((self.counted)(blocks));
+        self.sums.forget();
+        let backend = Guarded::new((self.counted)(blocks), self.sums.clone());
         let create = || -> Result<Database, redb::Error> {
-            let database = self.builder().create_with_backend(backend)?;
+            let database = self.builder(false).create_with_backend(backend)?;
             let transaction = database.begin_write()?;
             transaction.open_table(ENTRIES)?;
             transaction.open_table(META)?.insert(FORMAT, FORMAT_VERSION)?;
@@ -99,30 +153,29 @@ impl Place<'_> {
         self.storage.open(Part::Database, false)?.size()
     }
 
-    fn backend(self, writable: bool) -> io::Result<Backend> {
-        Ok(Backend((self.counted)(self.storage.open(Part::Database, writable)?)))
-    }
-
-    fn builder(self) -> Builder {
+    fn builder(self, check: bool) -> Builder {
         let mut builder = Builder::new();
-        builder.set_cache_size(self.cache_bytes);
+        builder.set_cache_size(self.cache_bytes).set_check_integrity_on_open(check);
         builder
     }
+}
 
-    fn repaired_copy(self) -> Result<Database, Error> {
-        let doing = "reading the database from a disk that cannot be written";
-        let copy = || -> io::Result<InMemoryBackend> {
-            let blocks = self.storage.open(Part::Database, false)?;
-            let mut bytes = vec![0; usize::try_from(blocks.size()?).map_err(io::Error::other)?];
-            blocks.read(0, &mut bytes)?;
-            let copy = InMemoryBackend::new();
-            copy.set_len(bytes.len() as u64)?;
-            copy.write(0, &bytes)?;
-            Ok(copy)
-        };
-        let copy = copy().map_err(|e| Error::reading(doing, &e))?;
-        self.builder().create_with_backend(copy).map_err(|e| Error::redb(doing, e))
+/// redb makes a new database of an empty file.
+fn not_empty(blocks: &dyn Blocks) -> Result<(), Error> {
+    match blocks.size() {
+        Ok(0) => Err(Error::Damaged { doing: READING, message: "it is empty".to_owned() }),
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::reading(READING, &error)),
     }
+}
+
+fn check_format(found: Option<u64>) -> Result<(), Error> {
+    if found == Some(FORMAT_VERSION) {
+        return Ok(());
+    }
+    let found = found.map_or("no format version".into(), |version| format!("format {version}"));
+    let message = format!("it has {found}, this build reads format {FORMAT_VERSION}");
+    Err(Error::Storage { doing: READING, message })
 }
 
 /// One transaction and one flush. None: the key is deleted.
@@ -153,21 +206,14 @@ pub(crate) fn close(database: Database) -> Result<(), Error> {
     database.close().map_err(|e| Error::redb("closing the database", e))
 }
 
-fn load(database: &dyn Reads) -> Result<Contents, Error> {
-    let transaction = database.begin().map_err(|e| Error::redb(READING, e))?;
+fn load(database: &Database) -> Result<Contents, Error> {
+    let transaction = database.begin_read().map_err(|e| Error::redb(READING, e))?;
     let meta = transaction.open_table(META).map_err(not_ours)?;
     let number = |name| match meta.get(name) {
         Ok(found) => Ok(found.map(|guard| guard.value())),
         Err(error) => Err(Error::redb(READING, error)),
     };
-    match number(FORMAT)? {
-        Some(FORMAT_VERSION) => {}
-        found => {
-            let found = found.map_or("no format version".into(), |version| format!("format {version}"));
-            let message = format!("it has {found}, this build reads format {FORMAT_VERSION}");
-            return Err(Error::Storage { doing: READING, message });
-        }
-    }
+    check_format(number(FORMAT)?)?;
     let reserved = number(RESERVED)?.unwrap_or(0);
     let meta = Meta { reserved, batch: number(JOURNAL)?.unwrap_or(0) };
     let mut contents = Contents { meta, ..Contents::default() };
@@ -183,55 +229,11 @@ fn load(database: &dyn Reads) -> Result<Contents, Error> {
     Ok(contents)
 }
 
-/// `ReadableDatabase` as far as `load` needs it, for a database opened either way.
-trait Reads {
-    fn begin(&self) -> Result<redb::ReadTransaction, redb::TransactionError>;
-}
-
-impl Reads for Database {
-    fn begin(&self) -> Result<redb::ReadTransaction, redb::TransactionError> {
-        self.begin_read()
-    }
-}
-
-impl Reads for ReadOnlyDatabase {
-    fn begin(&self) -> Result<redb::ReadTransaction, redb::TransactionError> {
-        self.begin_read()
-    }
-}
-
 fn not_ours(error: TableError) -> Error {
     match error {
         TableError::TableDoesNotExist(table) => {
             Error::Storage { doing: READING, message: format!("it has no table {table:?}: another program's file") }
         }
         error => Error::redb(READING, error),
-    }
-}
-
-/// Blocks as redb wants them.
-struct Backend(Box<dyn Blocks>);
-
-impl fmt::Debug for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Backend")
-    }
-}
-
-impl StorageBackend for Backend {
-    fn len(&self) -> io::Result<u64> {
-        self.0.size()
-    }
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.truncate(len)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync()
-    }
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
     }
 }

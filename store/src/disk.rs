@@ -11,6 +11,7 @@ use crate::{
     Cipher, Entry, Error, Key, Opened, Revision, Storage, Value, change,
     database::{self, Contents, Meta, Place},
     frame::SEGMENT_BYTES,
+    guard::Sums,
     journal::{Batch, HELD_BACK, Journal},
     record,
     recover::{Recovered, recover},
@@ -98,6 +99,10 @@ pub(crate) struct Disk {
     reserved: Revision,
     /// Whether space is held back; None: not yet tried.
     held_back: Option<bool>,
+    /// Of the database's blocks.
+    sums: Sums,
+    /// The database's file is damaged: the next round writes a new one, and the old one is kept.
+    damaged: bool,
 }
 
 /// A round that is not complete.
@@ -114,6 +119,8 @@ struct Round {
     began_with: BTreeSet<Key>,
     /// Something of it could not be written, whatever redb made of that.
     failed: Arc<AtomicBool>,
+    /// Of the blocks of the file it writes.
+    sums: Sums,
 }
 
 /// What the disk held when it was opened.
@@ -151,17 +158,18 @@ impl Disk {
         sizes: Sizes,
         counters: Arc<Counters>,
         cipher: Option<Arc<dyn Cipher>>,
+        sums: Sums,
     ) -> Result<(Disk, Loaded), Error> {
         let (counting, places) = (counting(&counters), sizes.places());
         let counted = |blocks| counting.wrap(blocks);
-        let place = Place { storage: &*storage, cache_bytes, counted: &counted };
+        let place = Place { storage: &*storage, cache_bytes, sums: &sums, counted: &counted };
         if let Err(error) = storage.open(Part::Database, false)
             && error.kind() == io::ErrorKind::NotFound
         {
             database::close(place.create()?)?;
             storage.publish(Part::Database).map_err(|e| Error::io("creating the database", &e))?;
         }
-        let Contents { entries, meta, mut damaged } = place.read()?;
+        let Contents { entries, meta, mut damaged, salvaged } = place.read()?;
         let blocks = match storage.open(Part::Journal, false) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             blocks => Some(blocks.map_err(|e| Error::reading("opening the journal", &e))?),
@@ -216,6 +224,8 @@ impl Disk {
             flushed,
             reserved,
             held_back,
+            sums,
+            damaged: salvaged,
         };
         disk.measure();
         Ok((disk, Loaded { root, reserved, damaged, sealed }))
@@ -228,7 +238,7 @@ impl Disk {
         entries: &mut dyn Iterator<Item = Result<Entry, Error>>,
     ) -> Result<(), Error> {
         let counted = |blocks| blocks;
-        let place = Place { storage, cache_bytes: RESERVE_BYTES as usize, counted: &counted };
+        let place = Place { storage, cache_bytes: RESERVE_BYTES as usize, sums: &Sums::default(), counted: &counted };
         let database = place.create()?;
         let (mut slice, mut bytes) = (Vec::new(), 0);
         for entry in entries {
@@ -321,7 +331,16 @@ impl Disk {
 
     /// More should be written although nobody waits for it.
     pub fn is_behind(&self) -> bool {
-        self.round.is_some() || self.journal.bytes() > self.sizes.journal_bytes / 2
+        self.round.is_some() || self.damaged || self.journal.bytes() > self.sizes.journal_bytes / 2
+    }
+
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
+    /// The database's file was found damaged: it is to be written anew.
+    pub fn heal(&mut self) {
+        self.damaged = true;
     }
 
     /// One slice of a round; begins one when none is going on.
@@ -343,8 +362,17 @@ impl Disk {
         {
             self.changed.extend(round.began_with);
         }
+        if let Err(error) = &result {
+            self.doubt(error);
+        }
         self.measure();
         result
+    }
+
+    /// What a failed round left is verified whole by the next one; what is damaged is written anew.
+    fn doubt(&mut self, error: &Error) {
+        self.sums.forget();
+        self.damaged |= matches!(error, Error::Damaged { .. });
     }
 
     fn try_slice(&mut self) -> Result<(), Error> {
@@ -364,12 +392,26 @@ impl Disk {
     fn begin(&mut self) -> Result<Round, Error> {
         let counting = counting(&self.counters);
         let counted = |blocks| counting.wrap(blocks);
-        let place = Place { storage: &*self.storage, cache_bytes: self.cache_bytes, counted: &counted };
+        let sums = self.sums.clone();
+        let place = Place { storage: &*self.storage, cache_bytes: self.cache_bytes, sums: &sums, counted: &counted };
         let size = place.size().map_err(|e| Error::reading("measuring the database", &e))?;
         let limit = (self.flushed.kept_bytes() as u64 * FILE_TIMES).max(self.sizes.least_file_bytes);
         // A full disk has no room for two.
-        let anew = (size > limit && self.held_back != Some(false)).then_some((false, None));
-        let database = if anew.is_some() { place.create()? } else { place.open()? };
+        let anew = self.damaged || size > limit && self.held_back != Some(false);
+        let found = if anew { None } else { Some(place.open()) };
+        let (database, sums, anew) = match found {
+            Some(Err(Error::Damaged { message, .. })) => {
+                tracing::error!(message, "the database has rotted on the disk; it is written anew from memory");
+                self.damaged = true;
+                let sums = Sums::default();
+                (Place { sums: &sums, ..place }.create()?, sums, Some((false, None)))
+            }
+            Some(database) => (database?, self.sums.clone(), None),
+            None => {
+                let sums = Sums::default();
+                (Place { sums: &sums, ..place }.create()?, sums, Some((false, None)))
+            }
+        };
         let began_with = std::mem::take(&mut self.changed);
         let keys = if anew.is_some() { BTreeSet::new() } else { began_with.clone() };
         let meta = Meta { reserved: self.reserved, batch: self.journal.last_batch() };
@@ -381,6 +423,7 @@ impl Disk {
             anew,
             began_with,
             failed: counting.failed,
+            sums,
         })
     }
 
@@ -418,19 +461,26 @@ impl Disk {
     }
 
     fn complete(&mut self, round: Round) -> Result<(), Error> {
-        let Round { database, segment, anew, began_with, failed, .. } = round;
+        let Round { database, segment, anew, began_with, failed, sums, .. } = round;
         let closed = database::close(database).and_then(|()| match failed.load(Ordering::Relaxed) {
             true => Err(Error::Storage { doing: "writing the database", message: "a write failed".into() }),
             false => Ok(()),
         });
         let published = closed.and_then(|()| match anew {
-            Some(_) => self.storage.publish(Part::Database).map_err(|e| Error::io("replacing the database", &e)),
+            Some(_) => {
+                let kept = if self.damaged { self.storage.keep(Part::Database) } else { Ok(()) };
+                let published = kept.and_then(|()| self.storage.publish(Part::Database));
+                published.map_err(|e| Error::io("replacing the database", &e))
+            }
             None => Ok(()),
         });
         if let Err(error) = published {
             self.changed.extend(began_with);
+            self.doubt(&error);
             return Err(error);
         }
+        self.sums.replace(&sums);
+        self.damaged &= anew.is_none();
         self.journal.begin_at(segment);
         self.counters.rounds.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -438,7 +488,7 @@ impl Disk {
 
     /// Brings all into the database, so that the next start has nothing to apply.
     pub fn close(&mut self) -> Result<(), Error> {
-        while self.round.is_some() || !self.changed.is_empty() {
+        while self.round.is_some() || self.damaged || !self.changed.is_empty() {
             self.slice()?;
         }
         Ok(())

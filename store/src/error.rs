@@ -26,6 +26,11 @@ pub enum Error {
     /// The disk cannot be written; reads go on.
     ReadOnly,
     Closed,
+    /// What is read is not what was written.
+    Damaged {
+        doing: &'static str,
+        message: String,
+    },
     Storage {
         doing: &'static str,
         message: String,
@@ -45,6 +50,13 @@ impl Error {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => Error::Full,
             io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Error::ReadOnly,
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                Error::Damaged { doing, message: error.to_string() }
+            }
+            // A sector that the disk gives up.
+            _ if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                Error::Damaged { doing, message: error.to_string() }
+            }
             _ => Error::Storage { doing, message: error.to_string() },
         }
     }
@@ -52,6 +64,7 @@ impl Error {
     pub(crate) fn redb(doing: &'static str, error: impl Into<redb::Error>) -> Error {
         match error.into() {
             redb::Error::Io(error) => Error::io(doing, &error),
+            redb::Error::Corrupted(message) => Error::Damaged { doing, message },
             error => Error::Storage { doing, message: error.to_string() },
         }
     }
@@ -70,7 +83,7 @@ impl fmt::Display for Error {
             Error::Full => f.write_str("the disk is full"),
             Error::ReadOnly => f.write_str("the disk is read-only"),
             Error::Closed => f.write_str("the store is closed"),
-            Error::Storage { doing, message } => write!(f, "{doing}: {message}"),
+            Error::Damaged { doing, message } | Error::Storage { doing, message } => write!(f, "{doing}: {message}"),
         }
     }
 }

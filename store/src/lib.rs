@@ -17,6 +17,7 @@ mod database;
 mod disk;
 mod error;
 mod frame;
+mod guard;
 mod journal;
 mod meter;
 mod page;

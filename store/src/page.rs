@@ -58,6 +58,9 @@ pub(crate) fn read(read: &dyn Fn(u64, &mut [u8]) -> io::Result<()>, len: u64) ->
     }
     if clean {
         newest.bad.extend(turned.then(|| "the header".to_owned()));
+        if newest.bad.is_empty() && newest.lost.is_empty() && !newest.is_whole() {
+            newest.bad.push("the number of entries".to_owned());
+        }
     } else {
         if !newest.is_whole() && previous.is_whole() {
             // The power went during the last commit, which nobody was told of.
@@ -223,6 +226,9 @@ impl Walk<'_> {
                 if pairs.is_empty() || !ascend || !pairs.iter().all(|(key, _)| range.holds(key)) {
                     return self.lost.push(range);
                 }
+                if pairs.len() < count(&bytes) {
+                    self.lost.push(range);
+                }
                 pairs.into_iter().for_each(|(key, value)| visit(key, value));
             }
             Some(&BRANCH) => match children(&bytes, range.clone()) {
@@ -238,10 +244,15 @@ impl Walk<'_> {
     }
 }
 
+/// How many pairs a leaf says that it has.
+fn count(page: &[u8]) -> usize {
+    page.get(2..4).map_or(0, |count| usize::from(u16::from_le_bytes([count[0], count[1]])))
+}
+
 /// The pairs of a leaf; of one that is damaged those that can be told. Two bytes count them; then where each key ends,
 /// where each value ends (unless their size is fixed), keys, values.
 fn pairs(page: &[u8], fixed_value: Option<usize>) -> Vec<(&[u8], &[u8])> {
-    let count = page.get(2..4).map_or(0, |count| usize::from(u16::from_le_bytes([count[0], count[1]])));
+    let count = count(page);
     let ends = if fixed_value.is_some() { 4 } else { 8 };
     let key_end = |n: usize| short(page, 4 + 4 * n);
     let keys_end = count.checked_sub(1).and_then(key_end);
@@ -255,6 +266,16 @@ fn pairs(page: &[u8], fixed_value: Option<usize>) -> Vec<(&[u8], &[u8])> {
         Some((page.get(key..key_end(n)?)?, page.get(value..value_end(n)?)?))
     };
     (0..count).filter_map(pair).collect()
+}
+
+/// The keys of a page that looks like a leaf, whatever became of it.
+pub(crate) fn keys(page: &[u8]) -> Vec<String> {
+    match page.first() {
+        Some(&LEAF) => {
+            pairs(page, None).into_iter().map(|(key, _)| String::from_utf8_lossy(key).into_owned()).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// Each child with the keys it may hold. Checksums (16 bytes each), page numbers, where keys end, keys.

@@ -99,6 +99,8 @@ pub(crate) struct State {
     lazy_delay: Duration,
     pub sealed: Sealed,
     pub closing: bool,
+    /// The database was found damaged on the disk; the writer has to see to it.
+    pub rotten: bool,
     /// Why the last flush failed.
     pub trouble: Option<Error>,
     pub meter: Meter,
@@ -155,6 +157,7 @@ impl State {
             lazy_delay: options.lazy_delay,
             sealed,
             closing: false,
+            rotten: false,
             trouble: None,
             meter: Meter::new(Instant::now()),
             stats: Stats { live_bytes, damaged: damaged.len(), ..Stats::default() },

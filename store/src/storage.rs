@@ -33,6 +33,12 @@ pub trait Storage: Send + Sync + 'static {
     fn create(&self, part: Part) -> io::Result<Box<dyn Blocks>>;
     /// Puts what `create` gave, now complete and on disk, where `open` finds it, durably, in place of what was there.
     fn publish(&self, part: Part) -> io::Result<()>;
+    /// What is there as the disk has it, not as it is remembered.
+    fn open_fresh(&self, part: Part) -> io::Result<Box<dyn Blocks>> {
+        self.open(part, false)
+    }
+    /// What is there gets a second name, under which it stays when `publish` replaces it.
+    fn keep(&self, part: Part) -> io::Result<()>;
     /// What is there is no longer found by `open`, and is not deleted.
     fn set_aside(&self, part: Part) -> io::Result<()>;
     /// A flush failed: what is read from now on is what is on disk, not what was to be there.
@@ -86,6 +92,15 @@ impl Directory {
     }
 }
 
+impl Directory {
+    /// A name for what is damaged.
+    fn aside(&self, part: Part) -> PathBuf {
+        let names = (1..=MAX_ASIDE).map(|n| self.path.join(format!("{}.damaged-{n}", part.name())));
+        let mut free = names.filter(|path| !path.exists());
+        free.next().unwrap_or_else(|| self.path.join(format!("{}.damaged", part.name())))
+    }
+}
+
 impl Storage for Directory {
     fn open(&self, part: Part, writable: bool) -> io::Result<Box<dyn Blocks>> {
         Ok(Box::new(OpenOptions::new().read(true).write(writable).open(self.path.join(part.name()))?))
@@ -102,11 +117,24 @@ impl Storage for Directory {
         self.handle.sync_all()
     }
 
+    fn open_fresh(&self, part: Part) -> io::Result<Box<dyn Blocks>> {
+        let file = File::open(self.path.join(part.name()))?;
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        Ok(Box::new(file))
+    }
+
+    fn keep(&self, part: Part) -> io::Result<()> {
+        let (from, to) = (self.path.join(part.name()), self.aside(part));
+        let copied = match std::fs::hard_link(&from, &to) {
+            // A file system without links.
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => std::fs::copy(&from, &to).map(drop),
+            _ => Ok(()),
+        };
+        copied.and_then(|()| self.handle.sync_all())
+    }
+
     fn set_aside(&self, part: Part) -> io::Result<()> {
-        let names = (1..=MAX_ASIDE).map(|n| self.path.join(format!("{}.damaged-{n}", part.name())));
-        let mut free = names.filter(|path| !path.exists());
-        let path = free.next().unwrap_or_else(|| self.path.join(format!("{}.damaged", part.name())));
-        std::fs::rename(self.path.join(part.name()), path)?;
+        std::fs::rename(self.path.join(part.name()), self.aside(part))?;
         self.handle.sync_all()
     }
 

@@ -1,10 +1,13 @@
 //! The store's handle: what its users call.
 use crate::{
-    Cipher, Class, Directory, Entry, Error, Key, Opened, Precondition, Revision, Snapshot, Stats, Storage, Transaction,
+    Cipher, Class, Directory, Error, Key, Opened, Precondition, Revision, Snapshot, Stats, Storage, Transaction,
     Unreadable, Value, Watcher, Write,
     disk::{Counters, Disk, Loaded, Sealed, Sizes},
+    guard::{BLOCK_BYTES, Sums},
+    page,
     root::Root,
     state::State,
+    storage::Part,
     watch::Wait,
     writer::{End, Shared, Writer},
 };
@@ -43,6 +46,15 @@ pub struct Store {
     damaged: Vec<String>,
     next_wait: AtomicU64,
     cipher: Option<Arc<dyn Cipher>>,
+    /// None: nothing is on disk.
+    scrubbed: Option<Scrubbed>,
+}
+
+struct Scrubbed {
+    storage: Arc<dyn Storage>,
+    sums: Sums,
+    /// The block to go on from.
+    next: Mutex<usize>,
 }
 
 impl Store {
@@ -93,10 +105,12 @@ impl Store {
         storage: Option<Arc<dyn Storage>>,
         cipher: Option<Arc<dyn Cipher>>,
     ) -> Result<(Store, Option<Disk>), Error> {
-        let counters = Arc::new(Counters::default());
+        let (counters, sums) = (Arc::new(Counters::default()), Sums::default());
+        let scrubbed = storage.clone().map(|storage| Scrubbed { storage, sums: sums.clone(), next: Mutex::new(0) });
         let (disk, loaded) = match storage {
             Some(storage) => {
-                let (disk, loaded) = Disk::open(storage, options.cache_bytes, sizes, counters.clone(), cipher.clone())?;
+                let (disk, loaded) =
+                    Disk::open(storage, options.cache_bytes, sizes, counters.clone(), cipher.clone(), sums.clone())?;
                 (Some(disk), loaded)
             }
             None => {
@@ -114,7 +128,7 @@ impl Store {
         let shared = Arc::new(Shared::new(State::new(options, loaded, disk.is_some())));
         let end = Arc::new(Mutex::new(End::Abandon));
         let (writer, next_wait) = (Mutex::new(None), AtomicU64::new(0));
-        Ok((Store { shared, counters, end, writer, damaged, next_wait, cipher }, disk))
+        Ok((Store { shared, counters, end, writer, damaged, next_wait, cipher, scrubbed }, disk))
     }
 
     /// Newest visible revision.
@@ -179,6 +193,29 @@ impl Store {
         &self.damaged
     }
 
+    /// Reads up to so many bytes of the database from the disk, where the last call ended, and compares them with what was
+    /// verified or written. What has rotted is named (keys, and blocks where no key can be read) and written anew from
+    /// memory: nothing is lost. Blocks.
+    pub fn scrub(&self, limit_bytes: u64) -> Result<Vec<String>, Error> {
+        let doing = "checking the database";
+        let Some(Scrubbed { storage, sums, next }) = &self.scrubbed else { return Ok(Vec::new()) };
+        let blocks = storage.open_fresh(Part::Database).map_err(|e| Error::reading(doing, &e))?;
+        let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
+        let (end, rotten) = sums.scrub(&*blocks, *next, limit_bytes).map_err(|e| Error::reading(doing, &e))?;
+        *next = end;
+        let mut named = Vec::new();
+        for block in &rotten {
+            let mut bytes = vec![0; BLOCK_BYTES];
+            let read = blocks.read((block * BLOCK_BYTES) as u64, &mut bytes);
+            let keys = read.map_or(Vec::new(), |()| page::keys(&bytes));
+            named.extend(if keys.is_empty() { vec![format!("block {block}")] } else { keys });
+        }
+        if !rotten.is_empty() {
+            self.shared.change(|state, _| state.rotten = true);
+        }
+        Ok(named)
+    }
+
     /// The first entry that is on disk under a key that starts so, and cannot be decrypted.
     pub fn unreadable(&self, prefix: &str) -> Option<Unreadable> {
         self.shared.lock().unreadable(prefix)
@@ -227,13 +264,6 @@ impl Store {
     /// Flushes what is lazy; later commits fail with `Closed`. Reads go on. Blocks until the disk is done.
     pub fn close(&self) -> Result<(), Error> {
         self.stop(End::Flush)
-    }
-
-    /// The newest visible state, and with it what is on disk and cannot be read.
-    pub(crate) fn everything(&self) -> (Snapshot, Vec<Entry>) {
-        let state = self.shared.lock();
-        let unreadable = state.sealed.unreadable.iter().map(|(key, (held, _))| held.entry(key)).collect();
-        (state.visible.clone(), unreadable)
     }
 
     pub(crate) fn cipher(&self) -> Option<Arc<dyn Cipher>> {

@@ -40,7 +40,7 @@ impl Shared {
                 (Work::At(_), Work::At(_)) => false,
                 (Work::None, _) | (Work::At(_), Work::Now) => true,
             };
-            (result, sooner || state.closing)
+            (result, sooner || state.closing || state.rotten)
         };
         if sooner {
             self.work.notify_one();
@@ -69,7 +69,8 @@ pub struct Writer {
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, disk: Disk) -> Writer {
-        Writer { shared, disk, behind: false }
+        let behind = disk.is_damaged();
+        Writer { shared, disk, behind }
     }
 
     /// What is not on disk, in one flush, however long it might still wait; then what the database needs, if it needs
@@ -77,6 +78,10 @@ impl Writer {
     pub fn step(&mut self) -> Result<bool, Error> {
         let mut state = self.shared.lock();
         let batch = state.has_unflushed().then(|| state.take_batch());
+        if std::mem::take(&mut state.rotten) {
+            self.disk.heal();
+            self.behind = true;
+        }
         drop(state);
         if batch.is_none() && !self.behind {
             return Ok(false);
@@ -125,7 +130,7 @@ impl Writer {
 
     fn wait(&self) {
         let mut state = self.shared.lock();
-        while !state.closing && !self.behind {
+        while !state.closing && !self.behind && !state.rotten {
             state = match state.work() {
                 Work::Now => return,
                 Work::None => self.shared.work.wait(state).unwrap_or_else(PoisonError::into_inner),

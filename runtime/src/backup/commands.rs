@@ -2,6 +2,7 @@
 use super::{Error, Fresh, Manifest, Version, control, length, restore as steps, write};
 use crate::data_dir::{self, DataDir};
 use flate2::{Compression, write::GzEncoder};
+use mote_store::Store;
 use std::{
     fs,
     io::{self, IsTerminal, Read, Write},
@@ -12,6 +13,7 @@ use std::{
 
 /// Damage was found.
 const EXIT_DAMAGED: u8 = 3;
+const DAMAGED: &str = "damaged: ";
 
 /// A line on a terminal that says how far it is; nothing elsewhere.
 struct Progress {
@@ -140,11 +142,27 @@ pub fn verify(data_dir: &Path) -> ExitCode {
 }
 
 fn check(data_dir: &Path) -> Result<ExitCode, Error> {
-    let store = steps::open(data_dir)?;
+    let text = match control::ask(data_dir, "verify")? {
+        Some(mut asked) => {
+            let mut text = String::new();
+            asked.read_to_string(&mut text).map_err(Error::io("reading from the running node"))?;
+            text
+        }
+        None if data_dir.is_dir() => {
+            let store = steps::open(data_dir)?;
+            report(&store, store.damaged())
+        }
+        None => return Err(Error::Refused(format!("{}: there is no such directory", data_dir.display()))),
+    };
+    print!("{text}");
+    let damaged = text.lines().any(|line| line.starts_with(DAMAGED));
+    Ok(if damaged { ExitCode::from(EXIT_DAMAGED) } else { ExitCode::SUCCESS })
+}
+
+/// A line for all that is damaged, and one for all that is there.
+pub fn report(store: &Store, damaged: &[String]) -> String {
     let (entries, bytes) = store.backup().size();
-    for key in store.damaged() {
-        println!("damaged: {key}");
-    }
-    println!("{entries} entries, {} kB, {} damaged", bytes.div_ceil(1000), store.damaged().len());
-    Ok(if store.damaged().is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DAMAGED) })
+    let mut text: String = damaged.iter().map(|what| format!("{DAMAGED}{what}\n")).collect();
+    text.push_str(&format!("{entries} entries, {} kB, {} damaged\n", bytes.div_ceil(1000), damaged.len()));
+    text
 }

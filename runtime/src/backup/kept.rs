@@ -53,6 +53,8 @@ pub struct Policy {
     pub slot_file: String,
     /// What damage took comes back from the newest backup.
     pub repair: bool,
+    /// Of the store's file, read anew and compared; 0: none.
+    pub scrub_mb_per_day: u64,
 }
 
 impl Default for Policy {
@@ -65,6 +67,7 @@ impl Default for Policy {
             healthy_after_seconds: 300,
             slot_file: String::new(),
             repair: true,
+            scrub_mb_per_day: 64,
         }
     }
 }

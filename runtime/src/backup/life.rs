@@ -1,12 +1,15 @@
 //! Backups through the life of a node: what a start does before and after the store is opened, and what goes on while
-//! it runs. One timer until the image counts as good, then one a week.
-use super::{Error, Kept, Part, Policy, Reader, Start, Version, control, length, restore, version::reads};
+//! it runs. One timer until the image counts as good, then one a day.
+use super::{
+    Error, Kept, Part, Policy, Reader, Start, Version, commands::report, control, length, restore, version::reads,
+};
 use async_io::Timer;
 use futures_lite::future::block_on;
 use mote_api::health::Health;
 use mote_store::{Backup, Cipher, Class, Opened, Precondition, Store, Transaction, Value, Write};
 use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Between two looks at a node that is not ready, doubled each time up to an hour.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
@@ -170,13 +173,39 @@ impl Life {
             }
         })
         .await;
-        if this.policy.every_hours == 0 {
-            return;
+        let backups = Duration::from_secs(this.policy.every_hours * 3600);
+        let scrubs = if this.policy.scrub_mb_per_day == 0 { Duration::ZERO } else { DAY };
+        // Until the next of each; zero: never.
+        let (mut backup, mut scrub) = (backups, scrubs);
+        while let Some(next) = [backup, scrub].into_iter().filter(|left| !left.is_zero()).min() {
+            Timer::after(next).await;
+            let due = |left: &mut Duration, every| {
+                let due = *left == next;
+                *left = if due { every } else { left.saturating_sub(next) };
+                due
+            };
+            let (backup, scrub) = (due(&mut backup, backups), due(&mut scrub, scrubs));
+            let (this, good, store) = (this.clone(), good.clone(), store.clone());
+            blocking::unblock(move || {
+                if backup {
+                    this.write_down(&good, &store.backup());
+                }
+                if scrub {
+                    this.scrub(&store);
+                }
+            })
+            .await;
         }
-        loop {
-            Timer::after(Duration::from_secs(this.policy.every_hours * 3600)).await;
-            let (this, good, backup) = (this.clone(), good.clone(), store.backup());
-            blocking::unblock(move || this.write_down(&good, &backup)).await;
+    }
+
+    fn scrub(&self, store: &Store) {
+        match store.scrub(self.policy.scrub_mb_per_day << 20) {
+            Ok(damaged) => {
+                for what in damaged {
+                    tracing::error!(what, "rotted on the disk; it is written anew from memory");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "checking what is on the disk"),
         }
     }
 
@@ -189,6 +218,12 @@ impl Life {
                 begin(length(&backup)).map_err(Error::io("answering"))?;
                 let manifest = super::Manifest { version: version.clone(), revision: backup.revision() };
                 super::write(out, false, &manifest, &data_dir, &backup, &mut |_| {})
+            }
+            "verify" => {
+                let damaged = store.scrub(u64::MAX)?;
+                begin(0)
+                    .and_then(|()| out.write_all(report(&store, &damaged).as_bytes()))
+                    .map_err(Error::io("answering"))
             }
             _ => Err(Error::Refused(format!("mote {} does not know {request:?}", version.version))),
         })

@@ -11,6 +11,7 @@ use std::{
     io::{self, Read},
     os::unix::fs::DirBuilderExt,
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -84,21 +85,28 @@ fn newest_revision(data_dir: &Path) -> Option<u64> {
     Some(open(data_dir).ok()?.revision())
 }
 
-/// The store of a stopped node, its values as they are on disk.
-pub fn open(data_dir: &Path) -> Result<Store, mote_store::Error> {
-    Store::open(Options {
+fn options(data_dir: &Path) -> Options {
+    Options {
         dir: Some(data_dir.to_owned()),
         cache_bytes: 1 << 20,
         watch_events: 0,
         watch_bytes: 0,
         history: Duration::ZERO,
         lazy_delay: Duration::ZERO,
-    })
+    }
+}
+
+/// The store of a stopped node, its values as they are on disk. Nothing is written.
+pub fn open(data_dir: &Path) -> Result<Store, mote_store::Error> {
+    let reading = |error| mote_store::Error::io("opening the data directory", &error);
+    let directory = mote_store::Directory::new(data_dir).map_err(reading)?;
+    let (store, _) = Store::open_by_hand(options(data_dir), Arc::new(directory))?;
+    Ok(store)
 }
 
 /// What a restore replaces: what is in a backup, and all that belongs to the store.
 fn is_replaced(name: &str) -> bool {
-    FILES.contains(&name) || name == "version" || name.starts_with("store.") && !name.starts_with("store.damaged")
+    FILES.contains(&name) || name == "version" || name.starts_with("store.") && !name.contains(".damaged")
 }
 
 /// Completes a restore that was decided and cut off; nothing to do otherwise.
@@ -164,7 +172,7 @@ mod tests {
         }
 
         fn put(&self, key: &str, value: &str) {
-            let store = open(&self.0).unwrap();
+            let store = Store::open(options(&self.0)).unwrap();
             let writes = vec![Write::Put(key.into(), value.as_bytes().into())];
             block_on(store.commit(Transaction { class: Class::Durable, preconditions: Vec::new(), writes })).unwrap();
             store.close().unwrap();

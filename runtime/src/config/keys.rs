@@ -127,6 +127,14 @@ pub const TABLE: &[Key] = &[
         show: |config| if config.backups.repair { "Repair" } else { "Report" }.to_owned(),
     },
     Key {
+        path: "backups.scrubMBPerDay",
+        expects: "a number of megabytes up to 100000, 0 for none",
+        set: |config, value| {
+            put(&mut config.backups.scrub_mb_per_day, scalar(value)?.parse().ok().filter(|size| *size <= 100_000))
+        },
+        show: |config| config.backups.scrub_mb_per_day.to_string(),
+    },
+    Key {
         path: "backups.slotFile",
         expects: "an absolute path",
         set: |config, value| put(&mut config.backups.slot_file, path(value)),

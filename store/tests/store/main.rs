@@ -1,5 +1,6 @@
 //! The store from outside.
 mod crash;
+mod damage;
 mod durability;
 mod semantics;
 mod support;
