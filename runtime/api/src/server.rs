@@ -177,9 +177,8 @@ pub(crate) fn write_class(kind: &Kind, sub: crate::Sub, namespace: &str) -> Clas
 /// time, which candidates wait out; a Lease that was gone, two of them would hold at once (client-go's leaderelection.go).
 pub(crate) fn is_renewal(old: Ref<'_>, new: Ref<'_>) -> bool {
     const RENEWED: [&str; 2] = ["renewTime", "managedFields"];
-    let differs = |(name, value): (&str, Ref<'_>), other: Ref<'_>| {
-        !RENEWED.contains(&name) && !value.is_same(other.get(name))
-    };
+    let differs =
+        |(name, value): (&str, Ref<'_>), other: Ref<'_>| !RENEWED.contains(&name) && !value.is_same(other.get(name));
     ["metadata", "spec"].iter().all(|part| {
         let (old, new) = (old.get(part), new.get(part));
         !old.entries().any(|entry| differs(entry, new)) && !new.entries().any(|entry| differs(entry, old))

@@ -7,6 +7,7 @@ use mote_api::{
     auth::bootstrap_token::{self, NAMESPACE, TYPE},
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
+use mote_schema::Gather as _;
 use mote_schema::Value;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -64,7 +65,7 @@ impl Reconciler for Controller {
             let Some(text) = data.get(SIGNED).as_str() else { return Ok(Next::Done) };
             let wanted = self.signatures(text)?;
             let found = data.entries().filter(|(key, _)| key.starts_with(SIGNATURE));
-            let found: BTreeMap<String, String> = found.map(|(key, text)| (key.into(), text.str().into())).collect();
+            let found: BTreeMap<String, String> = found.map(|(key, text)| (key.into(), text.str().into())).gather();
             if found == wanted {
                 return Ok(Next::Done);
             }

@@ -417,7 +417,7 @@ mod tests {
         let made = plan(wanted(many), &[slice((0..100).map(|n| ep(n, true)).collect())]);
         assert!(made.update.is_empty() && made.delete.is_empty());
         let mut sizes: Vec<usize> = made.create.iter().map(|(_, e)| e.len()).collect();
-        sizes.sort();
+        sizes.order();
         assert_eq!(sizes, [50, 100]);
     }
 }

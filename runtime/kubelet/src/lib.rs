@@ -51,6 +51,7 @@ use mote_api::{
     pods::PodBackend,
 };
 use mote_cri::{Runtime, v1};
+use mote_schema::Order as _;
 use mote_schema::{Kind, Object};
 use state::{PodState, lock};
 use std::{
@@ -181,7 +182,7 @@ async fn images_of(kubelet: &Kubelet) -> mote_schema::Value {
         return mote_schema::Value::Null;
     };
     let mut images = answer.images;
-    images.sort_by_key(|i| std::cmp::Reverse(i.size));
+    images.order_by_key(|i| std::cmp::Reverse(i.size));
     let list = images.into_iter().take(MAX_REPORTED_IMAGES).map(|image| {
         let names: Vec<String> = image.repo_digests.into_iter().chain(image.repo_tags).collect();
         mote_schema::json!({"names": names, "sizeBytes": image.size})

@@ -4,6 +4,7 @@
 //! Their names say all that is needed to choose: SLOT_VERSION_BOOT_REVISION.tar.gz. Revisions never go back, so the
 //! highest is the newest, whatever the clock says.
 use super::{Error, Fresh, Manifest, Version, length, sync_dir, write};
+use mote_schema::Order as _;
 use mote_store::Backup;
 use std::{
     fs,
@@ -92,7 +93,7 @@ impl Kept {
     pub fn list(&self) -> Vec<Snapshot> {
         let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
         let mut found: Vec<_> = entries.filter_map(|entry| Snapshot::parse(&entry.ok()?.path())).collect();
-        found.sort_by_key(|kept| std::cmp::Reverse(kept.revision));
+        found.order_by_key(|kept| std::cmp::Reverse(kept.revision));
         found
     }
 

@@ -18,6 +18,7 @@ pub use kept::Policy;
 pub use life::Life;
 
 use kept::Kept;
+use mote_schema::Order as _;
 use version::{Start, Version};
 
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
@@ -149,7 +150,7 @@ fn files(data_dir: &Path) -> io::Result<Vec<String>> {
             _ => {}
         }
     }
-    found.sort_unstable();
+    found.order();
     Ok(found)
 }
 

@@ -215,7 +215,7 @@ mod tests {
         fn names(&self) -> Vec<String> {
             let mut names: Vec<String> =
                 fs::read_dir(&self.0).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-            names.sort();
+            names.order();
             names
         }
     }

@@ -5,6 +5,7 @@ use crate::{
     registry::{format_time, new_uid, now},
     server::Api,
 };
+use mote_schema::Order as _;
 use mote_schema::{Kind, Status};
 use mote_schema::{Value, json};
 use mote_store::{Key, Write};
@@ -72,7 +73,7 @@ pub(super) fn ranges(api: &Api) -> Vec<Range> {
         let ready = conditions.find(|condition| condition.get("type").str() == "Ready");
         !cidr.is_deleting() && ready.is_none_or(|ready| ready.get("status").str() == "True")
     });
-    cidrs.sort_by_cached_key(|cidr| cidr.meta().get("creationTimestamp").str().to_owned());
+    cidrs.order_by_key(|cidr| cidr.meta().get("creationTimestamp").str().to_owned());
     cidrs.iter().flat_map(|cidr| cidr.root().at("spec.cidrs").items()).filter_map(|c| Range::parse(c.str())).collect()
 }
 

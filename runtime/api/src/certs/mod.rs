@@ -13,6 +13,7 @@ use crate::{auth::jwt, clock, error::Error, tls::Serving};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use event_listener::{Event, EventListener};
 use files::{Files, write_new};
+use mote_schema::Gather as _;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, date_time_ymd,
@@ -370,10 +371,10 @@ fn token_keys(files: &mut Files) -> Result<jwt::Keys, Error> {
 /// The server's own certificate: kept while it has the names wanted, enough time left and the authority's signature.
 fn serving(files: &mut Files, options: &Options, authority: &Authority) -> Result<Serving, Error> {
     let domain = &options.cluster_domain;
-    let mut names: BTreeSet<String> = options.names.iter().filter(|name| !name.is_empty()).cloned().collect();
+    let mut names: BTreeSet<String> = options.names.iter().filter(|name| !name.is_empty()).cloned().gather();
     names.extend(["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(String::from));
     names.insert(format!("kubernetes.default.svc.{domain}"));
-    let mut addresses: BTreeSet<IpAddr> = options.addresses.iter().copied().filter(|a| !a.is_unspecified()).collect();
+    let mut addresses: BTreeSet<IpAddr> = options.addresses.iter().copied().filter(|a| !a.is_unspecified()).gather();
     addresses.extend([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]);
     if let (Some(certificate), Some(key)) = (files.text("apiserver.crt"), files.text("apiserver.key"))
         && let Some(known) = Known::read(&certificate)

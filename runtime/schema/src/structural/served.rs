@@ -187,7 +187,7 @@ mod tests {
     fn versions_are_ordered_as_upstream_orders_them() {
         let mut names =
             ["foo1", "v1", "v3beta1", "v12alpha1", "v10", "foo10", "v11alpha2", "v2", "v11beta2", "v10beta3"];
-        names.sort_by(|a, b| version_order(a, b));
+        names.order_by(|a, b| version_order(a, b));
         assert_eq!(
             names,
             ["v10", "v2", "v1", "v11beta2", "v10beta3", "v3beta1", "v12alpha1", "v11alpha2", "foo1", "foo10"]

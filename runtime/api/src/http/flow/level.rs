@@ -392,7 +392,7 @@ mod tests {
             for hash in 0..2000u64 {
                 let dealt = deal(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15), queues, hand);
                 let mut hand: Vec<usize> = dealt[..hand].to_vec();
-                hand.sort_unstable();
+                hand.order();
                 let count = hand.len();
                 hand.dedup();
                 assert!(hand.len() == count && hand.iter().all(|at| *at < queues), "{hash} {hand:?}");
