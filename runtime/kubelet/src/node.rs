@@ -310,6 +310,7 @@ impl Kubelet {
     }
 
     async fn report(&self, was_ready: &mut Option<bool>) -> Result<()> {
+        self.make_room().await;
         let node = self.register().await?;
         let mut value = node.to_value();
         value["status"] = self.status(node.root().get("status")).await;
