@@ -100,7 +100,7 @@ fn options(data_dir: &Path) -> Options {
 pub fn open(data_dir: &Path) -> Result<Store, mote_store::Error> {
     let reading = |error| mote_store::Error::io("opening the data directory", &error);
     let directory = mote_store::Directory::new(data_dir).map_err(reading)?;
-    let (store, _) = Store::open_by_hand(options(data_dir), Arc::new(directory))?;
+    let (store, _) = Store::open_by_hand(options(data_dir), mote_store::Sizes::default(), Arc::new(directory))?;
     Ok(store)
 }
 
