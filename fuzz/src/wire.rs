@@ -12,7 +12,8 @@ use std::sync::OnceLock;
 pub fn cel(data: &[u8]) {
     let at = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
     let Ok(text) = std::str::from_utf8(&data[..at]) else { return };
-    let object: Json = data.get(at + 1..).and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default();
+    let object =
+        data.get(at + 1..).and_then(|json| Some(mote_schema::prune::parse_json(json).ok()?.0)).unwrap_or_default();
     let environment = Environment::new().with("self", Type::Dyn).with("oldSelf", Type::Dyn);
     let Ok(program) = environment.compile(text) else { return };
     let _ = program.estimated_cost(&environment);
