@@ -17,10 +17,9 @@ const WATCHERS: u64 = 1_000;
 const WATCHER_BYTES: u64 = 18 << 10;
 const CONNECTIONS: u64 = 300;
 const CONNECTION_BYTES: u64 = 40 << 10;
-/// Of a definition of a megabyte: its bytes once as it is and once in the events of the last minutes, since its status changed, and
-/// a quarter for what the allocator keeps of reading it.
+/// Of a definition of a megabyte: its own bytes, and what the allocator keeps of reading it.
 const DEFINITION_JSON_BYTES: usize = 1 << 20;
-const DEFINITION_BYTES: u64 = (2 << 20) + (256 << 10);
+const DEFINITION_BYTES: u64 = (1 << 20) + (512 << 10);
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
