@@ -40,7 +40,7 @@ pub struct Sizes {
 impl Default for Sizes {
     /// Room for 180 lone commits.
     fn default() -> Sizes {
-        Sizes { journal_bytes: 768 * 1024, least_file_bytes: 4 << 20 }
+        Sizes { journal_bytes: 768 * 1024, least_file_bytes: 2_500_000 }
     }
 }
 
@@ -395,7 +395,7 @@ impl Disk {
         let sums = self.sums.clone();
         let place = Place { storage: &*self.storage, cache_bytes: self.cache_bytes, sums: &sums, counted: &counted };
         let size = place.size().map_err(|e| Error::reading("measuring the database", &e))?;
-        let limit = (self.flushed.kept_bytes() as u64 * FILE_TIMES).max(self.sizes.least_file_bytes);
+        let limit = self.file_limit();
         // A full disk has no room for two.
         let anew = self.damaged || size > limit && self.held_back != Some(false);
         let found = if anew { None } else { Some(place.open()) };
@@ -425,6 +425,10 @@ impl Disk {
             failed: counting.failed,
             sums,
         })
+    }
+
+    fn file_limit(&self) -> u64 {
+        (self.flushed.kept_bytes() as u64 * FILE_TIMES).max(self.sizes.least_file_bytes)
     }
 
     /// True: that was the last slice.
@@ -482,6 +486,14 @@ impl Disk {
         self.sums.replace(&sums);
         self.damaged &= anew.is_none();
         self.journal.begin_at(segment);
+        if anew.is_some() {
+            self.measure();
+            let size = self.counters.file.load(Ordering::Relaxed);
+            if size > self.file_limit() {
+                // It cannot be smaller: no reason to try again and again.
+                self.sizes.least_file_bytes = size + size / 2;
+            }
+        }
         self.counters.rounds.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
