@@ -46,7 +46,9 @@ fn every_printed_kind_has_cells_for_its_columns() {
         let empty = json!({"metadata": {"name": "it"}});
         let table = table(&kind.group, &kind.version, &kind.kind, &empty, &Options::default());
         let (columns, cells) = (&table["columnDefinitions"], &table["rows"][0]["cells"]);
-        assert_eq!(columns.as_array().map(Vec::len), cells.as_array().map(Vec::len), "{}", kind.kind);
+        // An IPAddress has an age without a column, upstream too.
+        let more = usize::from(kind.kind == "IPAddress");
+        assert_eq!(columns.as_array().map(|list| list.len() + more), cells.as_array().map(Vec::len), "{}", kind.kind);
     }
     for printer in kinds::PRINTERS {
         assert!(catalog.kinds.iter().chain(&catalog.parts).any(|kind| std::ptr::eq(kinds::printer(kind), printer)));

@@ -223,7 +223,7 @@ fn overlaps(volume: &At<'_>, said: &mut Warnings) {
     }
     let mut all = Vec::new();
     for source in volume.at("projected.sources").items() {
-        if source.len() == 0 {
+        if source.is_empty() {
             said.0.push(format!("volume {name:?} (Projected) has no sources provided"));
             continue;
         }
