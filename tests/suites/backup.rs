@@ -223,3 +223,50 @@ fn data_of_a_newer_version_is_refused_with_what_to_do() {
     ok(&["restore", file.to_str().unwrap()], &data);
     server.start_again();
 }
+
+#[test]
+fn a_damaged_file_starts_and_is_repaired_from_the_newest_backup() {
+    let mut server = start();
+    for n in 0..30 {
+        server.kubectl.ok(&format!("create configmap n{n:02} --from-literal=text=this-is-value-{n:02}"));
+    }
+    let before = maps(&server);
+    let data = server.dir.join("data");
+    assert!(ok(&["store", "verify"], &data).contains(" 0 damaged"));
+    wait_healthy(&server);
+    server.stop(libc::SIGTERM);
+    assert!(ok(&["store", "verify"], &data).contains(" 0 damaged"));
+    // The next boot keeps what this one left.
+    let text = version(&server);
+    let boot = text.split("\"boot_id\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    fs::write(data.join("version"), text.replace(&boot, "0123456789abcdef0123456789abcdef")).unwrap();
+    server.start_again();
+    eventually("a backup is kept", 20, || if kept(&server).len() == 1 { Ok(()) } else { Err("none".to_owned()) });
+    server.stop(libc::SIGTERM);
+
+    let file = data.join("store.redb");
+    let mut image = fs::read(&file).unwrap();
+    let text = b"this-is-value-07";
+    let places: Vec<_> = (0..image.len()).filter(|at| image[*at..].starts_with(text)).collect();
+    assert!(!places.is_empty());
+    for place in places {
+        image[place] ^= 1;
+    }
+    fs::write(&file, image).unwrap();
+    let output = mote(&["store", "verify"], &data);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("configmaps/default/n07"), "{output:?}");
+    server.start_again();
+    assert_eq!(maps(&server), before);
+    let value = server.kubectl.ok_args(&["get", "configmap", "n07", "-o", "jsonpath={.data.text}"]);
+    assert_eq!(value, "this-is-value-07");
+    assert!(server.log().contains("it is again what the backup says"), "{}", server.log());
+    server.stop(libc::SIGTERM);
+    assert!(ok(&["store", "verify"], &data).contains(" 0 damaged"));
+    assert!(data.join("store.redb.damaged-1").exists());
+    // Nothing but rubbish: what the backup holds comes back.
+    fs::write(&file, vec![0x5a; 100_000]).unwrap();
+    let _ = fs::remove_file(data.join("store.log"));
+    server.start_again();
+    assert_eq!(maps(&server), before);
+}
