@@ -106,6 +106,9 @@ impl Target {
     }
     /// A request whose body may be a lie; any answer is right that is no 5xx but 504.
     fn refuse(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<()> {
+        if self.is_over() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let answer = self.admin.try_request(method, path, headers, body)?;
         let fine = answer.code < 500 || answer.code == 504;
         assert!(fine, "{method} {path} {headers:?}: {} {}", answer.code, answer.text());
