@@ -135,7 +135,11 @@ mod tests {
 
     fn chunks(backup: &Backup) -> Vec<Vec<u8>> {
         let mut chunks = Vec::new();
-        backup.write(&mut |chunk| Ok(chunks.push(chunk.to_vec()))).unwrap();
+        let take = &mut |chunk: &[u8]| {
+            chunks.push(chunk.to_vec());
+            Ok(())
+        };
+        backup.write(take).unwrap();
         chunks
     }
 

@@ -7,7 +7,7 @@
 use crate::storage::Blocks;
 use redb::StorageBackend;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fmt, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -191,16 +191,17 @@ impl StorageBackend for Guarded {
         let touched = offset / size..end.div_ceil(size);
         if let Some(mut layer) = self.layer() {
             for block in touched {
-                if !layer.blocks.contains_key(&block) {
-                    let mut bytes = vec![0; BLOCK_BYTES];
-                    self.below(block * size, &mut bytes)?;
-                    layer.blocks.insert(block, bytes);
-                }
+                let bytes = match layer.blocks.entry(block) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => {
+                        let mut bytes = vec![0; BLOCK_BYTES];
+                        self.below(block * size, &mut bytes)?;
+                        new.insert(bytes)
+                    }
+                };
                 let (from, to) = (offset.max(block * size), end.min((block + 1) * size));
-                if let Some(bytes) = layer.blocks.get_mut(&block) {
-                    bytes[(from - block * size) as usize..(to - block * size) as usize]
-                        .copy_from_slice(&data[(from - offset) as usize..(to - offset) as usize]);
-                }
+                bytes[(from - block * size) as usize..(to - block * size) as usize]
+                    .copy_from_slice(&data[(from - offset) as usize..(to - offset) as usize]);
             }
             return Ok(());
         }
