@@ -1,3 +1,4 @@
+//! What trees promise: the same as their bytes, shared until changed.
 use super::{Map, Value};
 use crate::{Doc, json};
 
