@@ -281,7 +281,7 @@ impl<'a> Value<'a> {
             Value::Json(Json::Object(fields), Type::Object(object)) => {
                 let Some(field) = object.field(name) else { return Ok(None) };
                 // A null is no value of a field.
-                let found = fields.get(&*field.property).filter(|value| !value.is_null());
+                let found = fields.get(&field.property).filter(|value| !value.is_null());
                 found.map(|value| Value::from_json(value, &field.slot.ty)).transpose()
             }
             Value::Json(Json::Object(fields), ty) => {

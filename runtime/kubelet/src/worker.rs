@@ -372,7 +372,7 @@ impl Kubelet {
         // What others say in the status stays.
         let mut written = object.root().get("status").to_value();
         for name in PodStatus::NAMES {
-            drop(written.as_object_mut().map(|fields| fields.remove(*name)));
+            drop(written.as_object_mut().map(|fields| fields.remove(name)));
         }
         match (written.as_object_mut(), status.write()) {
             (Some(fields), Some(mote_schema::Value::Object(new))) => fields.extend(new),

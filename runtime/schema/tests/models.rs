@@ -277,8 +277,8 @@ fn damaged_bytes_are_refused_or_read() {
 /// RFC 7386 the other way round: what makes `to` of `from`.
 fn difference(from: &Value, to: &Value) -> Value {
     let (Value::Object(from), Value::Object(to)) = (from, to) else { return to.clone() };
-    let gone = from.keys().filter(|name| !to.contains_key(*name)).map(|name| (name.clone(), Value::Null));
-    let changed = to.iter().filter(|(name, value)| from.get(*name) != Some(value)).map(|(name, value)| {
+    let gone = from.keys().filter(|name| !to.contains_key(name)).map(|name| (name.clone(), Value::Null));
+    let changed = to.iter().filter(|(name, value)| from.get(name) != Some(value)).map(|(name, value)| {
         let old = from.get(name).filter(|old| old.is_object() && value.is_object());
         (name.clone(), old.map_or_else(|| value.clone(), |old| difference(old, value)))
     });
@@ -377,13 +377,12 @@ fn pointer(random: &mut Random, mut value: &Value) -> String {
             Value::Object(map) if !map.is_empty() && random.next(8) > 0 => {
                 map.keys().nth(random.next(map.len())).map(|key| key.to_string()).unwrap_or_default()
             }
-            Value::Object(_) => pick(random, &["new", "~", "x/y"]).to_string().into(),
+            Value::Object(_) => pick(random, &["new", "~", "x/y"]).to_string(),
             Value::Array(list) => match random.next(6) {
                 0 => "-".into(),
                 1 => (list.len() + random.next(2)).to_string(),
                 _ => random.next(list.len().max(1)).to_string(),
-            }
-            .into(),
+            },
             _ => break,
         };
         path += &format!("/{}", token.replace('~', "~0").replace('/', "~1"));

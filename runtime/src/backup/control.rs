@@ -217,7 +217,7 @@ mod tests {
         });
         let server = async { listen(&dir, Arc::new(answer)).await.unwrap() };
         block_on(async_io::block_on(async {
-            async { client.await }.or(server).await;
+            client.or(server).await;
             std::future::ready(())
         }));
         // After a crash the socket is there and nobody listens.

@@ -224,7 +224,7 @@ fn claim_status(attributes: &Attributes<'_, '_>, node: &str, new: &Value) -> Opt
             ("status", &["capacity", "conditions", "allocatedResourceStatuses", "allocatedResources"][..]),
         ] {
             if let Some(part) = claim.get_mut(part).and_then(Value::as_object_mut) {
-                fields.iter().for_each(|field| drop(part.remove(*field)));
+                fields.iter().for_each(|field| drop(part.remove(field)));
             }
         }
         claim
@@ -269,7 +269,7 @@ fn node_itself(attributes: &Attributes<'_, '_>, node: &str, name: &str, new: &Va
 fn forbidden_labels(old: &Value, new: &Value) -> Vec<String> {
     let none = Map::new();
     let (old, new) = (old.as_object().unwrap_or(&none), new.as_object().unwrap_or(&none));
-    let keys: BTreeSet<&Name> = old.keys().chain(new.keys()).filter(|key| old.get(*key) != new.get(*key)).gather();
+    let keys: BTreeSet<&Name> = old.keys().chain(new.keys()).filter(|key| old.get(key) != new.get(key)).gather();
     let mut forbidden: Vec<String> =
         keys.into_iter().filter(|key| is_forbidden(key)).map(|key| key.to_string()).collect();
     forbidden.order();

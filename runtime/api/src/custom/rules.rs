@@ -247,7 +247,7 @@ impl Run<'_> {
                     }
                 }
                 for (name, property) in &node.properties {
-                    let (Some(value), Some(schema)) = (map.get(&**name), schema.property(name)) else { continue };
+                    let (Some(value), Some(schema)) = (map.get(name), schema.property(name)) else { continue };
                     let is_version = path.is_empty() && matches!(&**name, "apiVersion" | "kind");
                     let ratchet = match is_version {
                         true => Ratchet { current: None, parent: None },

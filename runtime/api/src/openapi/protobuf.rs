@@ -152,7 +152,7 @@ fn converted(message: &Message, write: &dyn Fn(&mut Json)) -> Vec<u8> {
 fn encode(message: &Message, members: &Map) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, number, form) in message.fields {
-        if let Some(value) = members.get(*name) {
+        if let Some(value) = members.get(name) {
             field(*number, form, value, &mut out);
         }
     }

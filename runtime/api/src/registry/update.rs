@@ -174,12 +174,12 @@ impl Api {
         }
         metadata.insert("uid".into(), Value::from(current.uid()));
         for field in SERVER_OWNED {
-            if !matches!(*field, "generation" | "creationTimestamp") && metadata.contains_key(*field) {
+            if !matches!(*field, "generation" | "creationTimestamp") && metadata.contains_key(field) {
                 continue;
             }
             match old["metadata"].get(field) {
                 Some(kept) => metadata.insert((*field).into(), kept.clone()),
-                None => metadata.remove(*field),
+                None => metadata.remove(field),
             };
         }
         admission::mutate(self, target, Some(old), &mut new).await?;

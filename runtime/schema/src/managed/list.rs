@@ -19,7 +19,7 @@ pub(super) fn element(list: &ListOf<'_>, keys: &[&str], item: &Value) -> Result<
     };
     let mut found: Vec<(Name, Value)> = Vec::with_capacity(keys.len());
     for key in keys {
-        let value = map.get(*key).cloned().or_else(|| list.key_default(key));
+        let value = map.get(key).cloned().or_else(|| list.key_default(key));
         found.extend(value.map(|value| ((*key).into(), value)));
     }
     if found.is_empty() {

@@ -41,7 +41,7 @@ fn members(map: &MapType<'_>, old: Option<&Map>, new: Option<&Map>) -> Result<Op
             _ => any(map.member(name), old, new).map_err(|error| format!(".{name}{error}"))?,
         };
         if let Some(value) = merged {
-            out.insert(name.clone().into(), value);
+            out.insert(name.clone(), value);
         }
     }
     Ok((!out.is_empty()).then_some(Value::Object(out)))
