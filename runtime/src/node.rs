@@ -110,32 +110,26 @@ fn live(config: Config, data_dir: &Path) -> Result<(), Error> {
         // They end with the process.
         thread::spawn(move || block_on(executor.run(future::pending::<()>())));
     }
-    let outcome = block_on(executor.run(serve(
-        store.clone(),
-        keyring,
-        executor.clone(),
-        place,
-        &board,
-        life,
-        termination,
-        started,
-    )));
+    let node = Node { store: store.clone(), keyring, executor: executor.clone(), place, board: &board, life };
+    let outcome = block_on(executor.run(serve(node, termination, started)));
     if let Err(error) = store.close() {
         tracing::warn!(%error, "closing the store");
     }
     outcome
 }
 
-async fn serve(
+/// All that is there before the API server.
+struct Node<'b> {
     store: Arc<Store>,
     keyring: Arc<Keyring>,
     executor: Arc<Executor<'static>>,
     place: Place,
-    board: &Profile,
+    board: &'b Profile,
     life: Life,
-    termination: Termination,
-    started: Instant,
-) -> Result<(), Error> {
+}
+
+async fn serve(node: Node<'_>, termination: Termination, started: Instant) -> Result<(), Error> {
+    let Node { store, keyring, executor, place, board, life } = node;
     let config = mote_api::Config { keyring: Some(keyring), ..api_config(&place, board) };
     let running = mote_api::start(store.clone(), executor.clone(), config).await.map_err(Error::Api)?;
     tracing::info!(port = place.config.api_port, ms = elapsed_ms(started), "the API server serves");

@@ -56,7 +56,7 @@ fn every_namespace_has_an_account_and_the_ca() {
 #[test]
 fn a_secret_gets_the_token_of_its_account_and_goes_with_it() {
     let cluster = Cluster::new("secret-token");
-    let certificates = Some(cluster.certificates.clone());
+    let certificates = Some(std::sync::Arc::new(fixture::certificates(&cluster.dir)));
     let config = mote_controllers::Config { certificates, ..mote_controllers::Config::default() };
     mote_controllers::start_all(&cluster.client, &config);
     cluster.create("serviceaccounts", json!({"metadata": {"name": "ci"}}));

@@ -139,7 +139,8 @@ fn label_selectors_select_as_the_words_say() {
     const KEYS: [&str; 4] = ["a", "b.c/d", "in", "notin"];
     const VALUES: [&str; 6] = ["", "x", "y_z", "5", "-7", "in"];
     each(5_000, |random| {
-        let (mut terms, mut wanted): (Vec<String>, Vec<(usize, usize, Vec<&str>)>) = Default::default();
+        let mut terms: Vec<String> = Vec::new();
+        let mut wanted: Vec<(usize, usize, Vec<&str>)> = Vec::new();
         for _ in 0..random.next(4) {
             let key = random.next(KEYS.len());
             let op = random.next(6);

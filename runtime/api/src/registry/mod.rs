@@ -289,7 +289,9 @@ pub(crate) fn storage_error(error: Error) -> Status {
             status
         }
         Error::Unreadable(entry) => Status::internal(entry),
-        Error::Damaged { doing, message } | Error::Storage { doing, message } => Status::internal(format!("{doing}: {message}")),
+        Error::Damaged { doing, message } | Error::Storage { doing, message } => {
+            Status::internal(format!("{doing}: {message}"))
+        }
         // Something that goes with the object was changed by somebody else at the same moment.
         Error::Precondition { key, .. } => {
             Status::new(409, "Conflict", format!("the state behind {key} has been modified; please try again"))

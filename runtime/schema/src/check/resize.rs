@@ -108,9 +108,12 @@ fn removed(new: &At<'_>, old: &At<'_>) -> bool {
     old.members().any(|(name, _)| !new.get(name).is_set())
 }
 
+/// Amounts by name.
+type Amounts<'v> = Vec<(&'v str, &'v Value)>;
+
 /// What of resources is not CPU or memory: claims, and lists without these two; an empty list is none.
-fn fixed<'v>(resources: &At<'v>) -> Vec<(&'v str, Vec<(&'v str, &'v Value)>, &'v Value)> {
-    let list = |value: &'v Value| -> Vec<(&'v str, &'v Value)> {
+fn fixed<'v>(resources: &At<'v>) -> Vec<(&'v str, Amounts<'v>, &'v Value)> {
+    let list = |value: &'v Value| -> Amounts<'v> {
         let members = value.as_object().into_iter().flat_map(Map::iter);
         members
             .map(|(name, amount)| (name.as_str(), amount))
