@@ -163,7 +163,10 @@ fn label_selectors_select_as_the_words_say() {
         assert_eq!(again.to_string(), printed);
         for _ in 0..8 {
             let labels: Map = { KEYS.iter() }
-                .filter_map(|key| (random.next(2) == 0).then(|| ((*key).to_owned(), json!(*pick(random, &VALUES)))))
+                .filter_map(|key| match random.next(2) {
+                    0 => Some(((*key).to_owned(), json!(*pick(random, &VALUES)))),
+                    _ => None,
+                })
                 .collect();
             let matches = wanted.iter().all(|(key, op, values)| {
                 let label = labels.get(KEYS[*key]).and_then(Value::as_str);
