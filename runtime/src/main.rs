@@ -3,6 +3,8 @@
 //!
 //! The same file is also the CNI plugin: the runtime runs it under the name `mote-cni` (or `loopback`).
 mod backup;
+#[cfg(lean_libc)]
+mod c_library;
 mod command;
 mod config;
 mod data_dir;
