@@ -108,9 +108,12 @@ const ONE: &str = "  - aescbc: {keys: [{name: one, secret: MDEyMzQ1Njc4OWFiY2RlZ
 const TWO: &str = "  - secretbox: {keys: [{name: two, secret: YWJjZGVmMDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODk=}]}\n";
 const PLAIN: &str = "  - identity: {}\n";
 
+/// In the database or in the journal before it.
 fn disk_has(server: &Server, text: &str) -> bool {
-    let bytes = fs::read(server.dir.join("data/store.redb")).unwrap();
-    bytes.windows(text.len()).any(|part| part == text.as_bytes())
+    ["store.redb", "store.log"].iter().any(|file| {
+        let bytes = fs::read(server.dir.join("data").join(file)).unwrap();
+        bytes.windows(text.len()).any(|part| part == text.as_bytes())
+    })
 }
 
 #[test]

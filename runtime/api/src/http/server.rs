@@ -237,14 +237,15 @@ async fn accept(shared: Arc<Shared>, listener: Async<TcpListener>) {
         match stop.or(next).await {
             None => return,
             Some(Ok((stream, peer))) => {
-                if let Some(slot) = Slot::take(&shared) {
-                    full = false;
-                    let connection = connection(shared.clone(), stream, peer, slot);
-                    shared.executor.spawn(connection).detach();
-                } else if !full {
-                    full = true;
+                let crowded = shared.open.load(Ordering::Acquire) >= shared.config.max_connections;
+                if crowded && !full {
                     shared.burst();
                     tracing::warn!(limit = shared.config.max_connections, %peer, "too many connections: closing those of nobody known");
+                }
+                full = crowded;
+                if let Some(slot) = Slot::take(&shared) {
+                    let connection = connection(shared.clone(), stream, peer, slot);
+                    shared.executor.spawn(connection).detach();
                 }
                 // Who connects without end shall not keep the others from being served.
                 future::yield_now().await;
