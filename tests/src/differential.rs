@@ -154,8 +154,7 @@ fn mask_table(map: &mut Map<String, Value>) {
         let names = names.iter().map(String::as_str).chain(std::iter::repeat(""));
         for (cell, name) in row["cells"].as_array_mut().into_iter().flatten().zip(names) {
             let Some(text) = cell.as_str() else { continue };
-            let is_age = text.ends_with('s') && text.len() < 5 && text.starts_with(|c: char| c.is_ascii_digit());
-            if is_age {
+            if is_age(text) {
                 *cell = "<age>".into();
             } else if name == "Port(s)" {
                 *cell = masked_ports(text).into();
@@ -164,6 +163,13 @@ fn mask_table(map: &mut Map<String, Value>) {
             }
         }
     }
+}
+
+/// Of what was just made, "7s", or of what says that it is of 2020, "6y328d". Others are durations that somebody asked for.
+fn is_age(text: &str) -> bool {
+    let years = text.split_once('y').is_some_and(|(years, _)| years.parse::<u8>().is_ok());
+    let seconds = text.ends_with('s') && text.len() < 5 && text.starts_with(|c: char| c.is_ascii_digit());
+    seconds || years && text.len() < 8
 }
 
 /// "80:31234/TCP" to "80:<port>/TCP"
