@@ -51,7 +51,7 @@ fn read(stored: doc::Value<'_>, depth: usize) -> Option<Value> {
                 members.push((key, read(member, depth + 1)?));
                 rest = next;
             }
-            Value::Object(Map::of(members))
+            Value::Object(Map::from_members(members))
         }
     })
 }
@@ -83,13 +83,6 @@ fn write(value: &Value, writer: &mut Writer) -> Result<(), DocError> {
         }
     }
     Ok(())
-}
-
-impl Map {
-    /// Members as they come, in any order; of two of one name the last stays.
-    pub fn from_members(members: Vec<(Name, Value)>) -> Map {
-        Map::of(members)
-    }
 }
 
 impl From<Map> for Value {

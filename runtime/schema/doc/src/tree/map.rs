@@ -11,8 +11,8 @@ impl Map {
         Map::default()
     }
 
-    /// Of two members of one name the last stays.
-    pub(super) fn of(mut members: Vec<(Name, Value)>) -> Map {
+    /// Members as they come, in any order; of two of one name the last stays.
+    pub fn from_members(mut members: Vec<(Name, Value)>) -> Map {
         if !members.is_sorted_by(|(before, _), (after, _)| before < after) {
             let mut places: Vec<usize> = (0..members.len()).collect();
             places.order_by(|a, b| members[*b].0.cmp(&members[*a].0).then(a.cmp(b)));
@@ -178,7 +178,7 @@ impl IntoIterator for Map {
 
 impl<K: Into<Name>> FromIterator<(K, Value)> for Map {
     fn from_iter<I: IntoIterator<Item = (K, Value)>>(members: I) -> Map {
-        Map::of(members.into_iter().map(|(key, value)| (key.into(), value)).collect())
+        Map::from_members(members.into_iter().map(|(key, value)| (key.into(), value)).collect())
     }
 }
 

@@ -49,9 +49,6 @@ impl Value {
     pub fn is_i64(&self) -> bool {
         matches!(self, Value::Number(number) if number.is_i64())
     }
-    pub fn is_u64(&self) -> bool {
-        matches!(self, Value::Number(number) if number.is_u64())
-    }
     pub fn is_f64(&self) -> bool {
         matches!(self, Value::Number(number) if number.is_f64())
     }

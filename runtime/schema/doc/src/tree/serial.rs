@@ -85,7 +85,7 @@ impl<'de> Visitor<'de> for Reader {
         while let Some(name) = access.next_key::<std::borrow::Cow<'de, str>>()? {
             members.push((Name::from(&*name), access.next_value::<Value>()?));
         }
-        Ok(Value::Object(Map::of(members)))
+        Ok(Value::Object(Map::from_members(members)))
     }
 }
 
