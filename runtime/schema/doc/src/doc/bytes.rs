@@ -97,7 +97,7 @@ fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// The value at the front and what follows it.
-#[inline]
+#[inline(always)]
 pub fn value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     let short = usize::from(tag) % SHORT;
@@ -159,7 +159,7 @@ pub fn skip(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 /// The key at the front and what follows it. Ids are not looked up.
-#[inline]
+#[inline(always)]
 pub fn key(bytes: &[u8]) -> Option<(Key<'_>, &[u8])> {
     let (&head, rest) = bytes.split_first()?;
     if head < KEY_WIDE {
@@ -199,8 +199,9 @@ fn wide(head: u8, low: u8) -> u16 {
 
 /// Whether `byte` may not stand for itself inside JSON quotes, as Go's encoder sees it. 0xe2 is there because it opens
 /// U+2028 and U+2029: other text with that byte takes the slower way and comes out the same.
+#[inline]
 pub(super) const fn needs_escape(byte: u8) -> bool {
-    byte < 0x20 || matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&' | 0xe2)
+    ESCAPES[byte as usize] != 0
 }
 
 pub(super) fn is_plain(text: &[u8]) -> bool {
@@ -210,7 +211,7 @@ pub(super) fn is_plain(text: &[u8]) -> bool {
 static ESCAPES: [u8; 256] = {
     let (mut table, mut i) = ([0; 256], 0);
     while i < 256 {
-        table[i] = needs_escape(i as u8) as u8;
+        table[i] = (i < 0x20 || matches!(i as u8, b'"' | b'\\' | b'<' | b'>' | b'&' | 0xe2)) as u8;
         i += 1;
     }
     table

@@ -2,7 +2,8 @@
 //! stored Docs hold the ids. Everything is laid out at compile time, in read-only memory (about 23 bytes a name); nothing
 //! is built at start.
 //!
-//! Every name is kept as "f:name", so that the keys of managedFields borrow from the same text.
+//! Every name is kept as `f:name"`, so that the keys of managedFields borrow from the same text, and JSON copies what it
+//! writes of a key as one piece.
 
 const TEXT: &[u8] = include_bytes!("../names.txt");
 
@@ -26,16 +27,21 @@ pub const DATA_VERSION: u64 = 1;
 const _: () = assert!(WRITTEN as usize <= COUNT);
 const _: () = assert!(COUNT < super::bytes::MAX_NAMES && TEXT[TEXT.len() - 1] == b'\n');
 
-/// Each line loses its newline and gains "f:".
-const SIZE: usize = TEXT.len() + COUNT;
+/// Each line loses its newline and gains "f:" before it and a quote behind it.
+const SIZE: usize = TEXT.len() + COUNT * (PREFIX + SUFFIX - 1);
+const PREFIX: usize = 2;
+const SUFFIX: usize = 1;
+/// A piece of text of one length, which is copied faster than one whose length must be looked at. Most names are shorter.
+/// As many bytes stand behind the last name.
+pub(super) const PIECE: usize = 32;
 const _: () = assert!(SIZE <= u16::MAX as usize, "ENDS needs a wider integer");
 
 const SLOTS: usize = (COUNT * 2).next_power_of_two();
 const NONE: u16 = u16::MAX;
 
 struct Layout {
-    text: [u8; SIZE],
-    /// Where each name ends in `text`.
+    text: [u8; SIZE + PIECE],
+    /// Where each name, with what stands behind it, ends in `text`.
     ends: [u16; COUNT],
     /// Open addressing from `hash` to id.
     slots: [u16; SLOTS],
@@ -45,7 +51,7 @@ struct Layout {
 static LAYOUT: Layout = layout();
 
 const fn layout() -> Layout {
-    let mut layout = Layout { text: [0; SIZE], ends: [0; COUNT], slots: [NONE; SLOTS] };
+    let mut layout = Layout { text: [0; SIZE + PIECE], ends: [0; COUNT], slots: [NONE; SLOTS] };
     let (mut read, mut write, mut id) = (0, 0, 0);
     while id < COUNT {
         layout.text[write] = b'f';
@@ -64,13 +70,15 @@ const fn layout() -> Layout {
             read += 1;
         }
         assert!(read > start, "empty line in names.txt");
+        layout.text[write] = b'"';
+        write += SUFFIX;
         layout.ends[id] = write as u16;
         let mut slot = hash(TEXT, start, read) as usize & (SLOTS - 1);
         while layout.slots[slot] != NONE {
             let other = layout.slots[slot] as usize;
-            let from = if other == 0 { 2 } else { layout.ends[other - 1] as usize + 2 };
+            let from = if other == 0 { PREFIX } else { layout.ends[other - 1] as usize + PREFIX };
             assert!(
-                !same(&layout.text, from, layout.ends[other] as usize, start, read),
+                !same(&layout.text, from, layout.ends[other] as usize - SUFFIX, start, read),
                 "a name is twice in names.txt"
             );
             slot = (slot + 1) & (SLOTS - 1);
@@ -82,7 +90,7 @@ const fn layout() -> Layout {
     layout
 }
 
-const fn same(text: &[u8], from: usize, to: usize, start: usize, end: usize) -> bool {
+const fn same(text: &[u8; SIZE + PIECE], from: usize, to: usize, start: usize, end: usize) -> bool {
     if to - from != end - start {
         return false;
     }
@@ -136,16 +144,31 @@ pub fn name_count() -> usize {
     COUNT
 }
 
-/// "f:name"
-pub fn prefixed(id: u16) -> Option<&'static str> {
+/// Where `f:name"` stands in the text.
+#[inline]
+fn place(id: u16) -> Option<(usize, usize)> {
     let id = usize::from(id);
     let end = *LAYOUT.ends.get(id)?;
     let start = if id == 0 { 0 } else { LAYOUT.ends[id - 1] };
-    NAMES.get(start.into()..end.into())
+    Some((start.into(), end.into()))
+}
+
+/// "f:name"
+pub fn prefixed(id: u16) -> Option<&'static str> {
+    let (start, end) = place(id)?;
+    NAMES.get(start..end - SUFFIX)
 }
 
 pub fn name(id: u16) -> Option<&'static str> {
-    prefixed(id).map(|name| &name[2..])
+    prefixed(id).map(|name| &name[PREFIX..])
+}
+
+/// The bytes at `name"`, or at `f:name"`, and how many of them these are: they may be more than a piece.
+#[inline]
+pub(super) fn quoted(id: u16, prefixed: bool) -> Option<(&'static [u8], usize)> {
+    let (start, end) = place(id)?;
+    let start = if prefixed { start } else { start + PREFIX };
+    Some((LAYOUT.text.get(start..)?, end - start))
 }
 
 pub fn id(name: &[u8]) -> Option<u16> {
