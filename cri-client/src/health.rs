@@ -1,11 +1,10 @@
 //! The standard gRPC health check (grpc/doc/health-checking.md): what gRPC probes ask. Not CRI, but the same client.
 use crate::{
-    channel::{Channel, Method, Target},
-    error::Error,
-    runtime::call,
+    runtime::Address,
     v1::{HealthCheckRequest, HealthCheckResponse},
 };
 use async_executor::Executor;
+use mote_grpc::{Channel, Error, Method};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// What a server says of a service of it.
@@ -24,10 +23,10 @@ pub async fn check_health(
     service: &str,
     timeout: Duration,
 ) -> Result<Serving, Error> {
-    let channel = Channel::new(Target::Tcp(address), executor);
+    let channel = Channel::new(Box::new(Address::Tcp(address)), executor);
     let method = Method { doing: "Check", path: "/grpc.health.v1.Health/Check" };
     let request = HealthCheckRequest { service: service.to_owned() };
-    let answer: HealthCheckResponse = call(&channel, method, Some(timeout), &request).await?;
+    let answer: HealthCheckResponse = channel.call(method, Some(timeout), &request).await?;
     Ok(match answer.status {
         1 => Serving::Serving,
         2 => Serving::NotServing,

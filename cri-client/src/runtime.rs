@@ -1,14 +1,11 @@
 //! The calls: one row each. A row is name, request, answer, path, and how long the call may take.
-use crate::{
-    channel::{Channel, Method, Streaming, Target},
-    error::Error,
-    frame,
-    v1::*,
-};
+use crate::v1::*;
 use async_executor::Executor;
-use bytes::Bytes;
-use prost::Message;
+use async_io::Async;
+use mote_grpc::{Channel, Dial, Dialled, Error, Method, Socket, Streaming};
 use std::{
+    net::{SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -25,6 +22,39 @@ const UNBOUNDED: Option<Duration> = None;
 /// A container runtime behind its socket. All calls share one connection.
 pub struct Runtime {
     channel: Channel,
+    sockets: Vec<PathBuf>,
+}
+
+/// Where a server listens.
+pub(crate) enum Address {
+    /// The first of these sockets that exists.
+    Unix(Vec<PathBuf>),
+    Tcp(SocketAddr),
+}
+
+impl Dial for Address {
+    fn dial(&self) -> Dialled<'_> {
+        Box::pin(async move {
+            let socket: Box<dyn Socket> = match self {
+                Address::Unix(sockets) => {
+                    let socket = socket(sockets);
+                    let stream = Async::<UnixStream>::connect(socket).await;
+                    Box::new(stream.map_err(|e| format!("dial unix {}: {e}", socket.display()))?)
+                }
+                Address::Tcp(address) => {
+                    let stream = Async::<TcpStream>::connect(*address).await;
+                    Box::new(stream.map_err(|e| format!("dial tcp {address}: {e}"))?)
+                }
+            };
+            Ok(socket)
+        })
+    }
+}
+
+/// The first that exists, else the first: it is the one whose absence is reported.
+fn socket(sockets: &[PathBuf]) -> &Path {
+    let found = sockets.iter().find(|socket| socket.exists()).or(sockets.first());
+    found.map_or(Path::new(""), PathBuf::as_path)
 }
 
 /// A call that has a time of its own, and the standard time on top.
@@ -43,7 +73,7 @@ macro_rules! calls {
             $(pub async fn $name(&self, request: $request) -> Result<$answer, Error> {
                 let timeout: fn(&$request) -> Option<Duration> = $timeout;
                 let method = Method { doing: $doing, path: concat!("/runtime.v1.", $path, "/", $doing) };
-                self.call(method, timeout(&request), &request).await
+                self.channel.call(method, timeout(&request), &request).await
             })*
         }
     };
@@ -93,43 +123,17 @@ impl Runtime {
     /// The first of `sockets` that exists is used; asked again at every dial, so the runtime may appear later. Does
     /// not dial: the first call does.
     pub fn new(sockets: Vec<PathBuf>, executor: Arc<Executor<'static>>) -> Runtime {
-        Runtime { channel: Channel::new(Target::Unix(sockets), executor) }
+        Runtime { channel: Channel::new(Box::new(Address::Unix(sockets.clone())), executor), sockets }
     }
 
     /// The socket that would be dialled now.
     pub fn socket(&self) -> &Path {
-        self.channel.socket()
+        socket(&self.sockets)
     }
 
     /// Changes of all containers from now on. Unimplemented on runtimes that have no events.
     pub async fn get_container_events(&self) -> Result<Streaming<ContainerEvent>, Error> {
         let method = Method { doing: "GetContainerEvents", path: "/runtime.v1.RuntimeService/GetContainerEvents" };
-        self.channel.stream(method, frame::encode(0, |_| {})).await
+        self.channel.stream(method, &Empty {}).await
     }
-
-    async fn call<Q: Message, A: Message + Default>(
-        &self,
-        method: Method,
-        timeout: Option<Duration>,
-        request: &Q,
-    ) -> Result<A, Error> {
-        call(&self.channel, method, timeout, request).await
-    }
-}
-
-pub(crate) async fn call<Q: Message, A: Message + Default>(
-    channel: &Channel,
-    method: Method,
-    timeout: Option<Duration>,
-    request: &Q,
-) -> Result<A, Error> {
-    let doing = method.doing;
-    let size = request.encoded_len();
-    if size > frame::LIMIT_BYTES {
-        return Err(Error::Protocol { doing, message: format!("a request of {size} bytes is over the limit") });
-    }
-    // The buffer grows as needed, so encoding cannot fail.
-    let message: Bytes = frame::encode(size, |out| request.encode_raw(out));
-    let answer = channel.unary(method, message, timeout).await?;
-    A::decode(answer).map_err(|e| Error::Protocol { doing, message: e.to_string() })
 }

@@ -91,7 +91,7 @@ pub fn netlink(data: &[u8]) {
 /// gRPC frames and the container runtime's messages in them.
 pub fn runtime(data: &[u8]) {
     let mut buffer = BytesMut::from(data);
-    while let Ok(Some(message)) = mote_cri::frame::take(&mut buffer) {
+    while let Ok(Some(message)) = mote_grpc::frame::take(&mut buffer) {
         let _ = mote_cri::v1::ListContainersResponse::decode(message.clone());
         let _ = mote_cri::v1::PodSandboxStatusResponse::decode(message.clone());
         let _ = mote_cri::v1::ContainerStatusResponse::decode(message);

@@ -1,11 +1,11 @@
-//! One HTTP/2 connection to the socket, shared by all calls. A connection that broke is dialled again by the next
-//! call; a call that was not sent yet is repeated once, one that was sent is not.
+//! One HTTP/2 connection, shared by all calls. A connection that broke is dialled again by the next call; a call that
+//! was not sent yet is repeated once, one that was sent is not.
 use crate::{
     error::{Code, Error},
     frame,
 };
 use async_executor::Executor;
-use async_io::{Async, Timer};
+use async_io::Timer;
 use async_lock::Mutex;
 use bytes::{Bytes, BytesMut};
 use futures_lite::{AsyncRead, AsyncWrite, future};
@@ -16,82 +16,69 @@ use hyper::{
     client::conn::http2::{self, SendRequest},
 };
 use prost::Message;
-use smol_hyper::rt::{FuturesIo, SmolExecutor};
-use std::{
-    marker::PhantomData,
-    net::{SocketAddr, TcpStream},
-    os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use smol_hyper::rt::{FuturesIo, SmolExecutor, SmolTimer};
+use std::{future::Future, marker::PhantomData, pin::Pin, sync::Arc, time::Duration};
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// As upstream's etcd client (apiserver storagebackend/factory/etcd3.go).
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 
 type Sender = SendRequest<Full<Bytes>>;
 
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+/// One kind of stream for all, so that hyper's machinery is compiled once.
+pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
-/// Where a server listens.
-pub(crate) enum Target {
-    /// The first of these sockets that exists.
-    Unix(Vec<PathBuf>),
-    Tcp(SocketAddr),
+/// A connection being made; the error says what was dialled and why it failed.
+pub type Dialled<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Socket>, String>> + Send + 'a>>;
+
+/// The way to a server.
+pub trait Dial: Send + Sync {
+    fn dial(&self) -> Dialled<'_>;
 }
 
-pub(crate) struct Channel {
-    target: Target,
+pub struct Channel {
+    dial: Box<dyn Dial>,
     executor: Arc<Executor<'static>>,
+    /// Sent with every call.
+    headers: HeaderMap,
+    /// How often a silent connection is asked whether it still stands; None: a socket of this machine does.
+    keep_alive: Option<Duration>,
     sender: Mutex<Option<Sender>>,
 }
 
 /// One call's name, as the errors say it, and its path.
 #[derive(Clone, Copy)]
-pub(crate) struct Method {
+pub struct Method {
     pub doing: &'static str,
     pub path: &'static str,
 }
 
 impl Channel {
-    pub fn new(target: Target, executor: Arc<Executor<'static>>) -> Channel {
-        Channel { target, executor, sender: Mutex::new(None) }
+    pub fn new(dial: Box<dyn Dial>, executor: Arc<Executor<'static>>) -> Channel {
+        Channel { dial, executor, headers: HeaderMap::new(), keep_alive: None, sender: Mutex::new(None) }
     }
 
-    /// The first that exists, else the first: it is the one whose absence is reported.
-    pub fn socket(&self) -> &Path {
-        let Target::Unix(sockets) = &self.target else { return Path::new("") };
-        let found = sockets.iter().find(|s| s.exists()).or(sockets.first());
-        found.map_or(Path::new(""), PathBuf::as_path)
-    }
-
-    /// One kind of stream for both, so that hyper's machinery is compiled once.
-    async fn stream_to(&self) -> Result<Box<dyn Io>, String> {
-        match &self.target {
-            Target::Unix(_) => {
-                let socket = self.socket();
-                let stream = Async::<UnixStream>::connect(socket).await;
-                Ok(Box::new(stream.map_err(|e| format!("dial unix {}: {e}", socket.display()))?))
-            }
-            Target::Tcp(address) => {
-                let stream = Async::<TcpStream>::connect(*address).await;
-                Ok(Box::new(stream.map_err(|e| format!("dial tcp {address}: {e}"))?))
-            }
-        }
+    /// To another machine, which may vanish without a word.
+    pub fn far(dial: Box<dyn Dial>, executor: Arc<Executor<'static>>, headers: HeaderMap) -> Channel {
+        Channel { headers, keep_alive: Some(KEEP_ALIVE), ..Channel::new(dial, executor) }
     }
 
     async fn dial(&self, doing: &'static str) -> Result<Sender, Error> {
         let failed = |what: String| Error::Unavailable { doing, message: format!("connection error: {what}") };
         let connect = async {
-            let io = self.stream_to().await.map_err(failed)?;
-            http2::Builder::new(SmolExecutor::new(self.executor.clone()))
+            let io = self.dial.dial().await.map_err(failed)?;
+            let mut builder = http2::Builder::new(SmolExecutor::new(self.executor.clone()));
+            builder
                 .initial_stream_window_size(STREAM_WINDOW_BYTES)
-                .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-                .handshake(FuturesIo::new(io))
-                .await
-                .map_err(|e| failed(e.to_string()))
+                .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+            if let Some(interval) = self.keep_alive {
+                builder.timer(SmolTimer::new()).keep_alive_interval(interval).keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+            }
+            builder.handshake(FuturesIo::new(io)).await.map_err(|e| failed(e.to_string()))
         };
         let late = async {
             Timer::after(DIAL_TIMEOUT).await;
@@ -101,11 +88,16 @@ impl Channel {
         self.executor
             .spawn(async move {
                 if let Err(e) = connection.await {
-                    tracing::debug!(error = %e, "connection to the container runtime ended");
+                    tracing::debug!(error = %e, "connection ended");
                 }
             })
             .detach();
         Ok(sender)
+    }
+
+    /// Makes sure of a live connection. After an error nothing was asked of anybody.
+    pub async fn connect(&self, doing: &'static str) -> Result<(), Error> {
+        self.sender(doing).await.map(drop)
     }
 
     /// A live connection: the one there is, or a new one.
@@ -133,6 +125,9 @@ impl Channel {
                 .header("content-type", "application/grpc")
                 .header("te", "trailers")
                 .header("user-agent", concat!("mote/", env!("CARGO_PKG_VERSION")));
+            for (name, value) in &self.headers {
+                request = request.header(name, value);
+            }
             if let Some(timeout) = timeout {
                 request = request.header("grpc-timeout", frame::timeout_header(timeout));
             }
@@ -158,7 +153,7 @@ impl Channel {
         }
     }
 
-    pub async fn unary(&self, method: Method, message: Bytes, timeout: Option<Duration>) -> Result<Bytes, Error> {
+    async fn unary(&self, method: Method, message: Bytes, timeout: Option<Duration>) -> Result<Bytes, Error> {
         let doing = method.doing;
         let call = async {
             let response = self.send(method, message, timeout).await?;
@@ -191,12 +186,38 @@ impl Channel {
         future::or(call, late).await
     }
 
-    pub async fn stream<M: Message + Default>(&self, method: Method, message: Bytes) -> Result<Streaming<M>, Error> {
-        let response = self.send(method, message, None).await?;
+    /// One question and its answer.
+    pub async fn call<Q: Message, A: Message + Default>(
+        &self,
+        method: Method,
+        timeout: Option<Duration>,
+        request: &Q,
+    ) -> Result<A, Error> {
+        let answer = self.unary(method, encoded(method, request)?, timeout).await?;
+        A::decode(answer).map_err(|e| Error::Protocol { doing: method.doing, message: e.to_string() })
+    }
+
+    /// One question and a stream of answers.
+    pub async fn stream<Q: Message, M: Message + Default>(
+        &self,
+        method: Method,
+        request: &Q,
+    ) -> Result<Streaming<M>, Error> {
+        let response = self.send(method, encoded(method, request)?, None).await?;
         check_head(method.doing, response.status(), response.headers())?;
         let raw = RawStream { doing: method.doing, body: response.into_body(), buffer: BytesMut::new() };
         Ok(Streaming { raw, shape: PhantomData })
     }
+}
+
+fn encoded(method: Method, request: &impl Message) -> Result<Bytes, Error> {
+    let size = request.encoded_len();
+    if size > frame::LIMIT_BYTES {
+        let message = format!("a request of {size} bytes is over the limit");
+        return Err(Error::Protocol { doing: method.doing, message });
+    }
+    // The buffer grows as needed, so encoding cannot fail.
+    Ok(frame::encode(size, |out| request.encode_raw(out)))
 }
 
 /// A server's stream of messages; dropping it ends the call.

@@ -5,7 +5,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use std::time::Duration;
 
-/// No CRI answer is near this (grpc-go's kubelet side uses the same bound).
+/// No answer that is asked for is near this (grpc-go's kubelet side uses the same bound).
 pub const LIMIT_BYTES: usize = 16 << 20;
 const PREFIX_BYTES: usize = 5;
 

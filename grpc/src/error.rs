@@ -44,11 +44,11 @@ impl Code {
 
 #[derive(Clone, Debug)]
 pub enum Error {
-    /// The socket is absent, refuses, or the connection broke before an answer.
+    /// Who is dialled is absent, refuses, or the connection broke before an answer.
     Unavailable { doing: &'static str, message: String },
     /// No answer in time; the call may still take effect.
     Deadline { doing: &'static str, after: Duration },
-    /// The runtime answered with a gRPC status other than OK.
+    /// It answered with a gRPC status other than OK.
     Grpc { doing: &'static str, code: Code, message: String },
     /// The answer is no gRPC, or larger than we believe.
     Protocol { doing: &'static str, message: String },
@@ -63,7 +63,7 @@ impl Error {
             Error::Protocol { .. } => Code::INTERNAL,
         }
     }
-    /// The call as CRI names it: "RunPodSandbox".
+    /// The call as its protocol names it: "RunPodSandbox".
     pub fn doing(&self) -> &'static str {
         match self {
             Error::Unavailable { doing, .. }
@@ -81,7 +81,7 @@ impl Error {
     pub fn is_unavailable(&self) -> bool {
         self.code() == Code::UNAVAILABLE
     }
-    /// The runtime's own words, without code.
+    /// The server's own words, without code.
     pub fn message(&self) -> &str {
         match self {
             Error::Unavailable { message, .. } | Error::Grpc { message, .. } | Error::Protocol { message, .. } => {
