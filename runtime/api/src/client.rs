@@ -144,7 +144,7 @@ impl Client {
     }
     /// Runs for the life of the process.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        self.executor().spawn(future).detach();
+        crate::background::spawn(self.executor(), future);
     }
     /// The kind behind a k8s-openapi type.
     pub fn kind_of<K: k8s_openapi::Resource>(&self) -> Arc<Kind> {

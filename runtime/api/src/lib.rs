@@ -7,6 +7,7 @@ mod admission;
 mod aggregation;
 pub mod audit;
 pub mod auth;
+mod background;
 mod behavior;
 pub mod bootstrap;
 pub mod certs;
@@ -42,6 +43,7 @@ pub mod tokens;
 mod websocket;
 
 pub use admission::policy::policy_warnings;
+pub use background::unblock;
 pub use behavior::addresses;
 pub use client::{Change, Client, DeleteOptions, Patch, Sub};
 pub use error::Error;

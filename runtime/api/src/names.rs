@@ -23,7 +23,7 @@ const NO_SUCH_NAME: u8 = 3;
 
 /// Empty when nobody knows the name.
 pub async fn lookup(name: &str) -> Vec<IpAddr> {
-    let read = |path: &'static str| blocking::unblock(move || std::fs::read_to_string(path).unwrap_or_default());
+    let read = |path: &'static str| crate::unblock(move || std::fs::read_to_string(path).unwrap_or_default());
     let found = in_hosts(&read("/etc/hosts").await, name);
     if !found.is_empty() {
         return found;

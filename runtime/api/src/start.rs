@@ -61,11 +61,11 @@ impl Running {
 pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: Config) -> Result<Running, Error> {
     let issuer = format!("https://kubernetes.default.svc.{}", config.certificates.cluster_domain);
     let options = config.certificates;
-    let certificates = Arc::new(blocking::unblock(move || Certificates::open(options)).await?);
-    executor.spawn(certificates.clone().keep_fresh()).detach();
+    let certificates = Arc::new(crate::unblock(move || Certificates::open(options)).await?);
+    crate::background::spawn(&executor, certificates.clone().keep_fresh());
 
     if let Some(keyring) = config.keyring.clone() {
-        executor.spawn(encryption::keep_fresh(keyring, store.clone())).detach();
+        crate::background::spawn(&executor, encryption::keep_fresh(keyring, store.clone()));
     }
     let api = Api::new(store, executor.clone(), config.settings);
     crate::custom::refresh(&api);
@@ -144,7 +144,7 @@ pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: 
     bootstrap::ensure(&client).await.map_err(failed)?;
     aggregation::start(&client).await.map_err(failed)?;
     trust::publish(&client, &certificates).await.map_err(failed)?;
-    executor.spawn(trust::follow(client.clone(), certificates.clone())).detach();
+    crate::background::spawn(&executor, trust::follow(client.clone(), certificates.clone()));
     let aggregator = "system:serviceaccount:kube-system:clusterrole-aggregation-controller";
     let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
     driver::start(&client, Arc::new(Aggregation::new(client.as_user(aggregator, &groups), authorizer)));

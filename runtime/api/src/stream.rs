@@ -56,20 +56,18 @@ pub async fn tunnel(executor: &Arc<Executor<'static>>, mut request: Request, url
     }
     let headers = answer.headers;
     let (early, mut runtime) = (answer.rest, answer.stream);
-    executor
-        .spawn(async move {
-            let Ok(client) = upgrade.await else { return };
-            let mut client = Client(client);
-            let ended = async {
-                client.write_all(&early).await?;
-                client.flush().await?;
-                join(&mut client, &mut runtime).await
-            };
-            if let Err(error) = ended.await {
-                tracing::debug!(%error, "stream");
-            }
-        })
-        .detach();
+    crate::background::spawn(executor, async move {
+        let Ok(client) = upgrade.await else { return };
+        let mut client = Client(client);
+        let ended = async {
+            client.write_all(&early).await?;
+            client.flush().await?;
+            join(&mut client, &mut runtime).await
+        };
+        if let Err(error) = ended.await {
+            tracing::debug!(%error, "stream");
+        }
+    });
     Response { status: 101, headers, body: Body::Empty }
 }
 

@@ -60,14 +60,12 @@ pub(crate) fn answer(
         response.headers.push((HeaderName::from_static("sec-websocket-protocol"), protocol));
     }
     let Some(upgrade) = request.upgrade.take() else { return Err(Status::bad_request("Upgrade request required")) };
-    executor
-        .spawn(async move {
-            let Ok(client) = upgrade.await else { return };
-            if let Err(error) = send(Client::new(client), frames).await {
-                tracing::debug!(%error, "WebSocket");
-            }
-        })
-        .detach();
+    crate::background::spawn(executor, async move {
+        let Ok(client) = upgrade.await else { return };
+        if let Err(error) = send(Client::new(client), frames).await {
+            tracing::debug!(%error, "WebSocket");
+        }
+    });
     Ok(response)
 }
 

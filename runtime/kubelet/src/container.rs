@@ -116,7 +116,7 @@ async fn image_volumes(kubelet: &Kubelet, start: &Start<'_>, wanted: &Wanted<'_>
 /// After a reboot the runtime has forgotten; the numbered logs have not.
 async fn logged_restarts(kubelet: &Kubelet, pod: &Pod, container: &Container) -> i32 {
     let dir = sandbox::log_dir(&kubelet.config.pod_log_dir, &pod.namespace, &pod.name, &pod.uid).join(&container.name);
-    blocking::unblock(move || {
+    mote_api::unblock(move || {
         let names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.file_name());
         let numbers = names.filter_map(|n| n.to_str()?.split_once(".log")?.0.parse::<i32>().ok());
         numbers.max().map_or(0, |n| n.saturating_add(1))
@@ -192,19 +192,19 @@ async fn config(
 }
 
 async fn make_dir(dir: PathBuf) -> io::Result<()> {
-    blocking::unblock(move || std::fs::create_dir_all(dir)).await
+    mote_api::unblock(move || std::fs::create_dir_all(dir)).await
 }
 
 async fn hosts_mount(kubelet: &Kubelet, pod: &Pod, pod_dir: &Path, ips: &[String]) -> Result<v1::Mount, String> {
     let path = pod_dir.join("etc-hosts");
     let text = if pod.is_host_network() {
-        let host = blocking::unblock(|| std::fs::read_to_string("/etc/hosts")).await.map_err(|e| e.to_string())?;
+        let host = mote_api::unblock(|| std::fs::read_to_string("/etc/hosts")).await.map_err(|e| e.to_string())?;
         dns::hosts_file_host_network(pod, &host)
     } else {
         dns::hosts_file(pod, &kubelet.config.cluster_domain, ips)
     };
     let file = path.clone();
-    let written = blocking::unblock(move || {
+    let written = mote_api::unblock(move || {
         file.parent().map_or(Ok(()), std::fs::create_dir_all)?;
         std::fs::write(file, text)
     });
@@ -223,7 +223,7 @@ async fn termination_mount(pod_dir: &Path, container: &Container, message_path: 
     let unique = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
     let path = dir.join(format!("{:08x}", unique as u32 ^ (unique >> 32) as u32));
     let file = path.clone();
-    let made = blocking::unblock(move || {
+    let made = mote_api::unblock(move || {
         std::fs::create_dir_all(dir)?;
         std::fs::write(&file, "")?;
         std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o666))
@@ -242,7 +242,7 @@ pub fn link_path(kubelet: &Kubelet, namespace: &str, name: &str, container: &str
 async fn link_log(kubelet: &Kubelet, pod: &Pod, container: &Container, id: &str, log: &Path) {
     let link = link_path(kubelet, &pod.namespace, &pod.name, &container.name, id);
     let log = log.to_owned();
-    let linked = blocking::unblock(move || {
+    let linked = mote_api::unblock(move || {
         link.parent().map_or(Ok(()), std::fs::create_dir_all)?;
         std::os::unix::fs::symlink(log, link)
     });

@@ -27,7 +27,7 @@ async fn remove_container(kubelet: &Kubelet, key: &Key, name: &str, id: &str, lo
     }
     let link = container::link_path(kubelet, &key.namespace, &key.name, name, id);
     let log = log.to_owned();
-    blocking::unblock(move || {
+    mote_api::unblock(move || {
         // Either may be gone already, with the pod's directory.
         let _ = std::fs::remove_file(link);
         if !log.is_empty() {
@@ -91,7 +91,7 @@ pub async fn remove_pod(kubelet: &Kubelet, key: &Key, state: &PodState) -> Resul
 
 pub async fn remove_logs(kubelet: &Kubelet, key: &Key, uid: &str) {
     let dir = sandbox::log_dir(&kubelet.config.pod_log_dir, &key.namespace, &key.name, uid);
-    let removed = blocking::unblock(move || std::fs::remove_dir_all(dir)).await;
+    let removed = mote_api::unblock(move || std::fs::remove_dir_all(dir)).await;
     if let Err(e) = removed.or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) }) {
         tracing::warn!(pod = %key, error = %e, "logs are left behind");
     }
@@ -141,7 +141,7 @@ pub async fn orphan_directories(kubelet: &Kubelet, runtime_uids: HashSet<String>
     }
     known.extend(lock(&kubelet.workers).values().filter_map(|w| Some(lock(&w.memory).pod.as_ref()?.uid.clone())));
     let names = |dir: std::path::PathBuf| {
-        blocking::unblock(move || {
+        mote_api::unblock(move || {
             let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
             entries.filter_map(|e| e.file_name().into_string().ok()).collect::<Vec<_>>()
         })
@@ -165,7 +165,7 @@ pub async fn orphan_directories(kubelet: &Kubelet, runtime_uids: HashSet<String>
         };
         if !known.contains(uid) {
             let dir = kubelet.config.pod_log_dir.join(&name);
-            let _ = blocking::unblock(move || std::fs::remove_dir_all(dir)).await;
+            let _ = mote_api::unblock(move || std::fs::remove_dir_all(dir)).await;
         }
     }
 }

@@ -121,7 +121,7 @@ pub async fn start(client: Client, config: Config) -> Arc<dyn PodBackend> {
     };
     let kubelet = Arc::new(Kubelet {
         runtime: Arc::new(Runtime::new(sockets, client.executor().clone())),
-        machine: blocking::unblock(node::Machine::read).await,
+        machine: mote_api::unblock(node::Machine::read).await,
         health: health::Health::default(),
         pressure: eviction::Pressure::default(),
         cgroups: OnceLock::new(),

@@ -38,7 +38,7 @@ pub async fn read(path: PathBuf, options: LogOptions, ended: async_channel::Rece
     let failed = |e: io::Error| Status::internal(format!("failed to open log file \"{shown}\": {e}"));
     // Watched before the first read, so that nothing is missed between the last read and the wait.
     let changes = if options.follow { Some(watch(&path).map_err(failed)?) } else { None };
-    let opened = blocking::unblock(move || Reader::open(path, &options)).await;
+    let opened = mote_api::unblock(move || Reader::open(path, &options)).await;
     let state = Following { reader: opened.map_err(failed)?, changes, ended, is_ended: false };
     let stream = futures_lite::stream::unfold(Some(state), async |state| {
         let (chunk, state) = state?.next().await?;
@@ -81,7 +81,7 @@ impl Following {
     async fn next(mut self) -> Option<(io::Result<Bytes>, Option<Following>)> {
         loop {
             let mut reader = self.reader;
-            let (reader, text, progress) = blocking::unblock(move || {
+            let (reader, text, progress) = mote_api::unblock(move || {
                 let mut text = Vec::new();
                 let progress = reader.fill(&mut text);
                 (reader, text, progress)

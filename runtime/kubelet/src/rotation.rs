@@ -23,7 +23,7 @@ pub async fn keep(kubelet: Arc<Kubelet>) {
         Timer::after(INTERVAL).await;
         let running: Vec<(String, PathBuf)> =
             lock(&kubelet.running_logs).iter().map(|(id, path)| (id.clone(), path.clone())).collect();
-        let grown = blocking::unblock(move || {
+        let grown = mote_api::unblock(move || {
             let rotated = running.into_iter().filter(|(id, path)| {
                 logs::rotate(path).unwrap_or_else(|error| {
                     tracing::warn!(container = id, %error, "the log is not rotated");
@@ -36,7 +36,7 @@ pub async fn keep(kubelet: Arc<Kubelet>) {
             if let Err(error) = kubelet.runtime.reopen_container_log(v1::ContainerId { container_id: id.clone() }).await
             {
                 tracing::warn!(container = id, log = %path.display(), %error, "the runtime does not reopen the log");
-                blocking::unblock(move || undo(&path)).await;
+                mote_api::unblock(move || undo(&path)).await;
             }
         }
     }

@@ -215,7 +215,7 @@ async fn add_termination_message(status: &mut v1::ContainerStatus) {
     let fall_back =
         policy == Some("FallbackToLogsOnError") && status.exit_code != 0 && status.reason != "ContainerCannotRun";
     let log = PathBuf::from(&status.log_path);
-    let text = blocking::unblock(move || {
+    let text = mote_api::unblock(move || {
         let text = file.map_or(String::new(), |file| match read_end(&file, MAX_MESSAGE_BYTES) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),

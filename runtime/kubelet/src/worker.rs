@@ -180,7 +180,7 @@ impl Kubelet {
             tracing::warn!(uid, errors = errors.join("; "), "volumes are left behind");
         }
         let (cgroups, uid) = (self.cgroups(), uid.to_owned());
-        blocking::unblock(move || {
+        mote_api::unblock(move || {
             for qos in ["Guaranteed", "Burstable", "BestEffort"] {
                 cgroups.remove(&uid, qos);
             }

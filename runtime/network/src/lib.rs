@@ -122,7 +122,7 @@ impl Handle {
 
 pub async fn start(client: Client, config: Config) -> Result<Handle, Error> {
     let prepared = config.clone();
-    blocking::unblock(move || host::prepare(&prepared)).await?;
+    mote_api::unblock(move || host::prepare(&prepared)).await?;
     let slices = Arc::new(Slices::default());
     let proxy = Arc::new(Proxy::new(client.clone(), &config, slices.clone())?);
     let dns = config.dns.then(|| dns::Server::start(&client, &config, slices)).transpose()?;

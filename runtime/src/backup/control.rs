@@ -49,7 +49,7 @@ pub async fn listen(data_dir: &Path, answer: Arc<Answer>) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         let answer = answer.clone();
-        let served = blocking::unblock(move || serve(stream.into_inner()?, &*answer)).await;
+        let served = mote_api::unblock(move || serve(stream.into_inner()?, &*answer)).await;
         if let Err(error) = served {
             tracing::debug!(%error, "a command's request");
         }
@@ -197,7 +197,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("mote-control-{}-{}", std::process::id(), "long".repeat(30)));
         fs::create_dir_all(&dir).unwrap();
         assert!(ask(&dir, "much").unwrap().is_none());
-        let client = blocking::unblock({
+        let client = mote_api::unblock({
             let dir = dir.clone();
             move || {
                 let wait = || while ask(&dir, "").is_ok() {};

@@ -144,7 +144,7 @@ impl Life {
         let this = Arc::new({
             let last_boot = self.last_boot.take();
             if let Some((version, backup)) = last_boot {
-                self = blocking::unblock(move || {
+                self = mote_api::unblock(move || {
                     self.write_down(&version, &backup);
                     self
                 })
@@ -162,7 +162,7 @@ impl Life {
             next = (next * 2).clamp(Duration::from_secs(1), LONGEST_WAIT);
         }
         let good = Version { healthy: true, ..this.here.clone() };
-        blocking::unblock({
+        mote_api::unblock({
             let (this, good) = (this.clone(), good.clone());
             move || {
                 if !this.here.healthy {
@@ -186,7 +186,7 @@ impl Life {
             };
             let (backup, scrub) = (due(&mut backup, backups), due(&mut scrub, scrubs));
             let (this, good, store) = (this.clone(), good.clone(), store.clone());
-            blocking::unblock(move || {
+            mote_api::unblock(move || {
                 if backup {
                     this.write_down(&good, &store.backup());
                 }

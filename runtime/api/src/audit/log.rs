@@ -81,7 +81,7 @@ impl Log {
         if !waiting.writing {
             waiting.writing = true;
             drop(waiting);
-            self.executor.spawn(self.clone().run()).detach();
+            crate::background::spawn(&self.executor, self.clone().run());
         }
     }
 
@@ -101,7 +101,7 @@ impl Log {
             };
             let (path, rotation) = (self.path.clone(), self.rotation);
             let open = file.take();
-            let result = blocking::unblock(move || append(&path, rotation, open, &lines)).await;
+            let result = crate::unblock(move || append(&path, rotation, open, &lines)).await;
             match result {
                 Ok(open) => {
                     self.written.fetch_add(count, Ordering::Relaxed);

@@ -183,7 +183,7 @@ impl Certificates {
         loop {
             self.serving.until_due().await;
             let own = self.clone();
-            let renewed = blocking::unblock(move || Certificates::open(own.options.clone())).await;
+            let renewed = crate::unblock(move || Certificates::open(own.options.clone())).await;
             match renewed {
                 Ok(renewed) => {
                     for (mine, new) in [(&self.cluster, renewed.cluster), (&self.front_proxy, renewed.front_proxy)] {

@@ -30,7 +30,7 @@ pub(crate) async fn keep_fresh(keyring: Arc<Keyring>, store: Arc<Store>) {
         async_io::Timer::after(SETTLE).await;
         drain(&watch);
         let own = keyring.clone();
-        match blocking::unblock(move || own.reload()).await {
+        match crate::unblock(move || own.reload()).await {
             Ok(None) => {}
             Ok(Some(old)) => {
                 let new = keyring.keys();

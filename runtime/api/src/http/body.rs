@@ -119,10 +119,10 @@ async fn pack(state: Packing) -> Option<(io::Result<Bytes>, Packing)> {
     let (mut encoder, mut chunks) = state?;
     loop {
         let Some(chunk) = chunks.next() else {
-            let rest = blocking::unblock(move || encoder.finish()).await;
+            let rest = crate::unblock(move || encoder.finish()).await;
             return Some((rest.map(Bytes::from), None));
         };
-        let packed = blocking::unblock(move || {
+        let packed = crate::unblock(move || {
             let result = encoder.write_all(&chunk);
             (encoder, result)
         });

@@ -148,7 +148,7 @@ impl Shared {
             shared.burst.store(false, Ordering::Release);
             (shared.config.give_memory_back)();
         };
-        self.executor.spawn(later).detach();
+        crate::background::spawn(&self.executor, later);
     }
 }
 
@@ -188,7 +188,7 @@ pub fn serve(
     for listener in listeners {
         let listener = Async::new(listener)
             .map_err(|source| Error::Listen { address: format!("port {}", shared.config.port), source })?;
-        executor.spawn(accept(shared.clone(), listener)).detach();
+        crate::background::spawn(&executor, accept(shared.clone(), listener));
     }
     Ok(Server { shared, addresses })
 }
@@ -245,7 +245,7 @@ async fn accept(shared: Arc<Shared>, listener: Async<TcpListener>) {
                 full = crowded;
                 if let Some(slot) = Slot::take(&shared) {
                     let connection = connection(shared.clone(), stream, peer, slot);
-                    shared.executor.spawn(connection).detach();
+                    crate::background::spawn(&shared.executor, connection);
                 }
                 // Who connects without end shall not keep the others from being served.
                 future::yield_now().await;

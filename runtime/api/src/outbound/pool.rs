@@ -45,13 +45,11 @@ impl Drop for Kept {
         }
         let executor = outbound.executor.clone();
         // An answer that was not read to its end closes the connection, and this ends.
-        executor
-            .spawn(async move {
-                if sender.ready().await.is_ok() {
-                    outbound.keep(endpoint, sender);
-                }
-            })
-            .detach();
+        crate::background::spawn(&executor, async move {
+            if sender.ready().await.is_ok() {
+                outbound.keep(endpoint, sender);
+            }
+        });
     }
 }
 
@@ -82,7 +80,7 @@ impl Outbound {
         kept.push(Idle { endpoint, sender, until: Instant::now() + IDLE });
         drop(kept);
         if is_first {
-            self.executor.spawn(tend(self.clone())).detach();
+            crate::background::spawn(&self.executor, tend(self.clone()));
         }
     }
 
@@ -109,13 +107,11 @@ impl Outbound {
 
     async fn open(&self, stream: Box<dyn Stream>) -> Result<Sender, String> {
         let (sender, connection) = http1::handshake(FuturesIo::new(stream)).await.map_err(|error| explain(&error))?;
-        self.executor
-            .spawn(async move {
-                if let Err(error) = connection.with_upgrades().await {
-                    tracing::debug!(%error, "an outgoing connection");
-                }
-            })
-            .detach();
+        crate::background::spawn(&self.executor, async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "an outgoing connection");
+            }
+        });
         Ok(sender)
     }
 }

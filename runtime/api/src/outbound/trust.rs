@@ -26,7 +26,7 @@ pub(super) fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
 }
 
 pub(super) async fn system() -> Vec<CertificateDer<'static>> {
-    blocking::unblock(|| {
+    crate::unblock(|| {
         let text = FILES.iter().find_map(|file| std::fs::read_to_string(file).ok());
         certificates(&text.unwrap_or_default())
     })

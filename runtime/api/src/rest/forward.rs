@@ -76,7 +76,7 @@ pub(crate) async fn forward(api: &Api, request: &mut Request, to: Forward<'_>) -
         101 => {
             let headers = headers_back(response.headers(), true);
             let server = hyper::upgrade::on(response);
-            api.executor.spawn(stream::join_upgraded(client, server)).detach();
+            crate::background::spawn(&api.executor, stream::join_upgraded(client, server));
             Ok(Forwarded::Upgraded(Response { status: 101, headers, body: Body::Empty }))
         }
         code if code < 400 => Err(format!("invalid upgrade response: status code {code}")),

@@ -90,7 +90,7 @@ async fn zone(name: &str) -> Option<TimeZone> {
         return None;
     }
     let (path, name) = (format!("{ZONES}/{name}"), name.to_owned());
-    let bytes = blocking::unblock(move || std::fs::read(path)).await.ok()?;
+    let bytes = mote_api::unblock(move || std::fs::read(path)).await.ok()?;
     TimeZone::tzif(&name, &bytes).ok()
 }
 

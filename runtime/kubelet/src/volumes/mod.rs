@@ -70,7 +70,7 @@ pub async fn set_up(facts: &Facts<'_>, pod: &Pod) -> Result<Volumes, String> {
     let tokens = tokens(facts.client, pod, &memory, now_s).await;
     let again = tokens.iter().filter_map(|(_, token)| token.as_ref().ok()?.fresh_for(now_s)).min();
     let plans = plans(facts, pod, &memory, &tokens);
-    let set_up = blocking::unblock(move || {
+    let set_up = mote_api::unblock(move || {
         let mut paths = BTreeMap::new();
         let mut failed = None;
         for (name, plan) in plans {
@@ -90,7 +90,7 @@ async fn tokens(client: &Client, pod: &Pod, memory: &Path, now_s: i64) -> Vec<(S
     let mut tokens = Vec::new();
     for wanted in payload::wanted(pod) {
         let path = memory.join(wanted.volume).join(&wanted.projection.path);
-        let kept = blocking::unblock(move || fs::read_to_string(path)).await.ok();
+        let kept = mote_api::unblock(move || fs::read_to_string(path)).await.ok();
         let kept = kept.and_then(|text| Token::read(text, wanted.projection));
         let token = match kept.filter(|token| token.fresh_for(now_s).is_some()) {
             Some(token) => Ok(token),
@@ -402,7 +402,7 @@ fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Result<String, Str
 
 /// What went wrong in detail is the log's: a container's user is not told about the node's files.
 async fn bind_sub_path(volume: PathBuf, path: String, target: PathBuf, place: String) -> Result<PathBuf, String> {
-    blocking::unblock(move || {
+    mote_api::unblock(move || {
         let wanted = subpath::Wanted { volume: &volume, path: &path, target: target.clone() };
         subpath::create(&wanted).map_err(|e| {
             tracing::warn!("subPath {path} of {}: {e}", volume.display());
@@ -420,13 +420,13 @@ async fn bind_sub_path(volume: PathBuf, path: String, target: PathBuf, place: St
 /// The text of a small file that a container wrote into a volume, and where it is.
 pub async fn read_inside(root: PathBuf, path: String) -> std::io::Result<(PathBuf, String)> {
     const LIMIT_BYTES: u64 = 64 << 10;
-    blocking::unblock(move || subpath::read(&root, &path, LIMIT_BYTES)).await
+    mote_api::unblock(move || subpath::read(&root, &path, LIMIT_BYTES)).await
 }
 
 /// Unmounts and removes everything under the pod's directory. Does all steps; the errors are what is left.
 pub async fn tear_down(pod_dir: &Path) -> Result<(), Vec<String>> {
     let dirs = [memory_dir(pod_dir), pod_dir.to_owned()];
-    blocking::unblock(move || {
+    mote_api::unblock(move || {
         let errors: Vec<String> = dirs.iter().filter_map(|dir| mount::remove_tree(dir).err()).flatten().collect();
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     })

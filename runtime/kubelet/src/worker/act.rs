@@ -178,7 +178,7 @@ impl Kubelet {
         let cgroup_parent = cgroups.parent(&pod.uid, qos);
         let log_dir = sandbox::log_dir(&self.config.pod_log_dir, &pod.namespace, &pod.name, &pod.uid);
         let (limits, pod_dir) = (resources::of_pod(pod), self.pod_dir(&pod.uid));
-        let made = blocking::unblock(move || {
+        let made = mote_api::unblock(move || {
             cgroups.create(&uid, qos, &limits);
             std::fs::create_dir_all(pod_dir)?;
             std::fs::create_dir_all(log_dir)?;
@@ -204,7 +204,7 @@ impl Kubelet {
         let cgroups = self.cgroups();
         if cgroups.driver == Driver::Systemd {
             let (uid, qos, limits) = (pod.uid.clone(), resources::qos_class(pod), resources::of_pod(pod));
-            blocking::unblock(move || cgroups.limit(&uid, qos, &limits)).await;
+            mote_api::unblock(move || cgroups.limit(&uid, qos, &limits)).await;
         }
     }
 

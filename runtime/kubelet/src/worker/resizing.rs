@@ -80,7 +80,7 @@ impl Kubelet {
     async fn try_resize(&self, worker: &Worker, pod: &Pod, state: &PodState, names: &[String]) -> Result<(), String> {
         let (cgroups, uid, qos) = (self.cgroups(), pod.uid.clone(), resources::qos_class(pod));
         let wanted = resources::of_pod(pod);
-        let current = blocking::unblock(move || cgroups.limits(&uid, qos)).await;
+        let current = mote_api::unblock(move || cgroups.limits(&uid, qos)).await;
         let containers = names.iter().filter_map(|name| Some((pod.find(name)?.1, state.latest(name)?)));
         let containers: Vec<_> = containers.collect();
         self.check_usage(state, &wanted, &current, &containers).await?;
@@ -103,7 +103,7 @@ impl Kubelet {
 
     async fn limit_pod(&self, pod: &Pod, limits: resources::PodCgroup) {
         let (cgroups, uid, qos) = (self.cgroups(), pod.uid.clone(), resources::qos_class(pod));
-        blocking::unblock(move || cgroups.limit(&uid, qos, &limits)).await;
+        mote_api::unblock(move || cgroups.limit(&uid, qos, &limits)).await;
     }
 
     /// A memory limit below what is in use would end somebody.

@@ -124,7 +124,7 @@ impl Proxy {
             Work::new(&mut table, plans)
         };
         if let Some(work) = work
-            && let Err(error) = blocking::unblock(move || work.run()).await
+            && let Err(error) = mote_api::unblock(move || work.run()).await
         {
             lock(&self.table).distrust();
             return Err(Error::Other(error.to_string()));
