@@ -1,4 +1,5 @@
-//! Reads sections and symbols of a 64-bit little-endian ELF file: all that is needed of elf(5), and every offset checked.
+//! Reads sections, symbols and needed libraries of a 64-bit little-endian ELF file: all that is needed of elf(5), and every
+//! offset checked.
 use std::fmt;
 
 #[derive(Debug, PartialEq)]
@@ -23,6 +24,10 @@ pub struct Section {
     /// In the file: nothing for what is only zeroed in memory.
     pub file_bytes: u64,
     pub memory_bytes: u64,
+    pub code: bool,
+    address: u64,
+    /// Where it stands in the file.
+    at: usize,
 }
 
 #[derive(Debug, PartialEq)]
@@ -31,28 +36,66 @@ pub struct Symbol {
     pub bytes: u64,
     /// Code, or else data.
     pub code: bool,
-    address: u64,
+    /// The C file it was made of, where the compiler has said so.
+    pub source: Option<String>,
+    pub address: u64,
 }
 
 #[derive(Debug, Default, PartialEq)]
 pub struct Elf {
     pub sections: Vec<Section>,
-    /// Functions and data, one for each address; none in a stripped file.
+    /// Functions and data by address, one for each; none in a stripped file.
     pub symbols: Vec<Symbol>,
+    /// What has to be there for the program to start: the loader and libraries. A static program has none.
+    pub libraries: Vec<String>,
+    machine: u64,
+}
+
+impl Elf {
+    /// As `uname -m` says it.
+    pub fn architecture(&self) -> &'static str {
+        match self.machine {
+            62 => "x86_64",
+            183 => "aarch64",
+            243 => "riscv64",
+            _ => "another",
+        }
+    }
+
+    /// The bytes of a section, with the address of the first.
+    pub fn content<'a>(&self, file: &'a [u8], name: &str) -> Option<(u64, &'a [u8])> {
+        let section = self.sections.iter().find(|section| section.name == name && section.file_bytes > 0)?;
+        let end = section.at.checked_add(section.file_bytes as usize)?;
+        Some((section.address, file.get(section.at..end)?))
+    }
+
+    /// The section that an address is in.
+    pub fn section_of(&self, address: u64) -> Option<&Section> {
+        self.sections.iter().find(|section| {
+            address >= section.address && address - section.address < section.memory_bytes && section.name != ".tbss"
+        })
+    }
 }
 
 const SECTION_HEADER_BYTES: usize = 64;
 const SYMBOL_BYTES: usize = 24;
 const SHT_SYMTAB: u32 = 2;
+const SHT_DYNAMIC: u32 = 6;
 const SHT_NOBITS: u32 = 8;
 const SHF_ALLOC: u64 = 2;
+const SHF_EXECINSTR: u64 = 4;
 const STT_OBJECT: u8 = 1;
 const STT_FUNC: u8 = 2;
+const STT_FILE: u8 = 4;
+const STT_GNU_IFUNC: u8 = 10;
+const DT_NEEDED: u64 = 1;
 
 struct Header<'a> {
     name_at: usize,
     kind: u32,
     flags: u64,
+    address: u64,
+    at: usize,
     bytes: u64,
     link: usize,
     content: &'a [u8],
@@ -68,11 +111,23 @@ pub fn parse(file: &[u8]) -> Result<Elf, Error> {
     let headers: Vec<Header<'_>> =
         (0..count).map(|n| header(file, table.saturating_add(n * SECTION_HEADER_BYTES))).collect::<Result<_, _>>()?;
     let names = headers.get(names_at).map(|h| h.content).unwrap_or_default();
-    let mut elf = Elf::default();
+    let mut elf = Elf { machine: number(file, 0x12, 2)?, ..Elf::default() };
     for header in &headers {
         if header.flags & SHF_ALLOC != 0 {
             let file_bytes = if header.kind == SHT_NOBITS { 0 } else { header.bytes };
-            elf.sections.push(Section { name: text(names, header.name_at)?, file_bytes, memory_bytes: header.bytes });
+            let name = text(names, header.name_at)?;
+            if name == ".interp" {
+                elf.libraries.push(text(header.content, 0)?);
+            }
+            let code = header.flags & SHF_EXECINSTR != 0;
+            let Header { address, at, bytes: memory_bytes, .. } = *header;
+            elf.sections.push(Section { name, file_bytes, memory_bytes, code, address, at });
+        }
+        if header.kind == SHT_DYNAMIC {
+            let names = headers.get(header.link).ok_or(Error::Truncated("a library's name"))?.content;
+            for entry in header.content.chunks_exact(16).filter(|entry| number(entry, 0, 8) == Ok(DT_NEEDED)) {
+                elf.libraries.push(text(names, number(entry, 8, 8)? as usize)?);
+            }
         }
         if header.kind == SHT_SYMTAB {
             let names = headers.get(header.link).ok_or(Error::Truncated("a symbol's name"))?.content;
@@ -91,6 +146,8 @@ fn header(file: &[u8], at: usize) -> Result<Header<'_>, Error> {
         name_at: number(file, at, 4)? as usize,
         kind,
         flags: number(file, at + 8, 8)?,
+        address: number(file, at + 16, 8)?,
+        at: start,
         bytes,
         link: number(file, at + 40, 4)? as usize,
         content,
@@ -99,13 +156,31 @@ fn header(file: &[u8], at: usize) -> Result<Header<'_>, Error> {
 
 fn symbols(table: &[u8], names: &[u8]) -> Result<Vec<Symbol>, Error> {
     let mut symbols = Vec::new();
+    let mut source = None;
     for entry in table.chunks_exact(SYMBOL_BYTES) {
         let (info, bytes) = (number(entry, 4, 1)? as u8, number(entry, 16, 8)?);
-        let kind = info & 0xf;
-        if bytes > 0 && (kind == STT_FUNC || kind == STT_OBJECT) {
-            let name = text(names, number(entry, 0, 4)? as usize)?;
-            symbols.push(Symbol { name, bytes, code: kind == STT_FUNC, address: number(entry, 8, 8)? });
+        let (kind, local) = (info & 0xf, info >> 4 == 0);
+        let name = || text(names, number(entry, 0, 4)? as usize);
+        if kind == STT_FILE {
+            // Local symbols follow the name of their file; that of the C library's first and last is none.
+            source = Some(name()?).filter(|file| file.ends_with(".c") && file != "crtstuff.c");
+        } else if bytes > 0 && [STT_FUNC, STT_OBJECT, STT_GNU_IFUNC].contains(&kind) {
+            let source = source.clone().filter(|_| local);
+            symbols.push(Symbol {
+                name: name()?,
+                bytes,
+                code: kind != STT_OBJECT,
+                source,
+                address: number(entry, 8, 8)?,
+            });
         }
+    }
+    // What has no file's name before it, as the C library's and what was hidden, follows the last that has.
+    let of_library = |symbol: &Symbol| ["__libc_", "_dl_", "_IO_"].iter().any(|start| symbol.name.starts_with(start));
+    let last: Vec<String> =
+        symbols.iter().filter(|symbol| of_library(symbol)).filter_map(|symbol| symbol.source.clone()).collect();
+    for symbol in &mut symbols {
+        symbol.source.take_if(|source| last.contains(source));
     }
     // Aliases share an address; the bytes are there once.
     symbols.sort_by_key(|symbol| symbol.address);
@@ -136,6 +211,11 @@ mod tests {
         let code: u64 = elf.symbols.iter().filter(|symbol| symbol.code).map(|symbol| symbol.bytes).sum();
         assert!(code > text.file_bytes / 2 && code <= text.file_bytes, "{code} of {}", text.file_bytes);
         assert!(elf.sections.iter().any(|section| section.name == ".bss" && section.file_bytes == 0));
+        assert!(elf.libraries.iter().any(|name| name.starts_with("libc.so")), "{:?}", elf.libraries);
+        assert_eq!(elf.architecture(), std::env::consts::ARCH);
+        let (address, bytes) = elf.content(&file, ".text").unwrap();
+        assert_eq!(bytes.len() as u64, text.file_bytes);
+        assert_eq!(elf.section_of(address).unwrap().name, ".text");
     }
 
     #[test]
