@@ -3,7 +3,9 @@
 //! A stream is entries one after the other, cut into chunks between two of them. Values are as on disk: sealed where
 //! the store seals them. An entry: length of key and of value (4 bytes each), created, modified (8 each), the checksum
 //! that a record of it has (4), key, value; all little endian.
-use crate::{Cipher, Directory, Entry, Error, Key, Revision, Snapshot, Store, Value, disk::Disk, record, root::Held};
+use crate::{
+    Cipher, Directory, Entry, Error, Key, Revision, Snapshot, Storage, Store, Value, disk::Disk, record, root::Held,
+};
 use std::{path::Path, sync::Arc};
 
 const HEAD_BYTES: usize = 4 + 4 + 8 + 8 + 4;
@@ -102,7 +104,16 @@ pub fn create(
     entries: &mut dyn Iterator<Item = Result<Entry, Error>>,
 ) -> Result<(), Error> {
     let directory = Directory::new(dir).map_err(|e| Error::io("making the directory of a store", &e))?;
-    Disk::create_from(&directory, reserved, entries)
+    create_in(&directory, reserved, entries)
+}
+
+/// The same in another place.
+pub fn create_in(
+    storage: &dyn Storage,
+    reserved: Revision,
+    entries: &mut dyn Iterator<Item = Result<Entry, Error>>,
+) -> Result<(), Error> {
+    Disk::create_from(storage, reserved, entries)
 }
 
 #[cfg(test)]

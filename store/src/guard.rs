@@ -22,8 +22,10 @@ pub(crate) struct Sums(Arc<Mutex<Vec<u32>>>);
 
 /// One word that differs makes another sum for certain, before it is folded; it is kept in memory only.
 fn sum(block: &[u8]) -> u32 {
-    let words = block.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()));
-    let sum = words.fold(0u64, |sum, word| (sum.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let (words, _) = block.as_chunks::<8>();
+    let mix =
+        |sum: u64, word: &[u8; 8]| (sum.rotate_left(5) ^ u64::from_le_bytes(*word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let sum = words.iter().fold(0, mix);
     ((sum >> 32) as u32).max(1)
 }
 

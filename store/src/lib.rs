@@ -32,7 +32,7 @@ mod transaction;
 mod watch;
 mod writer;
 
-pub use backup::{Backup, create, entries};
+pub use backup::{Backup, create, create_in, entries};
 pub use cipher::{Cipher, Opened, Unreadable};
 pub use disk::Sizes;
 pub use error::Error;

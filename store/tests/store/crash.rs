@@ -2,13 +2,18 @@
 //! lazy transactions up to some point, and that point is not before the last acknowledged durable one.
 //!
 //! There is no thread and no clock here: a seed gives the same writes, the same flushes and the same cuts every time.
-//! `MOTE_STORE_CUTS` says how many cuts, and `MOTE_STORE_SEED` with which seed they begin.
+//! A cut counts when something was written and not flushed, and where it fell is counted too. Writes that were not flushed
+//! are torn, dropped, doubled and reordered. `MOTE_STORE_CUTS` says how many cuts, and `MOTE_STORE_SEED` with which seed they
+//! begin; `./dev power` runs 100,000.
 use crate::support::{Commit, Faulty, Random};
 use futures_lite::future::{block_on, poll_once};
-use mote_store::{Class, Key, Revision, Snapshot, Store, Transaction, Value, Write, Writer};
+use mote_store::{Class, Key, Part, Revision, Snapshot, Store, Transaction, Value, Write, Writer, entries};
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 const CUTS: u64 = 10_000;
@@ -132,38 +137,128 @@ fn run(store: &Store, writer: &mut Writer, model: &mut Model, random: &mut Rando
     }
 }
 
-/// Lives through a number of power cuts; returns how many.
-fn live(seed: u64) -> u64 {
-    let (storage, mut random) = (Faulty::default(), Random::new(seed));
-    let (mut model, mut cuts) = (Model::default(), 0);
+/// Where the power went, counted.
+type Places = BTreeMap<&'static str, u64>;
+
+/// What has to be hit, and how many of a hundred cuts at least.
+const HIT: [(&str, u64); 5] =
+    [("journal", 10), ("round", 10), ("file written anew", 3), ("recovery", 10), ("backup put back", 3)];
+
+/// Sees to it that what lies there is what may; the store goes on from there.
+fn check(storage: &Faulty, model: &Model, what: &str) -> (Store, Writer, State) {
+    let opened = storage.open_by_hand();
+    let (store, writer) = opened.unwrap_or_else(|error| panic!("{what}: {error}"));
+    let state = found(&store.snapshot());
+    assert!(store.damaged().is_empty(), "{what}: {:?} was damaged by nothing", store.damaged());
+    assert!(model.agree(&state).is_some(), "{what}: this was never so: {:?}", state.keys());
+    assert!(store.revision() >= model.newest, "{what}: revisions go back");
+    (store, writer, state)
+}
+
+/// A new store from a backup, on a disk of its own. None: the power went before it was there.
+fn put_back(store: &Store, random: &mut Random, places: &mut Places, what: &str) -> Option<Faulty> {
+    let (mut chunks, reserved) = (Vec::new(), store.revision() + 1);
+    let take = &mut |chunk: &[u8]| {
+        chunks.push(chunk.to_vec());
+        Ok(())
+    };
+    store.backup().write(take).expect("nothing is written");
+    let target = Faulty::default();
+    target.medium().random = Random::new(random.below(1 << 30));
+    target.medium().fuel = Some(random.below(24));
+    let created = mote_store::create_in(&target, reserved, &mut chunks.iter().flat_map(|chunk| entries(chunk)));
+    let cut = target.medium().dark;
+    assert!(cut || created.is_ok(), "{what}: {created:?}");
+    if cut && target.medium().is_unsettled() {
+        *places.entry("backup put back").or_default() += 1;
+    }
+    target.medium().power_cycle(random);
+    // Of one that was cut nobody is told; it is not there, or whole.
+    let (back, _) = target.open_by_hand().unwrap_or_else(|error| panic!("{what}: {error}"));
+    let state = found(&back.snapshot());
+    let persistent: State = chunks
+        .iter()
+        .flat_map(|chunk| entries(chunk))
+        .map(|entry| entry.expect("as written"))
+        .map(|entry| (entry.key, entry.value))
+        .collect();
+    assert!(state == persistent || created.is_err() && state.is_empty(), "{what}: what is put back is another state");
+    assert!(back.damaged().is_empty() && (created.is_err() || back.revision() >= reserved), "{what}");
+    created.is_ok().then_some(target)
+}
+
+/// Lives through a number of power cuts; returns where they were, and how many other disks they might have left.
+fn live(seed: u64) -> (Places, u64) {
+    let (mut storage, mut random) = (Faulty::default(), Random::new(seed));
+    let (mut model, mut places, mut images) = (Model::default(), Places::new(), 0);
     for cut in 0..CUTS_A_STORE {
-        // Most cuts hit the writes of a start, a sweep or a flush of many; some find the node asleep.
-        let most = if random.below(4) == 0 { 12 } else { 160 };
-        storage.medium().fuel = Some(random.below(most));
-        let opened = storage.open_by_hand();
-        if let Err(error) = &opened {
-            assert!(storage.medium().dark, "seed {seed}, cut {cut}: {error}");
+        let what = format!("seed {seed}, cut {cut}");
+        if cut == 0 {
+            // In what makes a store.
+            storage.medium().fuel = Some(random.below(20));
+            let opened = storage.open_by_hand();
+            assert!(opened.is_ok() || storage.medium().dark, "{what}");
+            drop(opened);
+            storage.medium().power_cycle(&mut random);
         }
-        if let Ok((store, mut writer)) = opened {
-            let snapshot = store.snapshot();
-            let state = found(&snapshot);
-            assert!(store.damaged().is_empty(), "seed {seed}, cut {cut}: {:?} was damaged by nothing", store.damaged());
-            assert!(model.agree(&state).is_some(), "seed {seed}, cut {cut}: this was never so: {:?}", state.keys());
-            assert!(store.revision() >= model.newest, "seed {seed}, cut {cut}: revisions go back");
-            model = Model { base: state, before: store.revision(), newest: store.revision(), ..Model::default() };
+        let (mut store, mut writer, state) = check(&storage, &model, &what);
+        model = Model { base: state, before: store.revision(), newest: store.revision(), ..Model::default() };
+        if random.below(12) == 0
+            && let Some(target) = put_back(&store, &mut random, &mut places, &what)
+        {
+            drop((store, writer));
+            storage = target;
+            let (again, hand, state) = check(&storage, &model, &what);
+            model = Model { base: state, before: again.revision(), newest: again.revision(), ..Model::default() };
+            (store, writer) = (again, hand);
+        }
+        let recovering = random.below(3) == 0;
+        // Most cuts hit the writes of a round or a flush of many.
+        let most = if random.below(4) == 0 || recovering { 20 } else { 160 };
+        storage.medium().random = Random::new(random.below(1 << 30));
+        storage.medium().fuel = Some(random.below(most));
+        if recovering {
+            // The database is repaired, and brought up to date from the journal.
+            let closed = writer.close();
+            assert!(closed.is_ok() || storage.medium().dark, "{what}: {closed:?}");
+        }
+        let recovering = storage.medium().dark;
+        if !recovering {
             run(&store, &mut writer, &mut model, &mut random);
-            if random.below(16) == 0 {
-                // Stopped, not cut: nothing is lost, lazy or not.
-                while writer.step().is_ok_and(|more| more) {}
-                if !storage.medium().dark {
-                    model.safe = model.done.len();
-                }
+        }
+        if random.below(16) == 0 {
+            // Stopped, not cut: nothing is lost, lazy or not.
+            while writer.step().is_ok_and(|more| more) {}
+            if !storage.medium().dark {
+                model.safe = model.done.len();
             }
         }
-        cuts += 1;
+        drop((store, writer));
+        if storage.medium().is_unsettled() {
+            let (dark, cut_at) = storage.medium().went_dark();
+            let place = match cut_at {
+                _ if recovering => "recovery",
+                _ if !dark => "between writes",
+                Some((Part::Journal, false)) => "journal",
+                Some((Part::Journal, true)) => "new journal",
+                Some((Part::Database, false)) => "round",
+                Some((Part::Database, true)) => "file written anew",
+                None => "space held back",
+            };
+            *places.entry(place).or_default() += 1;
+            if random.below(2) == 0 {
+                let image = storage.image(&mut random);
+                let (store, mut writer, state) = check(&image, &model, &what);
+                writer.close().unwrap_or_else(|error| panic!("{what}: {error}"));
+                drop((store, writer));
+                let recovered = Model { base: state, ..Model::default() };
+                drop(check(&image, &recovered, &what));
+                images += 1;
+            }
+        }
         storage.medium().power_cycle(&mut random);
     }
-    cuts
+    (places, images)
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -173,17 +268,27 @@ fn number(name: &str, default: u64) -> u64 {
 #[test]
 fn a_power_cut_leaves_a_prefix() {
     let (cuts, first) = (number("MOTE_STORE_CUTS", CUTS), number("MOTE_STORE_SEED", 0));
-    let (done, seed) = (AtomicU64::new(0), AtomicU64::new(first));
+    let (done, seed) = (Mutex::new((Places::new(), 0)), AtomicU64::new(first));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
-                while done.load(Ordering::Relaxed) < cuts {
-                    done.fetch_add(live(seed.fetch_add(1, Ordering::Relaxed)), Ordering::Relaxed);
+                // One that panicked has said why.
+                while done.lock().is_ok_and(|done| done.0.values().sum::<u64>() < cuts) {
+                    let (places, images) = live(seed.fetch_add(1, Ordering::Relaxed));
+                    let mut done = done.lock().expect("nobody panics while counting");
+                    places.into_iter().for_each(|(place, count)| *done.0.entry(place).or_default() += count);
+                    done.1 += images;
                 }
             });
         }
     });
-    assert!(done.into_inner() >= cuts);
+    let (places, images) = done.into_inner().expect("nobody panics while counting");
+    let cuts: u64 = places.values().sum();
+    eprintln!("{cuts} cuts in the middle of writes, {images} more disks they might have left: {places:?}");
+    for (place, least) in HIT {
+        let hit = places.get(place).copied().unwrap_or_default();
+        assert!(hit * 100 >= cuts * least, "only {hit} of {cuts} cuts were in: {place}");
+    }
 }
 
 /// A disk that fails again and again, and then is cut: what was refused is not seen, what was acknowledged is there, and
@@ -203,6 +308,7 @@ fn fail(seed: u64) {
             transaction.class = if random.below(2) == 0 { Class::Lazy } else { Class::Durable };
             let (durable, mut next) = (transaction.class == Class::Durable, state.clone());
             apply(&mut next, &transaction.writes);
+            let flushes = store.stats().flushes;
             let mut commit: Commit<'_> = Box::pin(store.commit(transaction));
             let outcome = loop {
                 match block_on(poll_once(&mut commit)) {
@@ -211,7 +317,8 @@ fn fail(seed: u64) {
                 }
             };
             match outcome {
-                Ok(_) if durable => (state, allowed) = (next.clone(), vec![next]),
+                // One that changes nothing needs no flush, and leaves open what was refused before it.
+                Ok(_) if durable && store.stats().flushes > flushes => (state, allowed) = (next.clone(), vec![next]),
                 Ok(_) => {
                     state = next.clone();
                     allowed.push(next);

@@ -38,7 +38,7 @@ const SECTOR_BYTES: [usize; 2] = [512, 4096];
 const BLOCK_BYTES: usize = 4096;
 
 /// What survives, what is read, and how the second grew out of the first.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Image {
     synced: Vec<u8>,
     current: Vec<u8>,
@@ -57,6 +57,8 @@ pub struct Medium {
     /// Writes and syncs until the power goes.
     pub fuel: Option<u64>,
     pub dark: bool,
+    /// What was being written when the power went; None: no file.
+    cut_at: Option<(Part, bool)>,
     /// Nothing can be written, or nothing beyond so many bytes.
     pub full: bool,
     pub capacity: Option<usize>,
@@ -69,7 +71,7 @@ pub struct Medium {
     pub random: Random,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Change {
     Length(usize),
     Bytes(usize, Vec<u8>),
@@ -107,9 +109,10 @@ fn may_be_garbage((part, new): (Part, bool)) -> bool {
 }
 
 impl Medium {
-    fn step(&mut self) -> io::Result<()> {
-        if self.fuel == Some(0) {
+    fn step(&mut self, name: Option<(Part, bool)>) -> io::Result<()> {
+        if self.fuel == Some(0) && !self.dark {
             self.dark = true;
+            self.cut_at = name;
         }
         self.fuel = self.fuel.map(|fuel| fuel.saturating_sub(1));
         if self.dark { Err(io::Error::other("the power is off")) } else { Ok(()) }
@@ -129,7 +132,14 @@ impl Medium {
     }
 
     fn change(&mut self, name: (Part, bool), change: Change) -> io::Result<()> {
-        self.step()?;
+        let was_dark = self.dark;
+        if let Err(error) = self.step(Some(name)) {
+            if !was_dark && let Ok(file) = self.file(name) {
+                // The one that the cut is in.
+                file.unsynced.push(change);
+            }
+            return Err(error);
+        }
         // A file that is only made longer takes no space, and neither does a hole.
         let blocks = match &change {
             Change::Length(_) => 0..0,
@@ -179,7 +189,7 @@ impl Medium {
         let sector_bytes = SECTOR_BYTES[random.below(2) as usize];
         for (name, file) in &mut self.files {
             let all = random.below(8) == 0;
-            for change in std::mem::take(&mut file.unsynced) {
+            for change in disorder(std::mem::take(&mut file.unsynced), random) {
                 if all {
                     apply(&mut file.synced, &change);
                 } else if random.below(3) > 0 {
@@ -191,6 +201,37 @@ impl Medium {
         self.dark = false;
         self.fuel = None;
     }
+
+    /// Whether the power is gone, and in what.
+    pub fn went_dark(&self) -> (bool, Option<(Part, bool)>) {
+        (self.dark, self.cut_at)
+    }
+
+    /// Whether a cut now leaves anything to chance.
+    pub fn is_unsettled(&self) -> bool {
+        self.files.values().any(|file| !file.unsynced.is_empty())
+    }
+}
+
+/// In another order, some of them twice. Lengths are the file system's, which keeps them in order.
+fn disorder(changes: Vec<Change>, random: &mut Random) -> Vec<Change> {
+    if random.below(2) == 0 {
+        return changes;
+    }
+    let (mut out, mut run): (Vec<Change>, usize) = (Vec::new(), 0);
+    for change in changes {
+        let twice = matches!(change, Change::Bytes(..)) && random.below(8) == 0;
+        for change in twice.then(|| change.clone()).into_iter().chain([change]) {
+            if matches!(change, Change::Length(_)) {
+                run = out.len() + 1;
+                out.push(change);
+                continue;
+            }
+            let place = run + random.below((out.len() - run) as u64 + 1) as usize;
+            out.insert(place, change);
+        }
+    }
+    out
 }
 
 #[derive(Clone, Debug, Default)]
@@ -205,6 +246,13 @@ impl Faulty {
     }
     pub fn open(&self) -> Result<Store, Error> {
         Store::open_in(options(), Arc::new(self.clone()))
+    }
+    /// Another disk that this one might have been, had the power gone now.
+    pub fn image(&self, random: &mut Random) -> Faulty {
+        let files = self.medium().files.clone();
+        let image = Faulty(Arc::new(Mutex::new(Medium { files, ..Medium::default() })));
+        image.medium().power_cycle(random);
+        image
     }
     pub fn open_by_hand(&self) -> Result<(Store, Writer), Error> {
         Store::open_by_hand(options(), SIZES, Arc::new(self.clone()))
@@ -229,7 +277,7 @@ impl Storage for Faulty {
     }
     fn create(&self, part: Part) -> io::Result<Box<dyn Blocks>> {
         let mut medium = self.medium();
-        medium.step()?;
+        medium.step(Some((part, true)))?;
         if medium.read_only {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
@@ -238,13 +286,16 @@ impl Storage for Faulty {
     }
     fn publish(&self, part: Part) -> io::Result<()> {
         let mut medium = self.medium();
-        medium.step()?;
-        let file = medium.files.remove(&(part, true)).ok_or(io::ErrorKind::NotFound)?;
-        medium.files.insert((part, false), file);
-        Ok(())
+        let was_dark = medium.dark;
+        let step = medium.step(Some((part, true)));
+        if step.is_ok() || !was_dark && medium.random.below(2) == 0 {
+            let file = medium.files.remove(&(part, true)).ok_or(io::ErrorKind::NotFound)?;
+            medium.files.insert((part, false), file);
+        }
+        step
     }
-    fn keep(&self, _: Part) -> io::Result<()> {
-        self.medium().step()
+    fn keep(&self, part: Part) -> io::Result<()> {
+        self.medium().step(Some((part, false)))
     }
     fn set_aside(&self, part: Part) -> io::Result<()> {
         self.medium().files.remove(&(part, false)).map(drop).ok_or(io::ErrorKind::NotFound.into())
@@ -257,7 +308,7 @@ impl Storage for Faulty {
     }
     fn hold_back(&self, bytes: u64) -> io::Result<()> {
         let mut medium = self.medium();
-        medium.step()?;
+        medium.step(None)?;
         let bytes = bytes as usize;
         let grows = bytes.saturating_sub(medium.held_back);
         if grows > 0 && (medium.full || medium.capacity.is_some_and(|capacity| medium.size() + grows > capacity)) {
@@ -306,7 +357,7 @@ impl Blocks for Row {
     }
     fn sync(&self) -> io::Result<()> {
         let mut medium = self.storage.medium();
-        medium.step()?;
+        medium.step(Some(self.name))?;
         medium.syncs += 1;
         let (fails, forgets) = (medium.fails(), medium.random.below(2) == 0);
         let file = medium.file(self.name)?;
