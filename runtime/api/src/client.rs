@@ -1,7 +1,9 @@
 //! The in-process client: what controllers, scheduler, kubelet and network use instead of HTTP. It enters the
 //! request path at *authorize* with an identity of its own and passes the same admission as everybody.
 //! Reads come from the store's current root in memory: no I/O, no copy.
-use crate::{feed, http::User, rbac::Attributes, registry::Target, server::Api};
+//!
+//! Writes are boxed futures: an `async fn` is compiled once more in every crate that awaits it, with all that it awaits.
+use crate::{driver::BoxFuture, feed, http::User, rbac::Attributes, registry::Target, server::Api};
 use async_executor::Executor;
 use mote_schema::{Cause, Kind, Object, Status};
 use mote_store::Snapshot;
@@ -210,36 +212,69 @@ impl Client {
         Ok(self.api.store.snapshot().range(&prefix, None).map(|entry| feed::object(kind, &entry)).collect())
     }
     /// `object` has apiVersion and kind or not; metadata.generateName works.
-    pub async fn create_value(&self, kind: &Arc<Kind>, namespace: &str, object: mote_schema::Value) -> Result<Object> {
-        self.allow("create", kind, namespace, "", "")?;
-        self.api.create(&mut self.target(kind, namespace, "", Sub::Main), object).await
+    pub fn create_value<'a>(
+        &'a self,
+        kind: &'a Arc<Kind>,
+        namespace: &'a str,
+        object: mote_schema::Value,
+    ) -> BoxFuture<'a, Result<Object>> {
+        Box::pin(async move {
+            self.allow("create", kind, namespace, "", "")?;
+            self.api.create(&mut self.target(kind, namespace, "", Sub::Main), object).await
+        })
     }
     /// metadata.resourceVersion, when set, must match.
-    pub async fn update_value(&self, kind: &Arc<Kind>, sub: Sub, object: mote_schema::Value) -> Result<Object> {
-        let text = |field: &str| object["metadata"][field].as_str().unwrap_or("").to_owned();
-        let (namespace, name) = (text("namespace"), text("name"));
-        self.allow("update", kind, &namespace, &name, sub.name())?;
-        self.api.update(&mut self.target(kind, &namespace, &name, sub), object).await
+    pub fn update_value<'a>(
+        &'a self,
+        kind: &'a Arc<Kind>,
+        sub: Sub,
+        object: mote_schema::Value,
+    ) -> BoxFuture<'a, Result<Object>> {
+        Box::pin(async move {
+            let text = |field: &str| object["metadata"][field].as_str().unwrap_or("").to_owned();
+            let (namespace, name) = (text("namespace"), text("name"));
+            self.allow("update", kind, &namespace, &name, sub.name())?;
+            self.api.update(&mut self.target(kind, &namespace, &name, sub), object).await
+        })
     }
-    pub async fn patch(&self, kind: &Arc<Kind>, namespace: &str, name: &str, sub: Sub, patch: Patch) -> Result<Object> {
-        self.allow("patch", kind, namespace, name, sub.name())?;
-        self.api.patch(&mut self.target(kind, namespace, name, sub), &patch).await
+    pub fn patch<'a>(
+        &'a self,
+        kind: &'a Arc<Kind>,
+        namespace: &'a str,
+        name: &'a str,
+        sub: Sub,
+        patch: Patch,
+    ) -> BoxFuture<'a, Result<Object>> {
+        Box::pin(async move {
+            self.allow("patch", kind, namespace, name, sub.name())?;
+            self.api.patch(&mut self.target(kind, namespace, name, sub), &patch).await
+        })
     }
-    pub async fn delete(&self, kind: &Arc<Kind>, namespace: &str, name: &str, options: DeleteOptions) -> Result<()> {
-        self.allow("delete", kind, namespace, name, "")?;
-        self.api.delete(&mut self.target(kind, namespace, name, Sub::Main), &options).await.map(drop)
+    pub fn delete<'a>(
+        &'a self,
+        kind: &'a Arc<Kind>,
+        namespace: &'a str,
+        name: &'a str,
+        options: DeleteOptions,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.allow("delete", kind, namespace, name, "")?;
+            self.api.delete(&mut self.target(kind, namespace, name, Sub::Main), &options).await.map(drop)
+        })
     }
     /// POST to a subresource: "binding", "eviction", "token".
-    pub async fn create_sub(
-        &self,
-        kind: &Arc<Kind>,
-        namespace: &str,
-        name: &str,
-        sub: &str,
+    pub fn create_sub<'a>(
+        &'a self,
+        kind: &'a Arc<Kind>,
+        namespace: &'a str,
+        name: &'a str,
+        sub: &'a str,
         body: mote_schema::Value,
-    ) -> Result<mote_schema::Value> {
-        self.allow("create", kind, namespace, name, sub)?;
-        crate::behavior::create_sub(&self.api, &mut self.target(kind, namespace, name, Sub::Main), sub, body).await
+    ) -> BoxFuture<'a, Result<mote_schema::Value>> {
+        Box::pin(async move {
+            self.allow("create", kind, namespace, name, sub)?;
+            crate::behavior::create_sub(&self.api, &mut self.target(kind, namespace, name, Sub::Main), sub, body).await
+        })
     }
 
     fn target<'a>(&'a self, kind: &'a Arc<Kind>, namespace: &'a str, name: &'a str, sub: Sub) -> Target<'a> {

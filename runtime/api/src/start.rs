@@ -58,7 +58,15 @@ impl Running {
 }
 
 /// Listens as soon as it can; `/readyz` fails until the bootstrap objects are there, which is when this returns.
-pub async fn start(store: Arc<Store>, executor: Arc<Executor<'static>>, config: Config) -> Result<Running, Error> {
+pub fn start(
+    store: Arc<Store>,
+    executor: Arc<Executor<'static>>,
+    config: Config,
+) -> driver::BoxFuture<'static, Result<Running, Error>> {
+    Box::pin(run(store, executor, config))
+}
+
+async fn run(store: Arc<Store>, executor: Arc<Executor<'static>>, config: Config) -> Result<Running, Error> {
     let issuer = format!("https://kubernetes.default.svc.{}", config.certificates.cluster_domain);
     let options = config.certificates;
     let certificates = Arc::new(crate::unblock(move || Certificates::open(options)).await?);
