@@ -11,7 +11,7 @@ use crate::{
     Cipher, Entry, Error, Key, Opened, Revision, Storage, Value, change,
     database::{self, Contents, Meta, Place},
     frame::SEGMENT_BYTES,
-    guard::Sums,
+    guard::{Summed, Sums},
     journal::{Batch, HELD_BACK, Journal},
     record,
     recover::{Recovered, recover},
@@ -99,10 +99,19 @@ pub(crate) struct Disk {
     reserved: Revision,
     /// Whether space is held back; None: not yet tried.
     held_back: Option<bool>,
-    /// Of the database's blocks.
-    sums: Sums,
+    /// Of the blocks of the journal and the database.
+    sums: Known,
     /// The database's file is damaged: the next round writes a new one, and the old one is kept.
     damaged: bool,
+    /// The journal has rotted: what it holds goes to the database at once.
+    leave_journal: bool,
+}
+
+/// What is known of the blocks of both parts, from the last time that they were read or written.
+#[derive(Clone, Default)]
+pub(crate) struct Known {
+    pub journal: Sums,
+    pub database: Sums,
 }
 
 /// A round that is not complete.
@@ -158,11 +167,11 @@ impl Disk {
         sizes: Sizes,
         counters: Arc<Counters>,
         cipher: Option<Arc<dyn Cipher>>,
-        sums: Sums,
+        sums: Known,
     ) -> Result<(Disk, Loaded), Error> {
         let (counting, places) = (counting(&counters), sizes.places());
         let counted = |blocks| counting.wrap(blocks);
-        let place = Place { storage: &*storage, cache_bytes, sums: &sums, counted: &counted };
+        let place = Place { storage: &*storage, cache_bytes, sums: &sums.database, counted: &counted };
         if let Err(error) = storage.open(Part::Database, false)
             && error.kind() == io::ErrorKind::NotFound
         {
@@ -175,10 +184,13 @@ impl Disk {
             blocks => Some(blocks.map_err(|e| Error::reading("opening the journal", &e))?),
         };
         let exists = blocks.is_some();
-        let recovered = blocks.map(|blocks| recover(&*blocks, meta.batch)).transpose()?.flatten();
+        let recovered = blocks.map(|blocks| recover(&*blocks, meta.batch, &sums.journal)).transpose()?.flatten();
         let missing = recovered.is_none();
+        let mut leave_journal = false;
         let (journal, changes, reserved) = match recovered {
-            Some(Recovered { journal, changes, reserved, damaged: also }) => {
+            Some(Recovered { mut journal, changes, reserved, damaged: also, mended }) => {
+                leave_journal = mended || !also.is_empty();
+                journal.unsure |= leave_journal;
                 damaged.retain(|key| !changes.contains_key(&**key));
                 damaged.extend(also);
                 (journal, changes, reserved)
@@ -226,6 +238,7 @@ impl Disk {
             held_back,
             sums,
             damaged: salvaged,
+            leave_journal,
         };
         disk.measure();
         Ok((disk, Loaded { root, reserved, damaged, sealed }))
@@ -268,10 +281,12 @@ impl Disk {
 
     fn append(&mut self, flush: &Flush) -> Result<(), Error> {
         if self.missing {
+            self.sums.journal.forget();
             let mut create = || {
                 let blocks = counting(&self.counters).wrap(self.storage.create(Part::Journal)?);
+                let blocks = Summed { blocks, sums: self.sums.journal.clone() };
                 self.journal = Journal::new(self.journal.next_batch, self.sizes.places());
-                self.journal.format(&*blocks, self.reserved)?;
+                self.journal.format(&blocks, self.reserved)?;
                 self.storage.publish(Part::Journal)
             };
             create().map_err(|e| Error::io("creating the journal", &e))?;
@@ -280,7 +295,8 @@ impl Disk {
         if self.blocks.is_none() {
             let blocks = self.storage.open(Part::Journal, true);
             let blocks = blocks.map_err(|e| Error::io("opening the journal for writing", &e))?;
-            self.blocks = Some(counting(&self.counters).wrap(blocks));
+            let blocks = counting(&self.counters).wrap(blocks);
+            self.blocks = Some(Box::new(Summed { blocks, sums: self.sums.journal.clone() }));
         }
         let Some(blocks) = &self.blocks else { return Err(Error::Closed) };
         let mut batch = Batch::default();
@@ -331,16 +347,22 @@ impl Disk {
 
     /// More should be written although nobody waits for it.
     pub fn is_behind(&self) -> bool {
-        self.round.is_some() || self.damaged || self.journal.bytes() > self.sizes.journal_bytes / 2
+        self.round.is_some() || self.is_damaged() || self.journal.bytes() > self.sizes.journal_bytes / 2
     }
 
     pub fn is_damaged(&self) -> bool {
-        self.damaged
+        self.damaged || self.leave_journal
     }
 
-    /// The database's file was found damaged: it is to be written anew.
-    pub fn heal(&mut self) {
-        self.damaged = true;
+    /// A part was found damaged: the database is to be written anew, and what the journal holds is to be in it.
+    pub fn heal(&mut self, part: Part) {
+        match part {
+            Part::Database => self.damaged = true,
+            Part::Journal => {
+                self.leave_journal = true;
+                self.journal.unsure = true;
+            }
+        }
     }
 
     /// One slice of a round; begins one when none is going on.
@@ -371,7 +393,7 @@ impl Disk {
 
     /// What a failed round left is verified whole by the next one; what is damaged is written anew.
     fn doubt(&mut self, error: &Error) {
-        self.sums.forget();
+        self.sums.database.forget();
         self.damaged |= matches!(error, Error::Damaged { .. });
     }
 
@@ -392,7 +414,7 @@ impl Disk {
     fn begin(&mut self) -> Result<Round, Error> {
         let counting = counting(&self.counters);
         let counted = |blocks| counting.wrap(blocks);
-        let sums = self.sums.clone();
+        let sums = self.sums.database.clone();
         let place = Place { storage: &*self.storage, cache_bytes: self.cache_bytes, sums: &sums, counted: &counted };
         let size = place.size().map_err(|e| Error::reading("measuring the database", &e))?;
         let limit = self.file_limit();
@@ -406,7 +428,7 @@ impl Disk {
                 let sums = Sums::default();
                 (Place { sums: &sums, ..place }.create()?, sums, Some((false, None)))
             }
-            Some(database) => (database?, self.sums.clone(), None),
+            Some(database) => (database?, self.sums.database.clone(), None),
             None => {
                 let sums = Sums::default();
                 (Place { sums: &sums, ..place }.create()?, sums, Some((false, None)))
@@ -483,8 +505,9 @@ impl Disk {
             self.doubt(&error);
             return Err(error);
         }
-        self.sums.replace(&sums);
+        self.sums.database.replace(&sums);
         self.damaged &= anew.is_none();
+        self.leave_journal = false;
         self.journal.begin_at(segment);
         if anew.is_some() {
             self.measure();
@@ -500,7 +523,7 @@ impl Disk {
 
     /// Brings all into the database, so that the next start has nothing to apply.
     pub fn close(&mut self) -> Result<(), Error> {
-        while self.round.is_some() || self.damaged || !self.changed.is_empty() {
+        while self.round.is_some() || self.is_damaged() || !self.changed.is_empty() {
             self.slice()?;
         }
         Ok(())

@@ -39,6 +39,16 @@ impl Sums {
         self.lock().clear();
     }
 
+    /// Nothing is known of these blocks any more.
+    pub fn forget_blocks(&self, blocks: &[usize]) {
+        let mut sums = self.lock();
+        for block in blocks {
+            if let Some(sum) = sums.get_mut(*block) {
+                *sum = 0;
+            }
+        }
+    }
+
     /// The file is another one.
     pub fn replace(&self, other: &Sums) {
         if !Arc::ptr_eq(&self.0, &other.0) {
@@ -50,7 +60,8 @@ impl Sums {
         self.lock().is_empty()
     }
 
-    fn check(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    /// Takes note of blocks that are read for the first time; an error when one is not what it was.
+    pub fn check(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut sums = self.lock();
         for (block, bytes) in whole_blocks(offset, bytes) {
             if sums.len() <= block {
@@ -92,6 +103,45 @@ impl Sums {
             read += bytes.len() as u64;
         }
         Ok((at, rotten))
+    }
+}
+
+/// Blocks whose sums are known from what is written to them, block by block.
+pub(crate) struct Summed {
+    pub blocks: Box<dyn Blocks>,
+    pub sums: Sums,
+}
+
+impl Blocks for Summed {
+    fn size(&self) -> io::Result<u64> {
+        self.blocks.size()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.blocks.read(offset, out)
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        // A scrub reads a block and its sum together.
+        let mut sums = self.sums.lock();
+        let written = self.blocks.write(offset, data);
+        for (block, bytes) in whole_blocks(offset, data) {
+            if sums.len() <= block {
+                sums.resize(block + 1, 0);
+            }
+            sums[block] = if written.is_ok() { sum(bytes) } else { 0 };
+        }
+        written
+    }
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        self.sums.lock().truncate((size / BLOCK_BYTES as u64) as usize);
+        self.blocks.truncate(size)
+    }
+    fn sync(&self) -> io::Result<()> {
+        let synced = self.blocks.sync();
+        if synced.is_err() {
+            // What is on disk is anybody's guess.
+            self.sums.forget();
+        }
+        synced
     }
 }
 

@@ -5,8 +5,9 @@
 use crate::{
     Error, Key, Revision,
     change::Change,
-    crc::checksum,
+    crc::{checksum, flipped_bit},
     frame::{BLOCK_BYTES, FIRST, Found, HEADER_BYTES, Header, LAST, SEGMENT_BLOCKS, SEGMENT_BYTES},
+    guard::Sums,
     journal::{Head, Journal, Segment},
     root::Held,
     storage::Blocks,
@@ -20,15 +21,20 @@ pub(crate) struct Recovered {
     pub reserved: Revision,
     /// Keys that are lost, and places where not even the key can be read.
     pub damaged: Vec<String>,
+    /// A bit had flipped somewhere, and is known: the disk still has it.
+    pub mended: bool,
 }
 
 const DOING: &str = "reading the journal";
+/// Of a write that is not whole, in the log.
+const SHOWN_KEYS: usize = 20;
 
 /// Leaves batches up to `done` out: they are in the database. None: there is nothing that Mote wrote.
-pub(crate) fn recover(blocks: &dyn Blocks, done: u64) -> Result<Option<Recovered>, Error> {
+pub(crate) fn recover(blocks: &dyn Blocks, done: u64, sums: &Sums) -> Result<Option<Recovered>, Error> {
     let size = blocks.size().map_err(|e| Error::reading(DOING, &e))?;
     let mut reader = Reader {
         blocks,
+        sums,
         // The last one may end early: a file that grew and was cut.
         places: usize::try_from(size.div_ceil(SEGMENT_BYTES as u64)).unwrap_or(usize::MAX),
         bytes: vec![0; SEGMENT_BYTES],
@@ -51,7 +57,8 @@ pub(crate) fn recover(blocks: &dyn Blocks, done: u64) -> Result<Option<Recovered
         next_batch = header.batch.max(next_batch);
     }
     replay.finish();
-    let Replay { changes, reserved, damaged, end, torn, last_batch, seen_batch, tail, .. } = replay;
+    let cut_short = replay.open.as_ref().map_or_else(String::new, Open::keys);
+    let Replay { changes, reserved, damaged, end, torn, last_batch, seen_batch, tail, mended, .. } = replay;
     // Not even the first batch is whole: this was never published.
     let Some((segment, block)) = end else { return Ok(None) };
     let in_use: VecDeque<Segment> =
@@ -82,14 +89,20 @@ pub(crate) fn recover(blocks: &dyn Blocks, done: u64) -> Result<Option<Recovered
         buffer: Vec::new(),
     };
     if torn {
-        tracing::info!("the last write was cut short; nobody was told that it happened");
+        tracing::warn!(
+            keys = cut_short,
+            "the last write is not whole: it was cut short, and nobody was told that it happened, unless the disk has \
+             damaged it since, which looks the same"
+        );
     }
     let damaged = damaged.into_iter().collect();
-    Ok(Some(Recovered { journal, changes, reserved, damaged }))
+    Ok(Some(Recovered { journal, changes, reserved, damaged, mended }))
 }
 
 struct Reader<'a> {
     blocks: &'a dyn Blocks,
+    /// Of what was read.
+    sums: &'a Sums,
     places: usize,
     /// The segment that was read last.
     bytes: Vec<u8>,
@@ -195,7 +208,10 @@ impl Reader<'_> {
 
     fn read(&mut self, place: usize) -> Result<(), Error> {
         let offset = (place * SEGMENT_BYTES) as u64;
-        let Err(error) = self.blocks.read(offset, &mut self.bytes) else { return Ok(()) };
+        let Err(error) = self.blocks.read(offset, &mut self.bytes) else {
+            // Read twice with another outcome: what the second time gives has sums of its own.
+            return Ok(self.sums.check(offset, &self.bytes).unwrap_or_default());
+        };
         let mut readable = 0;
         for (block, bytes) in self.bytes.chunks_mut(BLOCK_BYTES).enumerate() {
             match self.blocks.read(offset + (block * BLOCK_BYTES) as u64, bytes) {
@@ -214,11 +230,11 @@ enum Piece<'a> {
         header: Header,
         payload: &'a [u8],
         intact: bool,
+        /// A bit of it was flipped.
+        mended: bool,
     },
     /// Blocks that counted and are no frame.
-    Lost {
-        blocks: usize,
-    },
+    Lost { blocks: usize },
 }
 
 fn walk(bytes: &[u8], link: &Link, mut each: impl FnMut(usize, Piece<'_>)) {
@@ -235,7 +251,16 @@ fn walk(bytes: &[u8], link: &Link, mut each: impl FnMut(usize, Piece<'_>)) {
         if let Some(header) = valid(at) {
             let start = at * BLOCK_BYTES + HEADER_BYTES;
             let payload = bytes.get(start..start + header.payload_bytes).unwrap_or_default();
-            each(at, Piece::Frame { header, payload, intact: checksum(payload) == header.payload_sum });
+            let mut mended = bytes.get(start - HEADER_BYTES..start) != Some(&header.encode());
+            let mut intact = checksum(payload) == header.payload_sum;
+            let mut copy = Vec::new();
+            if !intact && let Some(bit) = flipped_bit(payload, header.payload_sum) {
+                copy.extend_from_slice(payload);
+                copy[bit / 8] ^= 1 << (bit % 8);
+                (intact, mended) = (true, true);
+            }
+            let payload = if copy.is_empty() { payload } else { &copy };
+            each(at, Piece::Frame { header, payload, intact, mended });
             batch = header.batch;
             at += header.blocks();
             continue;
@@ -265,6 +290,7 @@ struct Replay {
     /// Where the log begins, as the last whole batch says.
     tail: u64,
     torn: bool,
+    mended: bool,
 }
 
 #[derive(Default)]
@@ -285,6 +311,18 @@ struct Open {
     end: Option<(Segment, usize)>,
 }
 
+impl Open {
+    /// Of changes that can be told, a few.
+    fn keys(&self) -> String {
+        let (mut rest, mut keys) = (&self.bytes[..], Vec::new());
+        while let Some((change, behind)) = Change::split(rest).filter(|_| keys.len() < SHOWN_KEYS) {
+            keys.push(change.name().to_string());
+            rest = behind;
+        }
+        keys.join(", ")
+    }
+}
+
 /// A frame in the batch's bytes.
 struct Place {
     start: usize,
@@ -297,7 +335,17 @@ struct Place {
 impl Replay {
     fn piece(&mut self, segment: Segment, at: usize, piece: &Piece<'_>) {
         let (header, payload, intact) = match piece {
-            Piece::Frame { header, payload, intact } => (header, payload, *intact),
+            Piece::Frame { header, payload, intact, mended } => {
+                if *mended {
+                    tracing::warn!(
+                        segment = segment.number,
+                        block = at,
+                        "a bit of the journal had flipped, and was turned back"
+                    );
+                    self.mended = true;
+                }
+                (header, payload, *intact)
+            }
             Piece::Lost { blocks } => {
                 return self.lost(format!("segment {}, blocks {at} to {}", segment.number, at + blocks - 1));
             }
@@ -310,6 +358,8 @@ impl Replay {
         let first = header.flags & FIRST != 0;
         let another = |open: &Open| if open.number == 0 { first } else { open.number != header.batch };
         if self.open.as_ref().is_some_and(another) {
+            // What is before a batch that follows on what is in the database, is there too.
+            self.open.take_if(|open| open.number == 0 && header.batch <= self.done + 1);
             self.apply();
         }
         let open = self.open.get_or_insert_with(|| Open { whole: first, ..Open::default() });

@@ -10,6 +10,7 @@ use crate::{
     meter::Meter,
     ring::Ring,
     root::{Held, Root},
+    storage::Part,
 };
 use async_channel::Sender;
 use std::{
@@ -99,8 +100,8 @@ pub(crate) struct State {
     lazy_delay: Duration,
     pub sealed: Sealed,
     pub closing: bool,
-    /// The database was found damaged on the disk; the writer has to see to it.
-    pub rotten: bool,
+    /// Found damaged on the disk; the writer has to see to it.
+    pub rotten: Vec<Part>,
     /// Why the last flush failed.
     pub trouble: Option<Error>,
     pub meter: Meter,
@@ -157,7 +158,7 @@ impl State {
             lazy_delay: options.lazy_delay,
             sealed,
             closing: false,
-            rotten: false,
+            rotten: Vec::new(),
             trouble: None,
             meter: Meter::new(Instant::now()),
             stats: Stats { live_bytes, damaged: damaged.len(), ..Stats::default() },

@@ -2,8 +2,8 @@
 use crate::{
     Cipher, Class, Directory, Error, Key, Opened, Precondition, Revision, Snapshot, Stats, Storage, Transaction,
     Unreadable, Value, Watcher, Write,
-    disk::{Counters, Disk, Loaded, Sealed, Sizes},
-    guard::{BLOCK_BYTES, Sums},
+    disk::{Counters, Disk, Known, Loaded, Sealed, Sizes},
+    guard::BLOCK_BYTES,
     page,
     root::Root,
     state::State,
@@ -12,6 +12,7 @@ use crate::{
     writer::{End, Shared, Writer},
 };
 use std::{
+    io,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -52,8 +53,8 @@ pub struct Store {
 
 struct Scrubbed {
     storage: Arc<dyn Storage>,
-    sums: Sums,
-    /// The block to go on from.
+    sums: Known,
+    /// The block of the database to go on from.
     next: Mutex<usize>,
 }
 
@@ -105,7 +106,7 @@ impl Store {
         storage: Option<Arc<dyn Storage>>,
         cipher: Option<Arc<dyn Cipher>>,
     ) -> Result<(Store, Option<Disk>), Error> {
-        let (counters, sums) = (Arc::new(Counters::default()), Sums::default());
+        let (counters, sums) = (Arc::new(Counters::default()), Known::default());
         let scrubbed = storage.clone().map(|storage| Scrubbed { storage, sums: sums.clone(), next: Mutex::new(0) });
         let (disk, loaded) = match storage {
             Some(storage) => {
@@ -193,25 +194,41 @@ impl Store {
         &self.damaged
     }
 
-    /// Reads up to so many bytes of the database from the disk, where the last call ended, and compares them with what was
-    /// verified or written. What has rotted is named (keys, and blocks where no key can be read) and written anew from
-    /// memory: nothing is lost. Blocks.
+    /// Reads the journal and up to so many bytes of the database from the disk, where the last call ended, and compares them
+    /// with what was verified or written. What has rotted is named (keys, and blocks where no key can be read) and written
+    /// anew from memory: nothing is lost. Blocks.
     pub fn scrub(&self, limit_bytes: u64) -> Result<Vec<String>, Error> {
-        let doing = "checking the database";
+        let doing = "checking what is on the disk";
         let Some(Scrubbed { storage, sums, next }) = &self.scrubbed else { return Ok(Vec::new()) };
-        let blocks = storage.open_fresh(Part::Database).map_err(|e| Error::reading(doing, &e))?;
         let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
-        let (end, rotten) = sums.scrub(&*blocks, *next, limit_bytes).map_err(|e| Error::reading(doing, &e))?;
-        *next = end;
         let mut named = Vec::new();
-        for block in &rotten {
-            let mut bytes = vec![0; BLOCK_BYTES];
-            let read = blocks.read((block * BLOCK_BYTES) as u64, &mut bytes);
-            let keys = read.map_or(Vec::new(), |()| page::keys(&bytes));
-            named.extend(if keys.is_empty() { vec![format!("block {block}")] } else { keys });
-        }
-        if !rotten.is_empty() {
-            self.shared.change(|state, _| state.rotten = true);
+        for (part, sums, from) in [(Part::Journal, &sums.journal, 0), (Part::Database, &sums.database, *next)] {
+            let blocks = match storage.open_fresh(part) {
+                // There is none before the first write.
+                Err(error) if part == Part::Journal && error.kind() == io::ErrorKind::NotFound => continue,
+                blocks => blocks.map_err(|e| Error::reading(doing, &e))?,
+            };
+            // The journal is small, and all that is not in the database.
+            let limit_bytes = if part == Part::Journal { u64::MAX } else { limit_bytes };
+            let (end, rotten) = sums.scrub(&*blocks, from, limit_bytes).map_err(|e| Error::reading(doing, &e))?;
+            if part == Part::Database {
+                *next = end;
+            }
+            for block in &rotten {
+                let mut bytes = vec![0; BLOCK_BYTES];
+                let read = blocks.read((block * BLOCK_BYTES) as u64, &mut bytes);
+                let keys = read.ok().filter(|()| part == Part::Database).map(|()| page::keys(&bytes));
+                let keys = keys.filter(|keys| !keys.is_empty());
+                let place = if part == Part::Journal { "of the journal" } else { "of the database" };
+                named.extend(keys.unwrap_or_else(|| vec![format!("block {block} {place}")]));
+            }
+            if !rotten.is_empty() {
+                if part == Part::Journal {
+                    // Nobody reads it before the next start, and its place stays for a while: it is told once.
+                    sums.forget_blocks(&rotten);
+                }
+                self.shared.change(|state, _| state.rotten.push(part));
+            }
         }
         Ok(named)
     }

@@ -40,7 +40,7 @@ impl Shared {
                 (Work::At(_), Work::At(_)) => false,
                 (Work::None, _) | (Work::At(_), Work::Now) => true,
             };
-            (result, sooner || state.closing || state.rotten)
+            (result, sooner || state.closing || !state.rotten.is_empty())
         };
         if sooner {
             self.work.notify_one();
@@ -78,8 +78,8 @@ impl Writer {
     pub fn step(&mut self) -> Result<bool, Error> {
         let mut state = self.shared.lock();
         let batch = state.has_unflushed().then(|| state.take_batch());
-        if std::mem::take(&mut state.rotten) {
-            self.disk.heal();
+        for part in std::mem::take(&mut state.rotten) {
+            self.disk.heal(part);
             self.behind = true;
         }
         drop(state);
@@ -130,7 +130,7 @@ impl Writer {
 
     fn wait(&self) {
         let mut state = self.shared.lock();
-        while !state.closing && !self.behind && !state.rotten {
+        while !state.closing && !self.behind && state.rotten.is_empty() {
             state = match state.work() {
                 Work::Now => return,
                 Work::None => self.shared.work.wait(state).unwrap_or_else(PoisonError::into_inner),
