@@ -26,6 +26,11 @@ pub enum Error {
     /// The disk cannot be written; reads go on.
     ReadOnly,
     Closed,
+    /// The store behind this one did not do it, or did not say whether it did. `undone`: it did not.
+    Remote {
+        message: String,
+        undone: bool,
+    },
     /// What is read is not what was written.
     Damaged {
         doing: &'static str,
@@ -82,6 +87,7 @@ impl fmt::Display for Error {
             Error::Unreadable(entry) => entry.fmt(f),
             Error::Full => f.write_str("the disk is full"),
             Error::ReadOnly => f.write_str("the disk is read-only"),
+            Error::Remote { message, .. } => f.write_str(message),
             Error::Closed => f.write_str("the store is closed"),
             Error::Damaged { doing, message } | Error::Storage { doing, message } => write!(f, "{doing}: {message}"),
         }

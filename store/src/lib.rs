@@ -16,6 +16,8 @@ mod crc;
 mod database;
 mod disk;
 mod error;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod frame;
 mod guard;
 mod journal;
@@ -36,6 +38,8 @@ pub use backup::{Backup, create, create_in, entries};
 pub use cipher::{Cipher, Opened, Unreadable};
 pub use disk::Sizes;
 pub use error::Error;
+#[cfg(feature = "etcd")]
+pub use etcd::{Etcd, Layout};
 pub use root::Snapshot;
 pub use state::Stats;
 pub use storage::{Blocks, Directory, Part, Storage};

@@ -140,6 +140,25 @@ impl Root {
         }
     }
 
+    /// As another writer has left it; None: it is gone.
+    #[cfg(feature = "etcd")]
+    pub fn set(&mut self, key: &Key, new: Option<Held>, revision: Revision) -> Option<Event> {
+        let old = self.get(key);
+        let key = old.as_ref().map_or(key, |old| &old.key).clone();
+        let new = match new {
+            Some(held) => {
+                let entry = held.entry(&key);
+                self.entries.insert(key, held);
+                Some(entry)
+            }
+            None => {
+                self.entries.remove(&key);
+                None
+            }
+        };
+        (old.is_some() || new.is_some()).then_some(Event { revision, old, new })
+    }
+
     /// Keeps account of what the disk is to hold.
     fn keep(&mut self, event: &Event, volatile: bool) {
         let key = event.key();

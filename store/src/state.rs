@@ -118,6 +118,14 @@ struct Pending {
     reply: Sender<Result<Revision, Error>>,
 }
 
+/// What a key holds from some revision on, as a shared store has it.
+#[cfg(feature = "etcd")]
+pub(crate) enum Arrived {
+    Put { held: Held, stale: bool },
+    Gone,
+    Unreadable { held: Held, why: String },
+}
+
 /// What one flush has to do.
 pub(crate) struct Batch {
     pub flush: Flush,
@@ -189,7 +197,7 @@ impl State {
         self.queue.push_back(Pending { transaction, revision, events, grows, root: self.root.clone(), reply });
     }
 
-    fn unreadable_among(&self, transaction: &Transaction) -> Option<Unreadable> {
+    pub fn unreadable_among(&self, transaction: &Transaction) -> Option<Unreadable> {
         let known = &self.sealed.unreadable;
         if known.is_empty() {
             return None;
@@ -232,6 +240,21 @@ impl State {
 
     fn publish(&mut self, pending: Pending, wake: &mut Vec<Waker>) {
         let Pending { transaction, revision, events, root, reply, .. } = pending;
+        self.count(transaction.class);
+        self.show(revision, root, events, wake);
+        send(&reply, Ok(revision));
+    }
+
+    /// A commit that was acknowledged.
+    pub fn count(&mut self, class: Class) {
+        match class {
+            Class::Volatile => self.stats.volatile_commits += 1,
+            Class::Lazy => self.stats.lazy_commits += 1,
+            Class::Durable => self.stats.durable_commits += 1,
+        }
+    }
+
+    fn show(&mut self, revision: Revision, root: Root, events: Vec<Event>, wake: &mut Vec<Waker>) {
         self.note_moment(self.visible.revision);
         self.visible = Snapshot { root, revision };
         let size = |key: &str, value: &[u8]| key.len() + value.len();
@@ -242,16 +265,62 @@ impl State {
             self.stats.live_bytes += event.new.as_ref().map_or(0, |new| size(&new.key, &new.value));
             self.stats.live_bytes -= event.old.as_ref().map_or(0, |old| size(&old.key, &old.value));
         }
-        match transaction.class {
-            Class::Volatile => self.stats.volatile_commits += 1,
-            Class::Lazy => self.stats.lazy_commits += 1,
-            Class::Durable => self.stats.durable_commits += 1,
-        }
         self.ring.push(events, wake);
         let later = self.waiting.split_off(&(revision + 1, 0));
         wake.extend(std::mem::replace(&mut self.waiting, later).into_values());
         self.forget_old_roots();
-        send(&reply, Ok(revision));
+    }
+
+    /// What all writers of a shared store did at one revision, which that store has numbered. One that is known already says
+    /// nothing new.
+    #[cfg(feature = "etcd")]
+    pub fn follow(&mut self, revision: Revision, changes: Vec<(crate::Key, Arrived)>, wake: &mut Vec<Waker>) {
+        if revision <= self.visible.revision {
+            return;
+        }
+        let mut events = Vec::new();
+        for (key, arrived) in changes {
+            let mut stays = false;
+            let new = match arrived {
+                Arrived::Put { held, stale } => {
+                    stays = stale;
+                    self.sealed.unreadable.remove(&key);
+                    Some(held)
+                }
+                Arrived::Gone => {
+                    self.sealed.unreadable.remove(&key);
+                    None
+                }
+                Arrived::Unreadable { held, why } => {
+                    self.sealed.unreadable.insert(key.clone(), (held, why));
+                    None
+                }
+            };
+            if stays {
+                self.sealed.stale.insert(key.clone());
+            } else if !self.sealed.stale.is_empty() {
+                self.sealed.stale.remove(&key);
+            }
+            events.extend(self.root.set(&key, new, revision));
+        }
+        self.assigned = revision;
+        self.show(revision, self.root.clone(), events, wake);
+    }
+
+    /// All there is at a revision: the difference to what was seen so far counts as done by that one.
+    #[cfg(feature = "etcd")]
+    pub fn follow_all(&mut self, revision: Revision, mut all: BTreeMap<crate::Key, Arrived>, wake: &mut Vec<Waker>) {
+        let known = self.visible.clone();
+        let mut changes = Vec::new();
+        for entry in known.range("", None) {
+            match all.get(&entry.key) {
+                None => changes.push((entry.key, Arrived::Gone)),
+                Some(Arrived::Put { held, .. }) if held.modified == entry.modified => drop(all.remove(&entry.key)),
+                Some(_) => {}
+            }
+        }
+        changes.extend(all);
+        self.follow(revision, changes, wake);
     }
 
     pub fn work(&self) -> Work {

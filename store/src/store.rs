@@ -1,4 +1,6 @@
 //! The store's handle: what its users call.
+#[cfg(feature = "etcd")]
+use crate::etcd::{self, Etcd, Found, Remote};
 use crate::{
     Cipher, Class, Directory, Error, Key, Opened, Precondition, Revision, Snapshot, Stats, Storage, Transaction,
     Unreadable, Value, Watcher, Write,
@@ -8,16 +10,12 @@ use crate::{
     root::Root,
     state::State,
     storage::Part,
-    watch::Wait,
     writer::{End, Shared, Writer},
 };
 use std::{
     io,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     thread::JoinHandle,
     time::Duration,
 };
@@ -45,10 +43,12 @@ pub struct Store {
     end: Arc<Mutex<End>>,
     writer: Mutex<Option<JoinHandle<Result<(), Error>>>>,
     damaged: Vec<String>,
-    next_wait: AtomicU64,
     cipher: Option<Arc<dyn Cipher>>,
     /// None: nothing is on disk.
     scrubbed: Option<Scrubbed>,
+    /// Who numbers the commits and keeps them; None: this store does.
+    #[cfg(feature = "etcd")]
+    remote: Option<Remote>,
 }
 
 struct Scrubbed {
@@ -71,6 +71,40 @@ impl Store {
             None => None,
         };
         Store::start(&options, storage.map(|directory| Arc::new(directory) as Arc<dyn Storage>), cipher)
+    }
+
+    /// The store on etcd, which others write to as well; `options.dir` is not looked at. Reads all there is.
+    #[cfg(feature = "etcd")]
+    pub async fn open_etcd(options: Options, etcd: Etcd, cipher: Option<Arc<dyn Cipher>>) -> Result<Store, Error> {
+        let Found { inner, loaded } = etcd::load(etcd, cipher.clone()).await?;
+        let shared = Arc::new(Shared::new(State::new(&options, loaded, false)));
+        let remote = Some(Remote::start(inner, shared.clone()));
+        Ok(Store {
+            shared,
+            counters: Arc::default(),
+            end: Arc::new(Mutex::new(End::Abandon)),
+            writer: Mutex::new(None),
+            damaged: Vec::new(),
+            cipher,
+            scrubbed: None,
+            remote,
+        })
+    }
+
+    /// Whether others write here too.
+    pub fn is_shared(&self) -> bool {
+        #[cfg(feature = "etcd")]
+        return self.remote.is_some();
+        #[cfg(not(feature = "etcd"))]
+        false
+    }
+
+    /// What others have written so far is seen when this resolves; where nobody else writes, that is at once.
+    pub async fn catch_up(&self) {
+        #[cfg(feature = "etcd")]
+        if let Some(remote) = &self.remote {
+            remote.catch_up(&self.shared).await;
+        }
     }
 
     /// The same over another place for the bytes; `options.dir` is not looked at.
@@ -128,8 +162,18 @@ impl Store {
         let damaged = loaded.damaged.clone();
         let shared = Arc::new(Shared::new(State::new(options, loaded, disk.is_some())));
         let end = Arc::new(Mutex::new(End::Abandon));
-        let (writer, next_wait) = (Mutex::new(None), AtomicU64::new(0));
-        Ok((Store { shared, counters, end, writer, damaged, next_wait, cipher, scrubbed }, disk))
+        let store = Store {
+            shared,
+            counters,
+            end,
+            writer: Mutex::new(None),
+            damaged,
+            cipher,
+            scrubbed,
+            #[cfg(feature = "etcd")]
+            remote: None,
+        };
+        Ok((store, disk))
     }
 
     /// Newest visible revision.
@@ -155,6 +199,10 @@ impl Store {
     /// After an error of the storage the transaction is not visible and never will be, unless a crash follows before
     /// the next flush: then it may be found done.
     pub async fn commit(&self, transaction: Transaction) -> Result<Revision, Error> {
+        #[cfg(feature = "etcd")]
+        if let Some(remote) = &self.remote {
+            return remote.commit(transaction, &self.shared).await;
+        }
         let (reply, outcome) = async_channel::bounded(1);
         self.shared.change(|state, wake| state.submit(transaction, reply, wake));
         outcome.recv().await.unwrap_or(Err(Error::Closed))
@@ -175,8 +223,7 @@ impl Store {
 
     /// Resolves when the visible revision is at least `revision`.
     pub async fn wait_for(&self, revision: Revision) {
-        let id = self.next_wait.fetch_add(1, Ordering::Relaxed);
-        Wait { shared: &self.shared, revision, id }.await;
+        self.shared.wait_for(revision).await;
     }
 
     pub fn stats(&self) -> Stats {
@@ -266,7 +313,9 @@ impl Store {
                 }
             };
             let Some(aside) = self.shared.lock().sealed.unreadable.remove(&key) else { continue };
-            let preconditions = vec![(key.clone(), Precondition::Absent)];
+            // Others see it as it is.
+            let before = if self.is_shared() { Precondition::Modified(aside.0.modified) } else { Precondition::Absent };
+            let preconditions = vec![(key.clone(), before)];
             let writes = vec![Write::Put(key.clone(), value)];
             let done = self.commit(Transaction { class: Class::Durable, preconditions, writes }).await;
             if let Err(error) = done {

@@ -1,12 +1,16 @@
 //! The one thread that writes. It sleeps until there is something to flush, takes everything that waits, and flushes
 //! it at once: commits that arrive during a flush share the next one.
 use crate::{
-    Error,
+    Error, Revision,
     disk::Disk,
     state::{Batch, State, Work},
+    watch::Wait,
 };
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::Waker,
     time::Instant,
 };
@@ -16,11 +20,17 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// Wakes the writer.
     work: Condvar,
+    waits: AtomicU64,
 }
 
 impl Shared {
     pub fn new(state: State) -> Shared {
-        Shared { state: Mutex::new(state), work: Condvar::new() }
+        Shared { state: Mutex::new(state), work: Condvar::new(), waits: AtomicU64::new(0) }
+    }
+
+    /// Resolves when the visible revision is at least `revision`.
+    pub async fn wait_for(&self, revision: Revision) {
+        Wait { shared: self, revision, id: self.waits.fetch_add(1, Ordering::Relaxed) }.await;
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
