@@ -8,6 +8,7 @@ mod c_library;
 mod command;
 mod config;
 mod data_dir;
+mod election;
 mod logging;
 mod machine;
 mod node;

@@ -92,19 +92,24 @@ fn live(config: Config, data_dir: &Path) -> Result<(), Error> {
         data_dir = %place.data_dir.display(),
         "starting"
     );
-    let mut life = Life::begin(data_dir.path.clone(), &place.config.backups).map_err(Error::Backup)?;
+    let mut policy = place.config.backups.clone();
+    if place.config.etcd.is_used() {
+        // What is on this disk is not the data.
+        (policy.keep, policy.every_hours, policy.scrub_mb_per_day) = (0, 0, 0);
+    }
+    let mut life = Life::begin(data_dir.path.clone(), &policy).map_err(Error::Backup)?;
     let keyring = place.config.encryption_config.as_str();
     let keyring = Keyring::open((!keyring.is_empty()).then(|| keyring.into())).map_err(Error::Encryption)?;
     let keyring = Arc::new(keyring);
     let options = store_options(&data_dir, &board.limits);
-    let store = Arc::new(Store::open_sealed(options, Some(keyring.clone())).map_err(Error::Store)?);
+    let executor = Arc::new(Executor::new());
+    let store = Arc::new(open_store(options, &place, &keyring, &executor).map_err(Error::Store)?);
     store.set_budget(board.limits.flash_mb_a_day * 1_000_000);
     for key in store.damaged() {
         tracing::error!(key, "damaged on disk and left out");
     }
     life.opened(&store, &*keyring);
 
-    let executor = Arc::new(Executor::new());
     for _ in 1..place.config.threads.unwrap_or(board.limits.threads as usize) {
         let executor = executor.clone();
         // They end with the process.
@@ -116,6 +121,27 @@ fn live(config: Config, data_dir: &Path) -> Result<(), Error> {
         tracing::warn!(%error, "closing the store");
     }
     outcome
+}
+
+/// On this machine's disk, or on etcd where others share it.
+fn open_store(
+    options: mote_store::Options,
+    place: &Place,
+    keyring: &Arc<Keyring>,
+    executor: &Arc<Executor<'static>>,
+) -> Result<Store, mote_store::Error> {
+    #[cfg(feature = "etcd")]
+    if place.config.etcd.is_used() {
+        let etcd = mote_store::Etcd {
+            servers: place.config.etcd.servers(),
+            prefix: place.config.etcd.key_prefix(),
+            layout: Arc::new(mote_api::EtcdLayout::default()),
+            executor: executor.clone(),
+        };
+        return block_on(executor.run(Store::open_etcd(options, etcd, Some(keyring.clone()))));
+    }
+    let _ = (place, executor);
+    Store::open_sealed(options, Some(keyring.clone()))
 }
 
 /// All that is there before the API server.

@@ -1,14 +1,16 @@
 //! The parts beside the API server, as `components.disabled` leaves them: scheduler, controllers, kubelet, network and two parts of that.
 use crate::{
     config::{Cidr, Component, Config},
-    machine, node,
+    election, machine, node,
 };
-use mote_api::{Running, health::Scope};
+use mote_api::{Client, Gate, Running, health::Scope};
 use mote_boards::Profile;
 use std::{
+    hash::{BuildHasher as _, RandomState},
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 const POD_LOG_DIR: &str = "/var/log/pods";
@@ -65,10 +67,10 @@ pub async fn start(running: &Running, place: &Place, _board: &Profile) -> Parts 
         let local_node = if place.runs(Component::Kubelet) { place.node_name.clone() } else { String::new() };
         let certificates = Some(running.certificates.clone());
         let config = mote_controllers::Config { certificates, local_node, ..Default::default() };
-        mote_controllers::start_all(&client, &config);
+        once(&client, place, "kube-controller-manager", move |client| mote_controllers::start_all(client, &config));
     }
     if place.runs(Component::Scheduler) {
-        mote_scheduler::start(&client);
+        once(&client, place, "kube-scheduler", mote_scheduler::start);
     }
     let mut network = None;
     if place.runs(Component::Network) {
@@ -88,6 +90,22 @@ pub async fn start(running: &Running, place: &Place, _board: &Profile) -> Parts 
         running.api.set_pods(mote_kubelet::start(client, kubelet_config(place)).await);
     }
     Parts { network }
+}
+
+/// Starts what must run once in a cluster: at once on a node of its own, else when this one leads.
+fn once(client: &Client, place: &Place, name: &'static str, start: impl FnOnce(&Client) + Send + 'static) {
+    if !client.is_shared() {
+        return start(client);
+    }
+    let gate = Arc::new(Gate::default());
+    // As upstream's: the host's name, and something that no other process of it has.
+    let identity = format!("{}_{:016x}", place.node_name, RandomState::new().hash_one(name));
+    client.spawn(election::run(client.clone(), name, identity, gate.clone()));
+    let client = client.behind(gate.clone());
+    client.clone().spawn(async move {
+        gate.opened().await;
+        start(&client);
+    });
 }
 
 fn network_config(place: &Place) -> mote_network::Config {

@@ -5,9 +5,16 @@
 //! Writes are boxed futures: an `async fn` is compiled once more in every crate that awaits it, with all that it awaits.
 use crate::{driver::BoxFuture, feed, http::User, rbac::Attributes, registry::Target, server::Api};
 use async_executor::Executor;
+use event_listener::{Event, listener};
 use mote_schema::{Cause, Kind, Object, Status};
 use mote_store::Snapshot;
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 pub type Result<T> = std::result::Result<T, Status>;
 
@@ -119,16 +126,58 @@ impl Change {
     }
 }
 
+/// Whether a part may act: of several nodes on one store only the leader's parts do. What is closed waits, and writes of
+/// what was under way are refused.
+#[derive(Default)]
+pub struct Gate {
+    is_open: AtomicBool,
+    changed: Event,
+}
+
+impl Gate {
+    pub fn set(&self, open: bool) {
+        self.is_open.store(open, Ordering::Release);
+        self.changed.notify(usize::MAX);
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Acquire)
+    }
+
+    pub async fn opened(&self) {
+        loop {
+            listener!(self.changed => changed);
+            if self.is_open() {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
 /// Cheap to clone. `Client::as_user` gives each component its own identity.
 #[derive(Clone)]
 pub struct Client {
     api: Arc<Api>,
     user: Arc<User>,
+    /// None: always open.
+    gate: Option<Arc<Gate>>,
 }
 
 impl Client {
     pub(crate) fn new(api: Arc<Api>, user: Arc<User>) -> Client {
-        Client { api, user }
+        Client { api, user, gate: None }
+    }
+    /// The same, and all made of it, behind a gate.
+    pub fn behind(&self, gate: Arc<Gate>) -> Client {
+        Client { gate: Some(gate), ..self.clone() }
+    }
+    /// Whether others write to the same store.
+    pub fn is_shared(&self) -> bool {
+        self.api.store.is_shared()
+    }
+    pub(crate) fn gate(&self) -> Option<&Arc<Gate>> {
+        self.gate.as_ref()
     }
     pub(crate) fn api(&self) -> &Arc<Api> {
         &self.api
@@ -136,7 +185,7 @@ impl Client {
     /// The same server under another identity, e.g. "system:kube-scheduler" or
     /// "system:serviceaccount:kube-system:deployment-controller"; groups as upstream gives that user.
     pub fn as_user(&self, name: &str, groups: &[&str]) -> Client {
-        Client { api: self.api.clone(), user: Arc::new(User::new(name, groups)) }
+        Client { user: Arc::new(User::new(name, groups)), ..self.clone() }
     }
     pub fn user(&self) -> &User {
         &self.user
@@ -181,6 +230,7 @@ impl Client {
         let why = match self.api.store.trouble() {
             Some(Error::Full) => ("DiskFull", "the disk is full: only what frees space is stored"),
             Some(Error::ReadOnly) => ("DiskReadOnly", "the data directory is read-only: nothing is stored"),
+            Some(error @ Error::Remote { .. }) => return Some(("EtcdUnavailable", error.to_string())),
             Some(error) => return Some(("DiskFailing", error.to_string())),
             None if self.api.store.stats().over_budget => (
                 "FlashBudgetExceeded",
@@ -197,6 +247,9 @@ impl Client {
     }
 
     fn allow(&self, verb: &str, kind: &Kind, namespace: &str, name: &str, sub: &str) -> Result<()> {
+        if self.gate.as_ref().is_some_and(|gate| !gate.is_open()) && !matches!(verb, "get" | "list") {
+            return Err(Status::new(503, "ServiceUnavailable", "another node leads"));
+        }
         self.api.authorize(&self.user, &Attributes::of(verb, kind, sub, namespace, name))
     }
 

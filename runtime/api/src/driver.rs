@@ -6,7 +6,7 @@
 //! of two roots, so nothing is missed, though steps may merge). One key is never reconciled twice at a time; a
 //! key woken while it runs, runs again after. An error is retried with a back-off from 5 ms to 1000 s (upstream's
 //! item exponential limiter); `Next::After` runs the key again then, unless woken before.
-use crate::{Change, Client, feed};
+use crate::{Change, Client, client::Gate, feed};
 use event_listener::{Event, listener};
 use futures_lite::FutureExt as _;
 use std::{
@@ -232,14 +232,17 @@ pub trait Reconciler: Send + Sync + 'static {
 pub fn start(client: &Client, reconciler: Arc<dyn Reconciler>) -> Queue {
     let queue = Queue::new();
     for _ in 0..reconciler.workers().max(1) {
-        client.spawn(work(queue.clone(), reconciler.clone()));
+        client.spawn(work(queue.clone(), reconciler.clone(), client.gate().cloned()));
     }
     feed::subscribe(client, reconciler, queue.clone());
     queue
 }
 
-async fn work(queue: Queue, reconciler: Arc<dyn Reconciler>) {
+async fn work(queue: Queue, reconciler: Arc<dyn Reconciler>, gate: Option<Arc<Gate>>) {
     loop {
+        if let Some(gate) = &gate {
+            gate.opened().await;
+        }
         let key = queue.next().await;
         let result = reconciler.reconcile(&key).await;
         let retry = queue.done(key.clone(), &result);

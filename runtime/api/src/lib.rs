@@ -25,6 +25,8 @@ mod feed;
 pub mod fuzzing;
 pub mod health;
 pub mod http;
+#[cfg(feature = "etcd")]
+mod layout;
 pub mod metrics;
 pub mod names;
 pub mod openapi;
@@ -45,9 +47,11 @@ mod websocket;
 pub use admission::policy::policy_warnings;
 pub use background::unblock;
 pub use behavior::addresses;
-pub use client::{Change, Client, DeleteOptions, Patch, Sub};
+pub use client::{Change, Client, DeleteOptions, Gate, Patch, Sub};
 pub use error::Error;
 pub use http::KUBERNETES_VERSION;
+#[cfg(feature = "etcd")]
+pub use layout::EtcdLayout;
 pub use mote_schema::{Catalog, Doc, Kind, Object, Ref, Status};
 pub use rest::Rest;
 pub use server::{Api, Settings};

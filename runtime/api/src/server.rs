@@ -122,6 +122,14 @@ impl Api {
         self.store.snapshot().range(&prefix, None).map(|entry| feed::object(&kind, &entry)).collect()
     }
 
+    /// What others have written to the same store before now is seen, and served, from here on.
+    pub(crate) async fn catch_up(&self) {
+        if self.store.is_shared() {
+            self.store.catch_up().await;
+            crate::custom::refresh(self);
+        }
+    }
+
     /// The kubelet of this process answers for pods from now on.
     pub fn set_pods(&self, backend: Arc<dyn PodBackend>) {
         if self.pods.set(backend).is_err() {

@@ -17,7 +17,7 @@ use crate::{
         flow::{self, Flow, Maintenance},
     },
     metrics::{Metrics, Text},
-    rbac::{Aggregation, Authorizer, Policy},
+    rbac::{self, Aggregation, Authorizer, Policy},
     tls,
 };
 use async_executor::Executor;
@@ -110,6 +110,15 @@ async fn run(store: Arc<Store>, executor: Arc<Executor<'static>>, config: Config
             aggregation::figures(&api, text);
         }
     });
+    if api.store.is_shared() {
+        for name in ["etcd", "etcd-readiness"] {
+            let scope = if name == "etcd" { Scope::Both } else { Scope::Ready };
+            let store = api.store.clone();
+            health.register(name, scope, move || store.trouble().map_or(Ok(()), |error| Err(error.to_string())));
+        }
+        executor.spawn(follow_others(api.clone(), rbac::GROUP, forget_decisions)).detach();
+        executor.spawn(follow_others(api.clone(), crate::custom::PREFIX, crate::custom::refresh)).detach();
+    }
     let bootstrapped = Arc::new(AtomicBool::new(false));
     health.register("poststarthook/bootstrap", Scope::Ready, {
         let bootstrapped = bootstrapped.clone();
@@ -160,6 +169,23 @@ async fn run(store: Arc<Store>, executor: Arc<Executor<'static>>, config: Config
     driver::start(&client, Arc::new(Maintenance::new(client.clone(), flow))).add(driver::Key::new("", "all"));
     bootstrapped.store(true, Ordering::Release);
     Ok(Running { api, server, certificates, health, metrics })
+}
+
+fn forget_decisions(api: &Api) {
+    if let Ok(security) = api.security() {
+        security.authorizer.invalidate();
+    }
+}
+
+/// What this server does after a write of its own to such keys, after those of others.
+async fn follow_others(api: Arc<Api>, prefix: &'static str, act: fn(&Api)) {
+    loop {
+        let Ok(mut watcher) = api.store.watch(prefix, api.store.revision()) else { return };
+        act(&api);
+        while watcher.next().await.is_ok() {
+            act(&api);
+        }
+    }
 }
 
 /// Labels a Secret whose token was used; the identity guards against another of the same name.

@@ -213,6 +213,9 @@ impl Life {
     pub fn answers(&self, store: Arc<Store>) -> Arc<control::Answer> {
         let (data_dir, version) = (self.data_dir.clone(), self.here.clone());
         Arc::new(move |request, begin, out| match request {
+            "backup" | "verify" if store.is_shared() => Err(Error::Refused(
+                "the data is in etcd, not on this machine: `etcdctl snapshot save` keeps it (docs/etcd.md)".to_owned(),
+            )),
             "backup" => {
                 let backup = store.backup();
                 begin(length(&backup)).map_err(Error::io("answering"))?;

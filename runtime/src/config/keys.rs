@@ -1,5 +1,5 @@
 //! The table of configuration keys: for each its path, what it expects, how it is set and how it is shown.
-use super::{Cidr, Component, Config, LogLevel, is_subject_alt_name, network::is_dns_name, source::Value};
+use super::{Cidr, Component, Config, Etcd, LogLevel, is_subject_alt_name, network::is_dns_name, source::Value};
 use mote_api::audit::Profile;
 use std::net::Ipv4Addr;
 
@@ -232,6 +232,36 @@ pub const TABLE: &[Key] = &[
         show: |config| quoted(&config.runtime_endpoint),
     },
     Key {
+        path: "store.etcd.caFile",
+        expects: "the absolute path of a PEM file",
+        set: |config, value| put(&mut config.etcd.ca_file, path(value)),
+        show: |config| quoted(&config.etcd.ca_file),
+    },
+    Key {
+        path: "store.etcd.certFile",
+        expects: "the absolute path of a PEM file",
+        set: |config, value| put(&mut config.etcd.cert_file, path(value)),
+        show: |config| quoted(&config.etcd.cert_file),
+    },
+    Key {
+        path: "store.etcd.endpoints",
+        expects: "a list of URLs, such as https://10.0.0.1:2379",
+        set: |config, value| put(&mut config.etcd.endpoints, Etcd::endpoints(list(value)?)),
+        show: |config| shown_list(&config.etcd.endpoints),
+    },
+    Key {
+        path: "store.etcd.keyFile",
+        expects: "the absolute path of a PEM file",
+        set: |config, value| put(&mut config.etcd.key_file, path(value)),
+        show: |config| quoted(&config.etcd.key_file),
+    },
+    Key {
+        path: "store.etcd.prefix",
+        expects: "what keys begin with, such as /registry",
+        set: |config, value| put(&mut config.etcd.prefix, path(value).filter(|prefix| prefix.len() > 1)),
+        show: |config| quoted(&config.etcd.prefix),
+    },
+    Key {
         path: "threads",
         expects: "a number from 1 to 16",
         set: |config, value| {
@@ -314,6 +344,11 @@ pub fn conflicts(config: &Config) -> Vec<(&'static str, String)> {
         && let Err(error) = mote_api::encryption::Keys::read(file)
     {
         found.push(("apiServer.encryptionConfig", error));
+    }
+    found.extend(config.etcd.conflict().map(|why| ("store.etcd.certFile", why.to_owned())));
+    #[cfg(not(feature = "etcd"))]
+    if config.etcd.is_used() {
+        found.push(("store.etcd.endpoints", "this build of mote has no etcd in it".to_owned()));
     }
     for (key, address) in [("node.nodeIP", config.node_ip), ("apiServer.advertiseAddress", config.advertise_address)] {
         for (name, network) in [("clusterNetwork", cluster), ("serviceNetwork", service)] {

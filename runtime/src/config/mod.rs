@@ -3,11 +3,13 @@
 //!
 //! Invariant: a file with a mistake starts nothing, and every mistake in every file is reported at once.
 mod audit;
+mod etcd;
 mod keys;
 mod network;
 mod source;
 
 pub use audit::Audit;
+pub use etcd::Etcd;
 pub use network::Cidr;
 
 use crate::backup;
@@ -45,6 +47,7 @@ pub struct Config {
     pub node_ip: Option<Ipv4Addr>,
     /// "": CRI-O's socket if there is one, else containerd's.
     pub runtime_endpoint: String,
+    pub etcd: Etcd,
     /// None: what the board's profile says.
     pub threads: Option<usize>,
 }
@@ -68,6 +71,7 @@ impl Default for Config {
             hostname_override: String::new(),
             node_ip: None,
             runtime_endpoint: String::new(),
+            etcd: Etcd::default(),
             threads: None,
         }
     }

@@ -8,7 +8,7 @@ use crate::{
 };
 use mote_schema::{Cause, Status};
 use mote_schema::{Map, Value, json};
-use mote_store::Precondition;
+use mote_store::{Key, Precondition, Snapshot, Write};
 use std::{collections::HashSet, net::Ipv4Addr, ops::RangeInclusive};
 
 /// Fields that mean something only for some types; what a type change leaves behind is dropped
@@ -54,6 +54,7 @@ pub(super) fn allocate(
     }
     // Until what is chosen here is reserved, nobody else chooses.
     let mut held = api.reservations.lock();
+    let seen = api.store.snapshot();
     if let Some(spec) = new.get_mut("spec").filter(|spec| spec.is_object()) {
         let old = old.map(|old| &old["spec"]);
         carry_over(old, spec);
@@ -76,8 +77,23 @@ pub(super) fn allocate(
         beside.writes.extend(gone.filter_map(|address| addresses::give_back(api, address, namespace, &name)));
     }
     let names = names(&new["spec"]);
+    if api.store.is_shared() {
+        let before = old.map(|old| self::names(&old["spec"])).unwrap_or_default();
+        claim_ports(names.iter().filter(|name| !before.contains(name)), &seen, beside);
+    }
     beside.holds.push(Box::new(api.reservations.take(&mut held, names)));
     Ok(())
+}
+
+/// Other API servers on this store choose ports too, and know nothing of what is reserved here: whoever takes a port writes
+/// its mark, which must be as it was when the port was found free.
+fn claim_ports<'n>(names: impl Iterator<Item = &'n String>, seen: &Snapshot, beside: &mut Beside) {
+    for port in names.filter(|name| name.parse::<u16>().is_ok()) {
+        let key: Key = ["nodeports/", port].concat().into();
+        let mark = seen.get(&key).map_or(Precondition::Absent, |entry| Precondition::Modified(entry.modified));
+        beside.preconditions.push((key.clone(), mark));
+        beside.writes.push(Write::Put(key, b"taken".as_slice().into()));
+    }
 }
 
 /// A dry run takes nothing: it shows the range's own address and ports beyond any range, as upstream's dry-run

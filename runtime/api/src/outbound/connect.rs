@@ -3,7 +3,7 @@ use super::tls;
 use crate::{certs::Issued, dial, driver::BoxFuture};
 use async_io::{Async, Timer};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
+use futures_lite::FutureExt;
 use std::{
     net::{IpAddr, SocketAddr, TcpStream},
     sync::Arc,
@@ -15,8 +15,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 4;
 
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+pub(crate) use mote_grpc::Socket as Stream;
 
 /// Who answers, and how it is known to be them. Connections to equal endpoints are shared.
 #[derive(Clone, PartialEq, Eq)]
@@ -68,8 +67,16 @@ impl Place {
     }
 }
 
-/// Boxed: it is deep in every write's future, and rare.
+/// For HTTP/1.1.
 pub(crate) fn connect(endpoint: &Endpoint) -> BoxFuture<'_, Result<Box<dyn Stream>, String>> {
+    connect_for(endpoint, b"http/1.1")
+}
+
+/// `protocol` as ALPN names it. Boxed: it is deep in every write's future, and rare.
+pub(crate) fn connect_for<'a>(
+    endpoint: &'a Endpoint,
+    protocol: &'static [u8],
+) -> BoxFuture<'a, Result<Box<dyn Stream>, String>> {
     Box::pin(async move {
         let dial = async {
             let stream: Box<dyn Stream> = Box::new(dial(&endpoint.place).await?);
@@ -77,7 +84,7 @@ pub(crate) fn connect(endpoint: &Endpoint) -> BoxFuture<'_, Result<Box<dyn Strea
             if tls.trust == Trust::Anyone && tls.identity.is_none() {
                 return Ok(Box::new(dial::insecure_tls(stream, &tls.server_name).await?) as Box<dyn Stream>);
             }
-            Ok(Box::new(tls::connect(stream, tls).await?) as Box<dyn Stream>)
+            Ok(Box::new(tls::connect(stream, tls, protocol).await?) as Box<dyn Stream>)
         };
         let late = async {
             Timer::after(DIAL_TIMEOUT).await;

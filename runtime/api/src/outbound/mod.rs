@@ -2,12 +2,16 @@
 //! verified TLS; a connection that ends in good order is kept for a while and used again. The texts of failures are
 //! those of Go's client, since webhook authors look for them.
 mod connect;
+#[cfg(feature = "etcd")]
+mod far;
 mod pool;
 mod resolve;
 mod tls;
 mod trust;
 
 pub(crate) use connect::{Endpoint, Place, Tls, Trust};
+#[cfg(feature = "etcd")]
+pub use far::{Far, Files};
 pub(crate) use pool::{Kept, Outbound};
 pub(crate) use resolve::{resolve, slices_of};
 

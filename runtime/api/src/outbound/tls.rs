@@ -16,7 +16,7 @@ use futures_rustls::{
             verify_server_name,
         },
         crypto::{CryptoProvider, ring},
-        pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
         server::ParsedCertificate,
     },
 };
@@ -86,7 +86,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-async fn config(tls: &Tls) -> Result<ClientConfig, String> {
+async fn config(tls: &Tls, protocol: &[u8]) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(Clock))
         .with_safe_default_protocol_versions()
@@ -102,12 +102,11 @@ async fn config(tls: &Tls) -> Result<ClientConfig, String> {
         Some(identity) => {
             let broken = || "the client certificate is not PEM".to_owned();
             let chain = trust::certificates(&identity.certificate);
-            let key = pem_der(&identity.key).ok_or_else(broken)?;
-            let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
+            let key = private_key(&identity.key).ok_or_else(broken)?;
             builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?
         }
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     // Connections are kept instead.
     config.resumption = Resumption::disabled();
     Ok(config)
@@ -127,9 +126,21 @@ fn verifier(provider: Arc<CryptoProvider>, trusted: Vec<CertificateDer<'static>>
     Ok(Arc::new(Verifier { chains, trusted, provider }))
 }
 
-pub(super) async fn connect(stream: Box<dyn Stream>, tls: &Tls) -> Result<TlsStream<Box<dyn Stream>>, String> {
+/// What other programs make: PKCS #8, or what its kind of key was written as before.
+fn private_key(pem: &str) -> Option<PrivateKeyDer<'static>> {
+    let at = |label: &str| pem.find(&["-----BEGIN ", label].concat()).and_then(|at| pem_der(&pem[at..]));
+    let elliptic = || at("EC PRIVATE KEY").map(|der| PrivateKeyDer::Sec1(der.into()));
+    let rsa = || at("RSA PRIVATE KEY").map(|der| PrivateKeyDer::Pkcs1(der.into()));
+    at("PRIVATE KEY").map(|der| PrivateKeyDer::Pkcs8(der.into())).or_else(elliptic).or_else(rsa)
+}
+
+pub(super) async fn connect(
+    stream: Box<dyn Stream>,
+    tls: &Tls,
+    protocol: &[u8],
+) -> Result<TlsStream<Box<dyn Stream>>, String> {
     let name = ServerName::try_from(tls.server_name.clone()).map_err(|error| error.to_string())?;
-    let config = Arc::new(config(tls).await?);
+    let config = Arc::new(config(tls, protocol).await?);
     TlsConnector::from(config).connect(name, stream).await.map_err(|error| explain(&error, &tls.server_name))
 }
 

@@ -289,6 +289,18 @@ pub(crate) fn storage_error(error: Error) -> Status {
             status
         }
         Error::Unreadable(entry) => Status::internal(entry),
+        // endpoints/handlers/rest.go, isTooLargeError
+        Error::Remote { message, .. } if message.contains("request is too large") => {
+            Status::new(413, "RequestEntityTooLarge", "request is too large")
+        }
+        // Nothing was done, so it can be asked again without a second thought.
+        Error::Remote { message, undone: true } => {
+            let mut status = Status::new(503, "ServiceUnavailable", message);
+            status.retry_after_seconds = Some(1);
+            status
+        }
+        // Upstream passes etcd's words on (responsewriters/status.go, ErrorToAPIStatus).
+        Error::Remote { message, .. } => Status::new(500, "", message),
         Error::Damaged { doing, message } | Error::Storage { doing, message } => {
             Status::internal(format!("{doing}: {message}"))
         }

@@ -42,6 +42,9 @@ impl Rest {
         if !request.info.is_resource {
             return Ok(self.api.document(&request));
         }
+        if !takes_any(&request) {
+            self.api.catch_up().await;
+        }
         let info = &request.info;
         let catalog = self.api.catalog();
         let Some(kind) = catalog.by_resource(&info.group, &info.version, &info.resource).cloned() else {
@@ -132,6 +135,12 @@ fn is_services(kind: &Kind) -> bool {
 
 pub(crate) fn unknown() -> Status {
     Status::no_such_path()
+}
+
+/// A list or a watch from revision 0 is content with what memory has; all others are to see what was written before they came,
+/// wherever that was.
+fn takes_any(request: &Request) -> bool {
+    matches!(request.info.verb.as_str(), "list" | "watch") && request.query.get("resourceVersion") == Some("0")
 }
 
 /// Whether upstream has a route there. For custom kinds the handler itself says so.
