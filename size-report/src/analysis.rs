@@ -54,7 +54,7 @@ pub fn analyse(shipped: &[u8], with_symbols: &[u8], xz_bytes: Option<u64>) -> Re
     let named = elf::parse(with_symbols)?;
     let mut found = Analysis {
         architecture: stripped.architecture(),
-        build_id: build_id(&stripped, shipped),
+        build_id: stripped.build_id(shipped),
         file_bytes: shipped.len() as u64,
         xz_bytes,
         crates: attribute::by_crate(&named.symbols),
@@ -95,12 +95,6 @@ pub fn analyse(shipped: &[u8], with_symbols: &[u8], xz_bytes: Option<u64>) -> Re
         unnamed(&mut found);
     }
     Ok(found)
-}
-
-/// What the linker has told builds apart by.
-fn build_id(elf: &Elf, file: &[u8]) -> String {
-    let note = elf.content(file, ".note.gnu.build-id").and_then(|(_, bytes)| bytes.get(16..)).unwrap_or_default();
-    note.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Runs of text in the read-only data that no symbol names: what `include_str!` and literals bring.

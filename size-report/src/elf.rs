@@ -69,6 +69,12 @@ impl Elf {
         Some((section.address, file.get(section.at..end)?))
     }
 
+    /// What the linker tells builds apart by; empty where it does not.
+    pub fn build_id(&self, file: &[u8]) -> String {
+        let note = self.content(file, ".note.gnu.build-id").and_then(|(_, bytes)| bytes.get(16..)).unwrap_or_default();
+        note.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The section that an address is in.
     pub fn section_of(&self, address: u64) -> Option<&Section> {
         self.sections.iter().find(|section| {

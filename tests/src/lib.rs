@@ -3,12 +3,14 @@
 //!
 //! `./dev test` (or `./dev suite`) sets MOTE_BINARY and MOTE_KUBECTL; the suites need root for whole nodes.
 pub mod corpus;
+pub mod cost;
 pub mod differential;
 pub mod hostile;
 pub mod http;
 pub mod kubectl;
 pub mod machine;
 pub mod server;
+pub mod trace;
 pub mod usage;
 pub mod webhook;
 

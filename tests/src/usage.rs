@@ -40,9 +40,49 @@ pub fn rss_kb(node: &Node) -> u64 {
 }
 
 fn memory_kb(node: &Node, field: &str) -> u64 {
-    let text = read(node, "smaps_rollup");
+    field_kb(&read(node, "smaps_rollup"), field)
+}
+
+fn field_kb(text: &str, field: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(field)).expect("the kernel counts it");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// What a process has in memory, in kB.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    pub resident_kb: u64,
+    pub proportional_kb: u64,
+    /// What is in no file, and so cannot be given back but to a swap.
+    pub anonymous_kb: u64,
+}
+
+impl Memory {
+    pub fn of(node: &Node) -> Memory {
+        let kb = |field| memory_kb(node, field);
+        Memory { resident_kb: kb("Rss:"), proportional_kb: kb("Pss:"), anonymous_kb: kb("Anonymous:") }
+    }
+
+    /// Of a process of this machine.
+    pub fn of_process(pid: u32) -> Memory {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the process lives");
+        let kb = |field| field_kb(&text, field);
+        Memory { resident_kb: kb("Rss:"), proportional_kb: kb("Pss:"), anonymous_kb: kb("Anonymous:") }
+    }
+}
+
+/// The node's process in this machine's numbers.
+pub fn host_pid(node: &Node) -> u32 {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let (wanted, inside) = (namespace(&node.machine.first().to_string()), node.pid());
+    let processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    let names = processes.filter_map(|entry| entry.file_name().into_string().ok());
+    let found = names.filter(|name| name.starts_with(|c: char| c.is_ascii_digit())).find(|pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let last = status.lines().find_map(|line| line.strip_prefix("NSpid:")?.split_whitespace().last());
+        last == Some(&inside) && namespace(pid) == wanted
+    });
+    found.and_then(|pid| pid.parse().ok()).expect("the node runs")
 }
 
 pub fn threads(node: &Node) -> usize {

@@ -100,6 +100,20 @@ fn no_package_registry_is_named() {
     none("take the machine's own sources instead", found);
 }
 
+/// What promises a figure names the test that holds it.
+#[test]
+fn the_specification_names_tests_that_exist() {
+    let page = mote_size_report::budget::Specification::embedded();
+    let texts: String = sources().into_iter().map(|(_, text)| text).collect();
+    let named = page.held_by.values().chain(page.costs.iter().map(|cost| &cost.held_by));
+    let lost = named.filter(|held_by| {
+        let name = held_by.trim_matches('`');
+        let test = name.split("::").last().unwrap_or_default();
+        name != "./dev size" && !texts.contains(&format!("fn {test}()"))
+    });
+    none("no such test", lost.cloned().collect());
+}
+
 #[test]
 fn every_module_file_is_part_of_its_crate() {
     let sources = sources();
