@@ -34,7 +34,7 @@ impl Controller {
     fn signatures(&self, text: &str) -> Result<BTreeMap<String, String>, Error> {
         let secrets = self.session.list(&self.secrets, Some(NAMESPACE))?;
         let tokens = secrets.iter().filter_map(bootstrap_token::signing);
-        Ok(tokens.map(|(id, secret)| (format!("{SIGNATURE}{id}"), bootstrap_token::sign(text, &id, &secret))).collect())
+        Ok(tokens.map(|(id, secret)| (format!("{SIGNATURE}{id}"), bootstrap_token::sign(text, &id, &secret))).gather())
     }
 }
 

@@ -174,7 +174,7 @@ impl Controller {
             self.session.create(&self.slices, service.namespace(), slice).await?;
         }
         let mut updates: BTreeMap<usize, Option<Vec<Value>>> =
-            plan.update.into_iter().map(|(index, endpoints)| (index, Some(endpoints))).collect();
+            plan.update.into_iter().map(|(index, endpoints)| (index, Some(endpoints))).gather();
         for (index, slice) in slices.iter().enumerate() {
             if !plan.delete.contains(&index) && slice.meta().get("labels").to_value() != labels {
                 updates.entry(index).or_default();

@@ -10,6 +10,7 @@ use mote_api::{
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
     quota::{self, Amounts, Life},
 };
+use mote_schema::Gather as _;
 use mote_schema::json;
 use std::{sync::Arc, time::Duration};
 
@@ -155,5 +156,5 @@ fn same(a: Ref<'_>, b: Ref<'_>) -> bool {
 /// What each container holds, as the kubelet reports it.
 fn resources(pod: &Object) -> Vec<(String, mote_schema::Value)> {
     let statuses = pod.root().at("status.containerStatuses").items();
-    statuses.map(|status| (status.get("name").str().to_owned(), status.get("resources").to_value())).collect()
+    statuses.map(|status| (status.get("name").str().to_owned(), status.get("resources").to_value())).gather()
 }

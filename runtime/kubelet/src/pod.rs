@@ -2,6 +2,7 @@
 //! that many parts ask of it. No I/O.
 use crate::spec::{Container, Field as _, PodSpec, PodStatus};
 use jiff::Timestamp;
+use mote_schema::Gather as _;
 use mote_schema::Object;
 use std::collections::BTreeMap;
 
@@ -45,7 +46,7 @@ impl Role {
 impl Pod {
     pub fn decode(object: &Object) -> Pod {
         let meta = object.meta();
-        let map = |name| meta.get(name).entries().map(|(k, v)| (k.to_owned(), v.str().to_owned())).collect();
+        let map = |name| meta.get(name).entries().map(|(k, v)| (k.to_owned(), v.str().to_owned())).gather();
         let (spec, status) = (object.root().get("spec"), object.root().get("status"));
         let ephemeral = spec.get("ephemeralContainers").items().filter_map(|container| {
             let target = container.get("targetContainerName").as_str().filter(|name| !name.is_empty());

@@ -10,6 +10,7 @@ use crate::{
     spec::{Container, ContainerStatus, Quantity, ResourceRequirements},
     state::{Container as Found, PodState, State},
 };
+use mote_schema::Gather as _;
 use std::collections::{BTreeMap, HashMap};
 
 /// The two resources that may change under a running container.
@@ -22,7 +23,7 @@ pub struct Allocation(BTreeMap<String, Option<ResourceRequirements>>);
 impl Allocation {
     pub fn of(pod: &Pod) -> Allocation {
         let each = resizable(pod).map(|c| (c.name.clone(), c.resources.clone()));
-        Allocation(each.chain([(String::new(), pod.spec.resources.clone())]).collect())
+        Allocation(each.chain([(String::new(), pod.spec.resources.clone())]).gather())
     }
 
     /// What the pod's status shows that it had: of a kubelet before this one.
@@ -55,7 +56,7 @@ impl Allocation {
     /// The same amounts, however they are written.
     pub fn is(&self, other: &Allocation) -> bool {
         let amounts = |allocation: &Allocation| -> Vec<(String, Sizes)> {
-            allocation.0.iter().map(|(name, own)| (name.clone(), Sizes::of(own))).collect()
+            allocation.0.iter().map(|(name, own)| (name.clone(), Sizes::of(own))).gather()
         };
         amounts(self) == amounts(other)
     }

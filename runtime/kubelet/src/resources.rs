@@ -3,6 +3,7 @@
 use crate::pod::{Pod, is_sidecar};
 use crate::spec::{Container, Quantity, ResourceRequirements};
 use mote_cri::v1::{HugepageLimit, LinuxContainerResources};
+use mote_schema::Gather as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub const MIN_SHARES: i64 = 2;
@@ -150,7 +151,7 @@ fn hugepages(container: &Container) -> Vec<HugepageLimit> {
         let bytes = value(name.strip_prefix("hugepages-")?)?;
         Some(HugepageLimit { page_size: hugepage_name(bytes), limit: value(&quantity.0)?.max(0) as u64 })
     });
-    sized.collect()
+    sized.gather()
 }
 
 /// "2MB", "1GB": how the hugetlb cgroup names a size.
@@ -245,7 +246,7 @@ pub fn pod_request(pod: &Pod, name: &str) -> i64 {
 pub fn requested_names(pod: &Pod) -> BTreeSet<&str> {
     let each = pod.init_containers().iter().chain(&pod.spec.containers).map(|c| &c.resources);
     let lists = each.chain([&pod.spec.resources]).flatten().filter_map(|r| r.requests.as_ref());
-    lists.flat_map(|list| list.keys().map(String::as_str)).collect()
+    lists.flat_map(|list| list.keys().map(String::as_str)).gather()
 }
 
 pub fn of_pod(pod: &Pod) -> PodCgroup {

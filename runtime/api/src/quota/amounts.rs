@@ -1,4 +1,5 @@
 //! Lists of amounts by resource name ("requests.cpu": 500m) and their arithmetic (apiserver/pkg/quota/v1/resources.go).
+use mote_schema::Gather as _;
 use mote_schema::{Map, Value};
 use mote_schema::{Ref, quantity::Quantity};
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ impl Amounts {
             Some(text) => Quantity::parse(text).ok(),
             None => value.as_i64().and_then(|number| Quantity::parse(&number.to_string()).ok()),
         };
-        Amounts(list.entries().filter_map(|(name, value)| Some((name.to_owned(), amount(value)?))).collect())
+        Amounts(list.entries().filter_map(|(name, value)| Some((name.to_owned(), amount(value)?))).gather())
     }
 
     pub fn to_value(&self) -> Value {
@@ -49,11 +50,11 @@ impl Amounts {
     pub fn above(&self, other: &Amounts) -> Amounts {
         let zero = Quantity::default();
         let rest = |name: &str, own: Quantity| other.get(name).map_or(own, |there| own - there);
-        Amounts(self.0.iter().map(|(name, own)| (name.clone(), rest(name, *own).max(zero))).collect())
+        Amounts(self.0.iter().map(|(name, own)| (name.clone(), rest(name, *own).max(zero))).gather())
     }
 
     pub fn only(&self, keep: impl Fn(&str) -> bool) -> Amounts {
-        Amounts(self.0.iter().filter(|(name, _)| keep(name)).map(|(name, own)| (name.clone(), *own)).collect())
+        Amounts(self.0.iter().filter(|(name, _)| keep(name)).map(|(name, own)| (name.clone(), *own)).gather())
     }
 
     pub fn without_zeros(mut self) -> Amounts {

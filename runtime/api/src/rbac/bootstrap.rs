@@ -7,6 +7,7 @@ use crate::{
     Change, Client, Object, Patch, Sub,
     driver::{BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
+use mote_schema::Gather as _;
 use mote_schema::Order as _;
 use mote_schema::{Kind, Status, selector::LabelSelector};
 use mote_schema::{Map, Value, json};
@@ -306,7 +307,7 @@ pub async fn ensure_policy(client: &Client) -> Result<usize, Status> {
             .kind(group, version, plural)
             .ok_or_else(|| Status::internal(format!("{plural}.{group} is not served")))?;
         let objects = client.list(&kind, None)?;
-        let objects = objects.into_iter().map(|o| ((o.namespace().to_owned(), o.name().to_owned()), o)).collect();
+        let objects = objects.into_iter().map(|o| ((o.namespace().to_owned(), o.name().to_owned()), o)).gather();
         live.insert(plural, (kind, objects));
     }
     let mut work = Vec::new();

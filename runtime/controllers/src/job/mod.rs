@@ -248,7 +248,7 @@ impl Controller {
         let mut completed = indexed::parse(job.root().at("status.completedIndexes").str(), completions);
         let uncounted = job.root().at("status.uncountedTerminatedPods");
         let noted =
-            |name: &str| -> BTreeSet<String> { uncounted.get(name).items().map(|uid| uid.str().to_owned()).collect() };
+            |name: &str| -> BTreeSet<String> { uncounted.get(name).items().map(|uid| uid.str().to_owned()).gather() };
         let (mut succeeded, mut failed) = (noted("succeeded"), noted("failed"));
         let mut ended_by_policy = None;
         let per_index = job.root().at("spec.backoffLimitPerIndex").as_i64().is_some();

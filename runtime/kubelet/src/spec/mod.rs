@@ -13,6 +13,7 @@ pub use status::*;
 pub use volume::*;
 
 use jiff::Timestamp;
+use mote_schema::Gather as _;
 use mote_schema::{Map, Value};
 use mote_schema::{Ref, selector::LabelSelector};
 use std::collections::BTreeMap;
@@ -126,7 +127,7 @@ impl<T: Field> Field for Vec<T> {
 impl<T: Field> Field for BTreeMap<String, T> {
     fn read(value: Ref<'_>) -> Option<BTreeMap<String, T>> {
         let entries = value.entries().filter_map(|(name, value)| Some((name.to_owned(), T::read(value)?)));
-        value.is_map().then(|| entries.collect())
+        value.is_map().then(|| entries.gather())
     }
     fn write(&self) -> Option<Value> {
         Some(self.iter().filter_map(|(name, value)| Some((name.clone(), value.write()?))).collect())

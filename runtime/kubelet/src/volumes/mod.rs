@@ -16,6 +16,7 @@ use crate::spec::{Container, EmptyDirVolumeSource, Volume, VolumeMount};
 use crate::{env, pod::Pod};
 use mote_api::{Change, Client};
 use mote_cri::v1::{ImageSpec, Mount, mount_propagation};
+use mote_schema::Gather as _;
 use mote_schema::Order as _;
 use mote_schema::{quantity::Quantity, status::go_quote};
 use std::{
@@ -114,14 +115,14 @@ fn plans(facts: &Facts<'_>, pod: &Pod, memory: &Path, tokens: &[(String, Result<
     let sources = payload::Sources { get: &get, bundles: &bundles, allocatable: &allocatable };
     let volumes = pod.spec.volumes.iter().flatten().filter(|volume| volume.image.is_none());
     let plan = |volume: &Volume| plan(client, pod, volume, facts.pod_dir, memory, &sources, tokens);
-    volumes.map(|volume| (volume.name.clone(), plan(volume))).collect()
+    volumes.map(|volume| (volume.name.clone(), plan(volume))).gather()
 }
 
 /// The node's, for limits that are not set.
 fn allocatable(client: &Client, node_name: &str) -> Vec<(String, String)> {
     let node = client.kind("", "v1", "nodes").and_then(|kind| client.get(&kind, "", node_name).ok());
     let list = node.as_ref().map(|node| node.root().at("status.allocatable").entries());
-    list.into_iter().flatten().map(|(name, amount)| (name.to_owned(), amount.str().to_owned())).collect()
+    list.into_iter().flatten().map(|(name, amount)| (name.to_owned(), amount.str().to_owned())).gather()
 }
 
 fn plan(

@@ -6,6 +6,7 @@ use super::{
     rules::rules,
     scheduling, volume,
 };
+use crate::Gather as _;
 use crate::validate as format;
 use crate::{Map, Name, Value};
 use std::collections::HashSet;
@@ -132,7 +133,7 @@ fn pod_resources(at: &At<'_>, claims: &[&str], errors: &mut Errors) {
 pub(super) fn pod_spec(spec: &At<'_>, is_pod: bool, extra_volumes: &[&str], errors: &mut Errors) {
     let mut volumes = volume::volumes(&spec.get("volumes"), is_pod, errors);
     volumes.extend(extra_volumes.iter().map(|name| (*name, true)));
-    let claims = spec.get("resourceClaims").items().map(|c| c.get("name").str()).collect();
+    let claims = spec.get("resourceClaims").items().map(|c| c.get("name").str()).gather();
     let pod = Pod {
         volumes,
         claims,
@@ -556,7 +557,7 @@ fn take_over(munged: &mut Map, old: &Map, gated: bool) {
 
 /// Upstream prints its own structural difference here; the changed fields, one a line, say as much.
 fn differences(old: &Map, new: &Map) -> String {
-    let names: std::collections::BTreeSet<&Name> = old.keys().chain(new.keys()).collect();
+    let names: std::collections::BTreeSet<&Name> = old.keys().chain(new.keys()).gather();
     let mut out = String::new();
     let null = Value::Null;
     for name in names {

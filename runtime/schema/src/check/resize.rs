@@ -4,6 +4,7 @@ use super::{
     at::{At, Errors},
     pod,
 };
+use crate::Gather as _;
 use crate::{Map, Value, prepare};
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -118,11 +119,11 @@ fn fixed<'v>(resources: &At<'v>) -> Vec<(&'v str, Amounts<'v>, &'v Value)> {
         members
             .map(|(name, amount)| (name.as_str(), amount))
             .filter(|(name, _)| !matches!(*name, "cpu" | "memory"))
-            .collect()
+            .gather()
     };
     let each = resources.members().map(|(name, value)| match name {
         "claims" => (name, Vec::new(), value),
         _ => (name, list(value), &Value::Null),
     });
-    each.filter(|(_, members, claims)| !members.is_empty() || !claims.is_null()).collect()
+    each.filter(|(_, members, claims)| !members.is_empty() || !claims.is_null()).gather()
 }

@@ -1,4 +1,5 @@
 //! Label selectors: parse, match, print. Grammar and error texts as apimachinery's labels package.
+use crate::Gather as _;
 use crate::Order as _;
 use crate::status::{Cause, go_quote};
 use crate::{Ref, validate};
@@ -127,7 +128,7 @@ impl LabelSelector {
         }
         let labels = selector.get("matchLabels").entries().map(|(key, value)| (key, value.str()));
         let expressions = selector.get("matchExpressions").items().map(|expression| {
-            let values = expression.get("values").items().map(|value| value.str().to_string()).collect();
+            let values = expression.get("values").items().map(|value| value.str().to_string()).gather();
             (expression.get("key").str(), expression.get("operator").str(), values)
         });
         LabelSelector::from_parts(labels, expressions).map(Some)
@@ -288,7 +289,7 @@ impl<'a> Parser<'a> {
             Token::Symbol("<") => return Requirement::new(key, Op::LessThan, vec![self.value()?]),
             token => return Err(format!("found '{token}', expected: in, notin, =, ==, !=, gt, lt")),
         };
-        Requirement::new(key, op, self.values()?.into_iter().collect())
+        Requirement::new(key, op, self.values()?.into_iter().gather())
     }
 
     fn value(&mut self) -> Result<String, String> {
