@@ -5,12 +5,19 @@ use mote_boards::Profile;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 /// The profile the configuration names, or the one that fits this board.
-pub fn board(config: &Config) -> Profile {
+pub fn board(config: &Config) -> &'static Profile {
     let named = config.board.as_deref().and_then(mote_boards::named);
     named.unwrap_or_else(|| {
-        let model = std::fs::read("/proc/device-tree/model").unwrap_or_default();
-        mote_boards::detect(std::env::consts::ARCH, String::from_utf8_lossy(&model).trim_end_matches('\0'))
+        let ram = rustix::system::sysinfo();
+        let ram_mb = (ram.totalram as u64).saturating_mul(u64::from(ram.mem_unit)) >> 20;
+        mote_boards::detect(std::env::consts::ARCH, &model(), ram_mb)
     })
+}
+
+/// As the device tree names the board; "" where there is none.
+pub fn model() -> String {
+    let model = std::fs::read("/proc/device-tree/model").unwrap_or_default();
+    String::from_utf8_lossy(&model).trim_end_matches('\0').to_owned()
 }
 
 /// As the kubelet names its node: the override, else the host name in lower case.

@@ -16,7 +16,7 @@ use async_executor::Executor;
 use async_io::{Timer, block_on};
 use futures_lite::{FutureExt, future};
 use mote_api::{Running, certs, encryption::Keyring, http};
-use mote_boards::{Limits, Profile};
+use mote_boards::Limits;
 use mote_store::Store;
 use std::{
     fmt,
@@ -83,10 +83,11 @@ fn live(config: Config, data_dir: &Path) -> Result<(), Error> {
     let termination = Termination::block().map_err(Error::Signals)?;
     let data_dir = DataDir::open(data_dir).map_err(Error::DataDir)?;
     let board = machine::board(&config);
-    let place = Place::new(config, &board, data_dir.path.clone());
+    let place = Place::new(config, board, data_dir.path.clone());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         board = board.name,
+        model = machine::model(),
         node = place.node_name,
         address = %place.node_ip,
         data_dir = %place.data_dir.display(),
@@ -115,7 +116,7 @@ fn live(config: Config, data_dir: &Path) -> Result<(), Error> {
         // They end with the process.
         thread::spawn(move || block_on(executor.run(future::pending::<()>())));
     }
-    let node = Node { store: store.clone(), keyring, executor: executor.clone(), place, board: &board, life };
+    let node = Node { store: store.clone(), keyring, executor: executor.clone(), place, life };
     let outcome = block_on(executor.run(serve(node, termination, started)));
     if let Err(error) = store.close() {
         tracing::warn!(%error, "closing the store");
@@ -145,21 +146,20 @@ fn open_store(
 }
 
 /// All that is there before the API server.
-struct Node<'b> {
+struct Node {
     store: Arc<Store>,
     keyring: Arc<Keyring>,
     executor: Arc<Executor<'static>>,
     place: Place,
-    board: &'b Profile,
     life: Life,
 }
 
-async fn serve(node: Node<'_>, termination: Termination, started: Instant) -> Result<(), Error> {
-    let Node { store, keyring, executor, place, board, life } = node;
-    let config = mote_api::Config { keyring: Some(keyring), ..api_config(&place, board) };
+async fn serve(node: Node, termination: Termination, started: Instant) -> Result<(), Error> {
+    let Node { store, keyring, executor, place, life } = node;
+    let config = mote_api::Config { keyring: Some(keyring), ..api_config(&place) };
     let running = mote_api::start(store.clone(), executor.clone(), config).await.map_err(Error::Api)?;
     tracing::info!(port = place.config.api_port, ms = elapsed_ms(started), "the API server serves");
-    let parts = parts::start(&running, &place, board).await;
+    let parts = parts::start(&running, &place).await;
     if running.health.passes("readyz") {
         tracing::info!(ms = elapsed_ms(started), "ready");
     } else {
@@ -207,9 +207,9 @@ fn store_options(data_dir: &DataDir, limits: &Limits) -> mote_store::Options {
     }
 }
 
-fn api_config(place: &Place, board: &Profile) -> mote_api::Config {
+fn api_config(place: &Place) -> mote_api::Config {
     let Place { config, node_name, node_ip, .. } = place;
-    let limits = &board.limits;
+    let limits = &place.board.limits;
     let service = config.service_network;
     let mut names = vec![node_name.clone(), format!("api.{}", config.base_domain)];
     let mut addresses: Vec<IpAddr> = vec![
@@ -240,6 +240,7 @@ fn api_config(place: &Place, board: &Profile) -> mote_api::Config {
             max_mutating_requests_inflight: limits.requests_in_flight.div_ceil(2) as usize,
             // A client-go program holds some ten watches on one connection.
             max_watches: limits.connections as usize * 8,
+            max_unsent_bytes: limits.unread_kb as usize * 1024,
             give_memory_back: machine::give_memory_back,
             ..http::Config::default()
         },

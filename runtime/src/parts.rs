@@ -19,8 +19,6 @@ const CNI_CONFIG_DIR: &str = "/etc/cni/net.d";
 const CNI_PLUGIN_DIR: &str = "/opt/cni/bin";
 /// Where Debian's containerd is told to look.
 const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
-/// Answers of servers outside the cluster.
-const DNS_CACHE_BYTES: usize = 256 * 1024;
 
 /// This node: its configuration and what was found out about it.
 pub struct Place {
@@ -29,18 +27,18 @@ pub struct Place {
     pub node_ip: Ipv4Addr,
     /// This node's share of the cluster network.
     pub pod_network: Cidr,
-    pub max_pods: u32,
+    pub board: &'static Profile,
     pub data_dir: PathBuf,
 }
 
 impl Place {
-    pub fn new(config: Config, board: &Profile, data_dir: PathBuf) -> Place {
+    pub fn new(config: Config, board: &'static Profile, data_dir: PathBuf) -> Place {
         let cluster = config.cluster_network;
         let pod_network = Cidr::new(cluster.address, cluster.prefix.max(24));
         // With no network but the loopback, the node is known by the address that its pods can reach it at.
         let node_ip = machine::node_ip(&config).unwrap_or_else(|| pod_network.nth(1));
         let node_name = machine::node_name(&config);
-        Place { node_name, node_ip, pod_network, max_pods: board.limits.pods as u32, data_dir, config }
+        Place { node_name, node_ip, pod_network, board, data_dir, config }
     }
 
     /// The pods' gateway: the host, as pods see it.
@@ -61,7 +59,7 @@ impl Parts {
     }
 }
 
-pub async fn start(running: &Running, place: &Place, _board: &Profile) -> Parts {
+pub async fn start(running: &Running, place: &Place) -> Parts {
     let client = running.client();
     if place.runs(Component::Controllers) {
         let local_node = if place.runs(Component::Kubelet) { place.node_name.clone() } else { String::new() };
@@ -122,7 +120,7 @@ fn network_config(place: &Place) -> mote_network::Config {
         proxy: place.runs(Component::Proxy),
         resolv_conf: PathBuf::from("/etc/resolv.conf"),
         mtu: 0,
-        dns_cache_limit_bytes: DNS_CACHE_BYTES,
+        dns_cache_limit_bytes: place.board.limits.dns_cache_kb as usize * 1024,
     }
 }
 
@@ -137,7 +135,8 @@ fn kubelet_config(place: &Place) -> mote_kubelet::Config {
         pod_log_dir: POD_LOG_DIR.into(),
         cluster_dns: place.config.service_network.nth(10).to_string(),
         cluster_domain: node::CLUSTER_DOMAIN.to_owned(),
-        max_pods: place.max_pods,
+        max_pods: place.board.limits.pods as u32,
+        instance_type: place.board.name.to_owned(),
         pod_cidr: place.pod_network.to_string(),
     }
 }

@@ -84,6 +84,8 @@ pub struct Config {
     /// "cluster.local"
     pub cluster_domain: String,
     pub max_pods: u32,
+    /// The board's profile, as a cloud names a kind of machine.
+    pub instance_type: String,
     /// "10.42.0.0/24"
     pub pod_cidr: String,
 }

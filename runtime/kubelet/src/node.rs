@@ -146,6 +146,7 @@ impl Kubelet {
             "kubernetes.io/hostname": self.config.node_name,
             "kubernetes.io/os": "linux",
             "node-role.kubernetes.io/control-plane": "",
+            "node.kubernetes.io/instance-type": self.config.instance_type,
         })
     }
 

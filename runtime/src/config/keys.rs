@@ -147,7 +147,7 @@ pub const TABLE: &[Key] = &[
             let name = scalar(value)?;
             config.board = match name {
                 "" => None,
-                _ => Some(mote_boards::named(name)?.name),
+                _ => Some(mote_boards::named(name)?.name.to_owned()),
             };
             Some(())
         },

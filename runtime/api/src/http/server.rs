@@ -43,6 +43,8 @@ pub struct Config {
     pub max_mutating_requests_inflight: usize,
     /// Watches at a time; more are told to retry (429).
     pub max_watches: usize,
+    /// Of answers made and not yet taken, on all connections: beyond it large ones are refused.
+    pub max_unsent_bytes: usize,
     pub handshake_timeout: Duration,
     /// HTTP/1.1: from a connection's last answer, or its start, to the end of the next request's headers.
     pub header_timeout: Duration,
@@ -65,6 +67,7 @@ impl Default for Config {
             max_requests_inflight: 100,
             max_mutating_requests_inflight: 50,
             max_watches: 2000,
+            max_unsent_bytes: 64 << 20,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(90),
@@ -88,9 +91,8 @@ const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
 const MAX_LEAVING: usize = 16;
 /// An answer of which nothing could be sent for this long ends its connection: HTTP/2 lets a client that reads none of it look alive.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// Of answers made and not yet taken: on one connection, whose next requests wait; and on all, when large ones are refused.
+/// Of answers made and not yet taken, on one connection, whose next requests wait.
 const MAX_UNSENT_BYTES: usize = 1 << 20;
-const MAX_UNSENT_BYTES_IN_ALL: usize = 64 << 20;
 /// From the first of many large requests until memory is given back.
 const BURST: Duration = Duration::from_secs(2);
 /// From the call to stop until connections are cut.
@@ -300,6 +302,7 @@ pub(super) struct Connection {
     /// Bytes of theirs, and of those of all connections.
     unsent: AtomicUsize,
     unsent_in_all: Arc<AtomicUsize>,
+    max_unsent_in_all: usize,
     stranger: Stranger,
     /// A request ended, or the connection shall take no more.
     changed: Event,
@@ -335,7 +338,7 @@ impl Connection {
     }
     /// Whether so many bytes may wait to be sent.
     pub fn has_room_for(&self, bytes: usize) -> bool {
-        bytes < SEND_BUFFER_BYTES || self.unsent_in_all.load(Ordering::Acquire) + bytes <= MAX_UNSENT_BYTES_IN_ALL
+        bytes < SEND_BUFFER_BYTES || self.unsent_in_all.load(Ordering::Acquire) + bytes <= self.max_unsent_in_all
     }
     /// An answer that has an end is on its way, until what is returned is dropped; so many bytes of it are there already.
     pub fn sending(self: &Arc<Self>, bytes: usize) -> Sending {
@@ -483,6 +486,7 @@ async fn serve_one(shared: Arc<Shared>, stream: Async<TcpStream>, peer: SocketAd
         sent: Mutex::new(Instant::now()),
         unsent: AtomicUsize::new(0),
         unsent_in_all: shared.unsent.clone(),
+        max_unsent_in_all: shared.config.max_unsent_bytes,
         stranger,
         changed: Event::new(),
         close: AtomicBool::new(false),
