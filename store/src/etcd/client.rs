@@ -9,7 +9,7 @@ use prost::Message;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -23,6 +23,8 @@ pub(super) struct Client {
     channels: Vec<Channel>,
     /// The one that is asked, counted on.
     current: AtomicUsize,
+    /// Nobody answered lately: who asks now is told so at once.
+    is_away: AtomicBool,
 }
 
 impl Client {
@@ -31,10 +33,15 @@ impl Client {
         let mut headers = HeaderMap::new();
         headers.insert("hasleader", HeaderValue::from_static("true"));
         let channels = servers.into_iter().map(|server| Channel::far(server, executor.clone(), headers.clone()));
-        Client { channels: channels.collect(), current: AtomicUsize::new(0) }
+        Client { channels: channels.collect(), current: AtomicUsize::new(0), is_away: AtomicBool::new(false) }
     }
 
-    /// The server that is asked now. `failed` is the one that should not be asked next.
+    /// What the one who watches has found.
+    pub fn found_away(&self, away: bool) {
+        self.is_away.store(away, Ordering::Relaxed);
+    }
+
+    /// `failed` is not asked next.
     fn turn_from(&self, failed: usize) {
         let _ = self.current.compare_exchange(failed, failed.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
     }
@@ -64,7 +71,8 @@ impl Client {
 
     /// Asked once: what becomes of a question without an answer is not known.
     pub async fn once<Q: Message, A: Message + Default>(&self, method: Method, request: &Q) -> Result<A, Error> {
-        let (at, channel) = self.server(method, Instant::now() + CALL).await?;
+        let patience = if self.is_away.load(Ordering::Relaxed) { Duration::ZERO } else { CALL };
+        let (at, channel) = self.server(method, Instant::now() + patience).await?;
         let answer = channel.call(method, Some(CALL), request).await;
         answer.map_err(|failure| {
             if is_servers_own(&failure) {

@@ -134,21 +134,43 @@ impl Remote {
     }
 
     /// Until what is seen is no older than what etcd has now. Where etcd does not answer, memory is all there is.
-    pub async fn catch_up(&self, shared: &Shared) {
+    pub async fn catch_up(&self, shared: &Arc<Shared>) {
         if shared.lock().trouble.is_some() {
             return;
         }
-        let now = async {
-            let request = RangeRequest { key: ALL.to_vec(), count_only: true, ..RangeRequest::default() };
-            let answer: Result<RangeResponse, Error> = self.inner.client.read(RANGE, &request).await;
-            if let Ok(answer) = answer {
-                shared.wait_for(revision(&answer.header)).await;
-            }
-        };
         let late = async {
             Timer::after(FRESH).await;
+            false
         };
-        now.or(late).await;
+        let is_seen = self.inner.reach(shared).or(late).await;
+        let silent = || Error::Remote { message: "etcdserver: request timed out".into(), undone: true };
+        if !is_seen && shared.change(|state, _| state.trouble.replace(silent())).is_none() {
+            self.inner.executor.spawn(probe(self.inner.clone(), shared.clone())).detach();
+        }
+    }
+}
+
+/// A server that is silent breaks no watch until the connection is found dead: asks until there is an answer.
+async fn probe(inner: Arc<Inner>, shared: Arc<Shared>) {
+    inner.client.found_away(true);
+    while !inner.reach(&shared).await {
+        if shared.lock().closing {
+            return;
+        }
+        Timer::after(RETRY).await;
+    }
+    inner.client.found_away(false);
+    shared.change(|state, _| state.trouble = None);
+}
+
+impl Inner {
+    /// Until what is seen is what etcd has now; false: it did not answer.
+    async fn reach(&self, shared: &Shared) -> bool {
+        let request = RangeRequest { key: ALL.to_vec(), count_only: true, ..RangeRequest::default() };
+        let answer: Result<RangeResponse, Error> = self.client.read(RANGE, &request).await;
+        let Ok(answer) = answer else { return false };
+        shared.wait_for(revision(&answer.header)).await;
+        true
     }
 }
 
@@ -353,6 +375,7 @@ async fn follow(inner: Arc<Inner>, shared: Arc<Shared>) {
             },
             End::Broken(error) => error,
         };
+        inner.client.found_away(true);
         let again = shared.change(|state, _| state.trouble.replace(error.clone()).is_some());
         if !again {
             tracing::error!(%error, "etcd does not answer; what is in memory is read on");
@@ -388,6 +411,7 @@ async fn watch(inner: &Inner, shared: &Shared, begun: &mut bool) -> End {
         }
         if !*begun {
             *begun = true;
+            inner.client.found_away(false);
             if shared.change(|state, _| state.trouble.take()).is_some() {
                 tracing::info!("etcd answers again");
             }
