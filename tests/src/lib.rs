@@ -5,6 +5,7 @@
 pub mod corpus;
 pub mod cost;
 pub mod differential;
+pub mod etcd;
 pub mod hostile;
 pub mod http;
 pub mod kubectl;
@@ -14,6 +15,7 @@ pub mod trace;
 pub mod usage;
 pub mod webhook;
 
+pub use etcd::Etcd;
 pub use kubectl::Kubectl;
 pub use machine::{Machine, Node};
 pub use server::Server;

@@ -37,7 +37,8 @@ impl Server {
     #[track_caller]
     pub fn start_at(dir: PathBuf, config: &str) -> Server {
         let port = free_port();
-        fs::write(dir.join("config.yaml"), format!("apiServer: {{port: {port}}}\n{config}")).expect("writing");
+        let store = if config.contains("store: ") { String::new() } else { crate::etcd::config_of_suites() };
+        fs::write(dir.join("config.yaml"), format!("apiServer: {{port: {port}}}\n{store}{config}")).expect("writing");
         let mut server =
             Server { kubectl: Kubectl::new(&dir.join("data/kubeconfig"), None), child: spawn(&dir), port, dir };
         server.wait_ready();
