@@ -14,7 +14,7 @@ use tracing::{
 /// A line is cut here, so that no object's text can fill the journal.
 const LIMIT_BYTES: usize = 4096;
 
-/// Crates that speak of every frame and byte; only TraceAll wants to hear them.
+/// Crates that speak of every connection; only TraceAll wants to hear them.
 const CHATTY: [&str; 4] = ["h2", "hyper", "rustls", "polling"];
 
 struct Lines {
