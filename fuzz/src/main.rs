@@ -1,7 +1,7 @@
 //! One program for every fuzz target: libFuzzer's, with the target named by MOTE_FUZZ_TARGET. `./dev fuzz` builds and runs it.
 //!
 //! A target takes bytes from outside to the code that reads them and checks what must hold; what it finds becomes a test case
-//! beside that code.
+//! beside that code. Where bytes by chance say little there are seeds: the files that MOTE_FUZZ_SEEDS is made to hold.
 #![no_main]
 
 mod schema; // trees, selectors, patches, definitions
@@ -11,6 +11,10 @@ use libfuzzer_sys::{Corpus, fuzz_target};
 use std::sync::OnceLock;
 
 type Target = fn(&[u8]);
+type Seeds = fn() -> Vec<Vec<u8>>;
+
+/// What a target begins with.
+const SEEDS: [(&str, Seeds); 2] = [("cel", wire::recorded_expressions), ("object", schema::recorded_objects)];
 
 const TARGETS: [(&str, Target); 19] = [
     ("json", schema::json),
@@ -44,7 +48,18 @@ fn target() -> Target {
     })
 }
 
-fuzz_target!(|data: &[u8]| -> Corpus {
+/// Writes the target's seeds where it is told to, by number: written again they are the same.
+fn seed() {
+    let (Ok(name), Ok(directory)) = (std::env::var("MOTE_FUZZ_TARGET"), std::env::var("MOTE_FUZZ_SEEDS")) else {
+        return;
+    };
+    let Some((_, seeds)) = SEEDS.iter().find(|(known, _)| *known == name) else { return };
+    for (number, seed) in seeds().into_iter().enumerate() {
+        std::fs::write(format!("{directory}/{number}"), seed).expect("a seed can be written");
+    }
+}
+
+fuzz_target!(init: seed(), |data: &[u8]| -> Corpus {
     target()(data);
     Corpus::Keep
 });

@@ -30,8 +30,10 @@ pub fn json(data: &[u8]) {
     let Ok(doc) = Doc::from_json_strict(data, &mut duplicates) else { return };
     let mut text = Vec::new();
     doc.write_json(&mut text);
-    let again = Doc::from_json(&text).expect("what was written reads");
-    assert_eq!(again.root().to_value(), doc.root().to_value());
+    // A float without a fraction is written as an integer, as Go does, and then is one: 9E9.
+    let mut same = Vec::new();
+    Doc::from_json(&text).expect("what was written reads").write_json(&mut same);
+    assert_eq!(String::from_utf8_lossy(&same), String::from_utf8_lossy(&text));
     assert_eq!(Doc::from_bytes(doc.bytes().clone()).as_ref(), Ok(&doc));
     // Go reads "-0" as the integer 0.
     if duplicates.is_empty()
@@ -55,8 +57,12 @@ pub fn doc(data: &[u8]) {
     let Ok(doc) = Doc::from_bytes(data.into()) else { return };
     let mut text = Vec::new();
     doc.write_json(&mut text);
-    // A float without a fraction is written as an integer, as Go does, and then is one.
-    let again = Doc::from_json(&text).expect("what was written reads");
+    let mut duplicates = Vec::new();
+    let again = Doc::from_json_strict(&text, &mut duplicates).expect("what was written reads");
+    if !duplicates.is_empty() {
+        // Nothing writes such bytes, and what their sums vouch for is not searched for them.
+        return;
+    }
     let mut same = Vec::new();
     again.write_json(&mut same);
     assert_eq!(String::from_utf8_lossy(&same), String::from_utf8_lossy(&text));
@@ -79,6 +85,26 @@ pub fn protobuf(data: &[u8]) {
         let envelope = proto::envelope(&bytes).expect("what was written reads");
         proto::decode(kind, envelope.raw).expect("what was written reads");
     }
+}
+
+/// What real servers answered with, each object behind the byte that chooses its kind.
+pub fn recorded_objects() -> Vec<Vec<u8>> {
+    let files = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/differential/answers");
+    let mut seeds = Vec::new();
+    for file in std::fs::read_dir(files).expect("the answers are there").flatten() {
+        let text = std::fs::read_to_string(file.path()).expect("it is text");
+        for line in text.lines() {
+            let Ok(Value::Object(answer)) = serde_json::from_str(line) else { continue };
+            let Some(body) = answer.get("body") else { continue };
+            let is_of = |kind: &Arc<Kind>| {
+                body["apiVersion"] == Value::from(kind.api_version()) && body["kind"] == Value::from(&*kind.kind)
+            };
+            if let Some(at) = catalog().kinds.iter().position(is_of).and_then(|at| u8::try_from(at).ok()) {
+                seeds.push([&[at], body.to_string().as_bytes()].concat());
+            }
+        }
+    }
+    seeds
 }
 
 /// The way of a write, but for the store.

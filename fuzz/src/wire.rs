@@ -25,6 +25,14 @@ pub fn cel(data: &[u8]) {
     }
 }
 
+/// What Kubernetes' own environment was asked for the tests of `mote-cel`, over its second document.
+pub fn recorded_expressions() -> Vec<Vec<u8>> {
+    let text = include_str!("../../runtime/cel/tests/recorded.jsonl");
+    let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok());
+    let data = lines.next().map(|head| head["data"][1].to_string()).unwrap_or_default();
+    lines.filter_map(|line| Some([line["expr"].as_str()?, "\0", &data].concat().into_bytes())).collect()
+}
+
 /// Method, target, an Accept header and the head of an upgraded answer, by lines.
 pub fn http(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
