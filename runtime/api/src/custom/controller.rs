@@ -173,9 +173,9 @@ impl Controller {
         for namespace in namespaces {
             let mut target = Target::new(self.client.user(), kind, &namespace, "", Sub::Main);
             target.options = Options::default();
-            self.api()
-                .delete_collection(&mut target, &DeleteOptions::default(), 0, |object| !object.is_deleting())
-                .await?;
+            let mut listed: Vec<_> = snapshot.range(&self.api().list_prefix(kind, &namespace), None).collect();
+            listed.retain(|entry| !feed::object(kind, entry).is_deleting());
+            self.api().delete_collection(&mut target, &DeleteOptions::default(), &listed).await?;
         }
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! DELETE: at once, after a grace period, or when the last finalizer is gone (registry/rest/delete.go,
 //! registry/generic/registry/store.go).
 use super::{Api, Beside, MAX_TRIES, MODIFIED, Target, format_time, meta, now, storage_error};
-use crate::{DeleteOptions, admission, behavior, custom::convert, feed};
+use crate::{DeleteOptions, admission, behavior, feed};
 use jiff::{SignedDuration, Timestamp};
 use mote_schema::{Object, Status, Value};
-use mote_store::{Error, Precondition};
+use mote_store::{Entry, Error, Precondition};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -113,36 +113,16 @@ impl Api {
         Ok(())
     }
 
-    /// Deletes the first `limit` (0: all) that `chosen` picks; one that is gone already is no error. Returns the objects as
-    /// they were.
+    /// Deletes what was listed; one that is gone already is no error. Returns the objects as they were.
     pub(crate) async fn delete_collection(
         &self,
         target: &mut Target<'_>,
         options: &DeleteOptions,
-        limit: usize,
-        chosen: impl Fn(&Object) -> bool,
+        listed: &[Entry],
     ) -> Result<Vec<Object>, Status> {
-        let prefix = self.list_prefix(target.kind, target.namespace);
-        let snapshot = self.store.snapshot();
-        let mut deleted = Vec::new();
-        let mut rest = snapshot.range(&prefix, None);
-        let mut batch = Vec::new().into_iter();
-        loop {
-            let Some(entry) = batch.next() else {
-                let next = rest.by_ref().take(convert::MAX_OBJECTS).collect();
-                batch = convert::entries(self, target.kind, next).await?.into_iter();
-                match batch.as_slice() {
-                    [] => break,
-                    _ => continue,
-                }
-            };
-            let object = feed::object(target.kind, &entry);
-            if !chosen(&object) {
-                continue;
-            }
-            if limit > 0 && deleted.len() == limit {
-                break;
-            }
+        let mut deleted = Vec::with_capacity(listed.len());
+        for entry in listed {
+            let object = feed::object(target.kind, entry);
             let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
             let mut one = Target {
                 options: target.options,
@@ -153,9 +133,8 @@ impl Api {
             one.warnings.retain(|warning| !target.warnings.contains(warning));
             target.warnings.append(&mut one.warnings);
             match result {
-                Ok(_) => deleted.push(object),
-                Err(status) if status.is_not_found() => {}
-                Err(status) => return Err(status),
+                Err(status) if !status.is_not_found() => return Err(status),
+                _ => deleted.push(object),
             }
         }
         Ok(deleted)

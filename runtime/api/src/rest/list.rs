@@ -98,17 +98,28 @@ struct Page {
 pub(crate) async fn list(api: &Api, kind: &Arc<Kind>, request: &Request) -> Result<Response, Status> {
     let form = media::negotiate(request, kind)?;
     let options = ListOptions::parse(&request.query, kind, &request.info.name)?;
-    let prefix = api.list_prefix(kind, &request.info.namespace);
+    let (entries, meta) = listed(api, kind, &request.info.namespace, &options).await?;
+    items::respond(List { kind: kind.clone(), items: Items::Stored(entries), meta }, form).await
+}
+
+/// What is asked for, at the version of `kind`, and where the rest begins.
+pub(crate) async fn listed(
+    api: &Api,
+    kind: &Arc<Kind>,
+    namespace: &str,
+    options: &ListOptions,
+) -> Result<(Vec<Entry>, ListMeta), Status> {
+    let prefix = api.list_prefix(kind, namespace);
     let page = match options.filter.is_empty() || !crate::custom::convert::waits(kind) {
-        true => page(api, kind, &prefix, &options)?,
+        true => page(api, kind, &prefix, options)?,
         // Selected by what another program makes of them.
         false => {
             api.check_readable(&prefix)?;
-            let (snapshot, after) = state(api, &prefix, &options)?;
+            let (snapshot, after) = state(api, &prefix, options)?;
             let stored = snapshot.range(&prefix, after.as_deref()).collect();
             let revision = snapshot.revision();
             let converted = crate::custom::convert::entries(api, kind, stored).await?;
-            select(kind, &prefix, &options, revision, converted.into_iter())
+            select(kind, &prefix, options, revision, converted.into_iter())
         }
     };
     let meta = ListMeta {
@@ -116,8 +127,7 @@ pub(crate) async fn list(api: &Api, kind: &Arc<Kind>, request: &Request) -> Resu
         next: page.next.unwrap_or_default(),
         remaining: page.remaining.and_then(|count| i64::try_from(count).ok()),
     };
-    let items = Items::Stored(crate::custom::convert::entries(api, kind, page.objects).await?);
-    items::respond(List { kind: kind.clone(), items, meta }, form).await
+    Ok((crate::custom::convert::entries(api, kind, page.objects).await?, meta))
 }
 
 fn page(api: &Api, kind: &Arc<Kind>, prefix: &str, options: &ListOptions) -> Result<Page, Status> {

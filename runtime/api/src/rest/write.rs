@@ -1,8 +1,8 @@
 //! POST, PUT, PATCH, DELETE: from HTTP to the registry and back, warnings included.
 use super::{
     items::{self, Items, List},
-    media, options,
-    options::{Filter, delete_request, manager, patch_options, write_options},
+    list, media, options,
+    options::{ListOptions, delete_request, manager, patch_options, write_options},
     unknown,
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     server::Api,
 };
 use http::header::{CONTENT_TYPE, WARNING};
-use mote_schema::{Catalog, Cause, Kind, Status, Value, json, protobuf::ListMeta};
+use mote_schema::{Catalog, Cause, Kind, Status, Value, json};
 use std::sync::Arc;
 
 /// Operations of one JSON patch at most, as upstream.
@@ -233,13 +233,12 @@ pub(crate) async fn delete(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
 
 pub(crate) async fn delete_collection(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(&request, kind)?;
-    let filter = Filter::parse(&request.query, kind, "")?;
+    let chosen = ListOptions::parse(&request.query, kind, "")?;
     let (delete, dry_run) = delete_request(api, &request)?;
     let mut target = target(&request, kind, Sub::Main, write_options(&request.query, "DeleteOptions")?);
     target.options.dry_run = dry_run;
-    let limit = request.query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(0);
-    let deleted = api.delete_collection(&mut target, &delete, limit, |object| filter.matches(object)).await?;
-    let meta = ListMeta { revision: api.store.revision(), ..ListMeta::default() };
+    let (listed, meta) = list::listed(api, kind, target.namespace, &chosen).await?;
+    let deleted = api.delete_collection(&mut target, &delete, &listed).await?;
     let list = List { kind: kind.clone(), items: Items::Read(deleted), meta };
     Ok(warn(items::respond(list, form).await?, &target.warnings))
 }
