@@ -24,7 +24,7 @@ pub fn upgrade_answer(head: &[u8]) {
 /// Frames of a WebSocket client, to the end of `bytes`.
 pub fn websocket(bytes: &[u8]) {
     let mut reader = futures_lite::io::Cursor::new(bytes);
-    while futures_lite::future::block_on(websocket::read_frame(&mut reader)).is_ok() {}
+    while futures_lite::future::block_on(websocket::read_frame(&mut reader, 1 << 20)).is_ok() {}
 }
 
 pub fn pem(label: &str, der: &[u8]) -> String {

@@ -42,6 +42,7 @@ pub mod start;
 mod stream;
 pub mod tls;
 pub mod tokens;
+mod translate;
 mod websocket;
 
 pub use admission::policy::policy_warnings;

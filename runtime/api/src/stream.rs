@@ -1,9 +1,8 @@
 //! exec, attach and port-forward: the client's upgraded connection is joined to the container runtime's streaming
 //! server, which speaks SPDY and WebSocket itself. Only the heads of the two HTTP messages are looked at here.
 //!
-//! A refusal by the runtime goes to the client as it is. kubectl tries WebSocket with the newest subprotocol first
-//! (`v5.channel.k8s.io`, `SPDY/3.1+portforward.k8s.io`); a runtime that does not know it answers 400 or 403, which
-//! is the upgrade failure that makes kubectl fall back to SPDY.
+//! A refusal by the runtime goes to the client as it is. WebSocket with the newest subprotocols, which not every runtime
+//! knows, is `translate`'s.
 use crate::{
     driver::BoxFuture,
     http::{Body, Request, Response},
@@ -40,20 +39,10 @@ pub async fn tunnel(executor: &Arc<Executor<'static>>, mut request: Request, url
     let Some(upgrade) = request.upgrade.take() else {
         return Status::bad_request("Upgrade request required").into();
     };
-    let asked = async { ask(&request, url).await };
-    let late = async {
-        Timer::after(ANSWER_TIMEOUT).await;
-        Err("no answer in time".into())
-    };
-    let answer = match asked.or(late).await {
+    let answer = match dial(&request, url).await {
         Ok(answer) => answer,
-        Err(error) => {
-            return Status::internal(format!("error dialing the container runtime's streaming server: {error}")).into();
-        }
+        Err(refused) => return *refused,
     };
-    if answer.status != StatusCode::SWITCHING_PROTOCOLS {
-        return refusal(answer).await;
-    }
     let headers = answer.headers;
     let (early, mut runtime) = (answer.rest, answer.stream);
     crate::background::spawn(executor, async move {
@@ -71,12 +60,27 @@ pub async fn tunnel(executor: &Arc<Executor<'static>>, mut request: Request, url
     Response { status: 101, headers, body: Body::Empty }
 }
 
-struct Answer {
+/// The runtime's agreement to what `request` asks of it, or what the client is told instead.
+pub(crate) async fn dial(request: &Request, url: &str) -> Result<Answer, Box<Response>> {
+    let late = async {
+        Timer::after(ANSWER_TIMEOUT).await;
+        Err("no answer in time".into())
+    };
+    let answer = ask(request, url).or(late).await.map_err(|error| {
+        Response::from(Status::internal(format!("error dialing the container runtime's streaming server: {error}")))
+    })?;
+    match answer.status {
+        StatusCode::SWITCHING_PROTOCOLS => Ok(answer),
+        _ => Err(Box::new(refusal(answer).await)),
+    }
+}
+
+pub(crate) struct Answer {
     status: StatusCode,
     headers: Vec<(HeaderName, HeaderValue)>,
     /// What came behind the head.
-    rest: Vec<u8>,
-    stream: Async<TcpStream>,
+    pub rest: Vec<u8>,
+    pub stream: Async<TcpStream>,
 }
 
 /// Sends the head of the request to the runtime and reads the head of its answer.

@@ -11,15 +11,17 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures_lite::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, StreamExt as _, io, stream};
 use http::{HeaderName, HeaderValue, header};
+use hyper::upgrade::OnUpgrade;
 use mote_schema::Status;
 use std::sync::Arc;
 
 pub(crate) const TEXT: u8 = 1;
 pub(crate) const BINARY: u8 = 2;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
-const PONG: u8 = 10;
-const FINAL: u8 = 0x80;
+pub(crate) const CONTINUATION: u8 = 0;
+pub(crate) const CLOSE: u8 = 8;
+pub(crate) const PING: u8 = 9;
+pub(crate) const PONG: u8 = 10;
+pub(crate) const FINAL: u8 = 0x80;
 
 /// Of one frame that the client sends; nothing but control frames is expected.
 const MAX_FRAME_BYTES: u64 = 64 * 1024;
@@ -48,6 +50,19 @@ pub(crate) fn answer(
             None => return Err(Status::new(403, "Forbidden", "no WebSocket subprotocol of the request is supported")),
         },
     };
+    let protocol = protocol.map(str::to_owned);
+    let (response, upgrade) = handshake(request, protocol.as_deref())?;
+    crate::background::spawn(executor, async move {
+        let Ok(client) = upgrade.await else { return };
+        if let Err(error) = send(Client::new(client), frames).await {
+            tracing::debug!(%error, "WebSocket");
+        }
+    });
+    Ok(response)
+}
+
+/// The answer to a client that is spoken to by `protocol`, and what becomes of its connection.
+pub(crate) fn handshake(request: &mut Request, protocol: Option<&str>) -> Result<(Response, OnUpgrade), Status> {
     let key = request.header("sec-websocket-key");
     if request.header("sec-websocket-version") != "13" || key.is_empty() {
         return Err(Status::bad_request("not a WebSocket handshake of version 13"));
@@ -60,13 +75,7 @@ pub(crate) fn answer(
         response.headers.push((HeaderName::from_static("sec-websocket-protocol"), protocol));
     }
     let Some(upgrade) = request.upgrade.take() else { return Err(Status::bad_request("Upgrade request required")) };
-    crate::background::spawn(executor, async move {
-        let Ok(client) = upgrade.await else { return };
-        if let Err(error) = send(Client::new(client), frames).await {
-            tracing::debug!(%error, "WebSocket");
-        }
-    });
-    Ok(response)
+    Ok((response, upgrade))
 }
 
 /// Of a stream of bytes, as wsstream.NewDefaultReaderProtocols has them; without a name it is the first.
@@ -91,7 +100,7 @@ pub(crate) fn answer_bytes(
 }
 
 /// Names in Sec-WebSocket-Protocol.
-fn asked_protocols(request: &Request) -> Vec<&str> {
+pub(crate) fn asked_protocols(request: &Request) -> Vec<&str> {
     let names = request.header(header::SEC_WEBSOCKET_PROTOCOL).split(',').map(str::trim);
     names.filter(|name| !name.is_empty()).take(16).collect()
 }
@@ -165,7 +174,7 @@ async fn send(client: Client, mut frames: BoxStream<io::Result<Bytes>>) -> io::R
 /// Reads until a frame wants an answer: the answer. Data is dropped.
 async fn next_control<R: AsyncRead + Unpin>(mut read: R) -> (R, io::Result<Vec<u8>>) {
     let answer = loop {
-        match read_frame(&mut read).await {
+        match read_frame(&mut read, MAX_FRAME_BYTES).await {
             Ok((PING, payload)) => break Ok([&[FINAL | PONG, payload.len() as u8][..], &payload].concat()),
             Ok((CLOSE, payload)) => break Ok([&[FINAL | CLOSE, payload.len() as u8][..], &payload].concat()),
             Ok(_) => {}
@@ -175,8 +184,8 @@ async fn next_control<R: AsyncRead + Unpin>(mut read: R) -> (R, io::Result<Vec<u
     (read, answer)
 }
 
-/// Opcode, and the payload of a control frame.
-pub(crate) async fn read_frame(read: &mut (impl AsyncRead + Unpin)) -> io::Result<(u8, Vec<u8>)> {
+/// Opcode and payload.
+pub(crate) async fn read_frame(read: &mut (impl AsyncRead + Unpin), limit_bytes: u64) -> io::Result<(u8, Vec<u8>)> {
     let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut head = [0; 2];
     read.read_exact(&mut head).await?;
@@ -194,7 +203,7 @@ pub(crate) async fn read_frame(read: &mut (impl AsyncRead + Unpin)) -> io::Resul
         short => short.into(),
     };
     let is_control = opcode & 8 != 0;
-    if !masked || len > if is_control { MAX_CONTROL_BYTES } else { MAX_FRAME_BYTES } {
+    if !masked || len > if is_control { MAX_CONTROL_BYTES } else { limit_bytes } {
         return Err(bad("a frame is not masked or too long"));
     }
     let mut mask = [0; 4];
@@ -204,7 +213,7 @@ pub(crate) async fn read_frame(read: &mut (impl AsyncRead + Unpin)) -> io::Resul
     for (byte, key) in payload.iter_mut().zip(mask.iter().cycle()) {
         *byte ^= key;
     }
-    Ok((opcode, if is_control { payload } else { Vec::new() }))
+    Ok((opcode, payload))
 }
 
 #[cfg(test)]

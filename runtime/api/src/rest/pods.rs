@@ -4,8 +4,9 @@ use crate::{
     Object,
     http::{Query, Request, Response},
     pods::{LogOptions, StreamRequest},
+    rbac::Attributes,
     server::Api,
-    websocket,
+    translate, websocket,
 };
 use mote_schema::{Cause, Kind, Status, Value};
 use std::sync::Arc;
@@ -21,6 +22,15 @@ pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
         return Err(Status::method_not_supported("", &format!("pods/{sub}"), &request.info.verb));
     }
     super::connect::admit(api, kind, &request).await?;
+    // What WebSocket clients GET is what others POST, so rules that name only `create` hold for them too
+    // (registry/core/pod/rest/authorize.go).
+    if sub != "log" && request.info.verb == "get" {
+        let asked = Attributes { verb: "create", ..Attributes::from(&request.info) };
+        let decision = api.security()?.authorizer.decide(&request.user, &asked);
+        if !decision.allowed {
+            return Err(Status::forbidden("", "pods", &request.info.name, &decision.reason));
+        }
+    }
     if node.is_empty() {
         return if sub == "log" {
             Ok(Response::text(200, ""))
@@ -62,8 +72,11 @@ pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
     let Some(backend) = api.kubelet_of(pod.root().at("spec.nodeName").str()) else {
         return kubelet::stream(api, request, &pod, &stream).await;
     };
-    let url = backend.stream_url(pod, stream).await?;
-    Ok(crate::stream::tunnel(&api.executor, request, &url).await)
+    let url = backend.stream_url(pod, stream.clone()).await?;
+    Ok(match translate::asked(&request) {
+        Some(protocol) => translate::answer(&api.executor, request, &url, protocol, &stream).await,
+        None => crate::stream::tunnel(&api.executor, request, &url).await,
+    })
 }
 
 /// The log of one container, as it comes.
