@@ -70,6 +70,10 @@ pub async fn start(running: &Running, place: &Place) -> Parts {
     if place.runs(Component::Scheduler) {
         once(&client, place, "kube-scheduler", mote_scheduler::start);
     }
+    let mut components = Vec::new();
+    components.extend(place.runs(Component::Controllers).then_some("controller-manager"));
+    components.extend(place.runs(Component::Scheduler).then_some("scheduler"));
+    running.api.set_components(components);
     let mut network = None;
     if place.runs(Component::Network) {
         match mote_network::start(client.clone(), network_config(place)).await {

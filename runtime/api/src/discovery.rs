@@ -12,12 +12,13 @@ const JSON: &str = "application/json";
 const ALL_V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// Answered by the server beside resources.
-const OTHER_PATHS: [&str; 11] = [
+const OTHER_PATHS: [&str; 12] = [
     "/.well-known/openid-configuration",
     "/apis/",
     "/healthz",
     "/livez",
     "/metrics",
+    "/metrics/slis",
     "/openapi/v2",
     "/openapi/v3",
     "/openapi/v3/",

@@ -49,6 +49,8 @@ pub struct Api {
     /// What kubelets outside of this process are shown; set once, before the first request.
     pub(crate) kubelet_client: OnceLock<crate::outbound::Identity>,
     security: OnceLock<Security>,
+    /// Parts that run in this process, as ComponentStatuses are named.
+    components: OnceLock<Vec<&'static str>>,
 }
 
 /// Who a caller is, and what they may do.
@@ -76,6 +78,7 @@ impl Api {
             pods: OnceLock::new(),
             kubelet_client: OnceLock::new(),
             security: OnceLock::new(),
+            components: OnceLock::new(),
         })
     }
 
@@ -135,6 +138,17 @@ impl Api {
         if self.pods.set(backend).is_err() {
             tracing::warn!("a pod back end is already set; the second one is ignored");
         }
+    }
+
+    /// Which of "scheduler" and "controller-manager" this process is; told once.
+    pub fn set_components(&self, components: Vec<&'static str>) {
+        if self.components.set(components).is_err() {
+            tracing::warn!("the parts of this process are already known");
+        }
+    }
+
+    pub(crate) fn runs(&self, component: &str) -> bool {
+        self.components.get().is_some_and(|known| known.contains(&component))
     }
 
     /// The kubelet of this process, if it is that node's.

@@ -11,7 +11,7 @@ use crate::{
     certs::{self, Certificates},
     driver,
     encryption::{self, Keyring},
-    health::{Health, Scope},
+    health::{Health, Progress, Scope},
     http::{
         self, Front, Server,
         flow::{self, Flow, Maintenance},
@@ -23,13 +23,33 @@ use crate::{
 use async_executor::Executor;
 use mote_schema::json;
 use mote_store::Store;
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{collections::BTreeSet, sync::Arc};
+
+/// What has to be done before this server is what a cluster expects, by the names of upstream's checks for it.
+const STEPS: [&[&str]; 4] = [
+    &[
+        "poststarthook/rbac/bootstrap-roles",
+        "poststarthook/scheduling/bootstrap-system-priority-classes",
+        "poststarthook/start-system-namespaces-controller",
+        "poststarthook/bootstrap-controller",
+        "poststarthook/start-kubernetes-service-cidr-controller",
+        "poststarthook/start-legacy-token-tracking-controller",
+    ],
+    &[
+        "poststarthook/apiservice-registration-controller",
+        "poststarthook/apiservice-status-local-available-controller",
+        "poststarthook/apiservice-status-remote-available-controller",
+        "poststarthook/kube-apiserver-autoregistration",
+        "autoregister-completion",
+    ],
+    &["poststarthook/start-cluster-authentication-info-controller"],
+    &[
+        "poststarthook/start-apiextensions-controllers",
+        "poststarthook/crd-informer-synced",
+        "poststarthook/priority-and-fairness-config-consumer",
+        "poststarthook/priority-and-fairness-config-producer",
+    ],
+];
 
 pub struct Config {
     pub certificates: certs::Options,
@@ -110,20 +130,19 @@ async fn run(store: Arc<Store>, executor: Arc<Executor<'static>>, config: Config
             aggregation::figures(&api, text);
         }
     });
-    if api.store.is_shared() {
-        for name in ["etcd", "etcd-readiness"] {
-            let scope = if name == "etcd" { Scope::Both } else { Scope::Ready };
-            let store = api.store.clone();
+    for (name, scope, is_there) in
+        [("etcd", Scope::Both, true), ("etcd-readiness", Scope::Ready, api.store.is_shared())]
+    {
+        let store = api.store.clone();
+        if is_there {
             health.register(name, scope, move || store.trouble().map_or(Ok(()), |error| Err(error.to_string())));
         }
+    }
+    if api.store.is_shared() {
         executor.spawn(follow_others(api.clone(), rbac::GROUP, forget_decisions)).detach();
         executor.spawn(follow_others(api.clone(), crate::custom::PREFIX, crate::custom::refresh)).detach();
     }
-    let bootstrapped = Arc::new(AtomicBool::new(false));
-    health.register("poststarthook/bootstrap", Scope::Ready, {
-        let bootstrapped = bootstrapped.clone();
-        move || if bootstrapped.load(Ordering::Acquire) { Ok(()) } else { Err("not finished".into()) }
-    });
+    let progress = Progress::new(&health, &STEPS);
     let handler = Arc::new(Rest::new(api.clone()));
     let mut front = Front::new(authenticator, authorizer.clone(), health.clone(), metrics.clone(), handler);
     if let Some(keyring) = config.keyring {
@@ -159,15 +178,20 @@ async fn run(store: Arc<Store>, executor: Arc<Executor<'static>>, config: Config
     // A second one would be the same.
     let _ = api.kubelet_client.set(Box::new(move || kubelet_client.kubelet_client()));
     bootstrap::ensure(&client).await.map_err(failed)?;
+    progress.step();
     aggregation::start(&client).await.map_err(failed)?;
+    progress.step();
     trust::publish(&client, &certificates).await.map_err(failed)?;
+    progress.step();
     crate::background::spawn(&executor, trust::follow(client.clone(), certificates.clone()));
     let aggregator = "system:serviceaccount:kube-system:clusterrole-aggregation-controller";
     let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
     driver::start(&client, Arc::new(Aggregation::new(client.as_user(aggregator, &groups), authorizer)));
     crate::custom::start(&client);
     driver::start(&client, Arc::new(Maintenance::new(client.clone(), flow))).add(driver::Key::new("", "all"));
-    bootstrapped.store(true, Ordering::Release);
+    progress.step();
+    // Whoever reads reads the store, so there is nothing to wait for but the above.
+    health.register("informer-sync", Scope::Ready, || Ok(()));
     Ok(Running { api, server, certificates, health, metrics })
 }
 

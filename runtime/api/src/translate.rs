@@ -73,23 +73,20 @@ pub(crate) async fn answer(
         Ok(answer) => (answer.rest, answer.stream),
         Err(refused) => return *refused,
     };
-    executor
-        .spawn(async move {
-            let Ok(client) = upgrade.await else { return };
-            let (read, write) = io::split(Client::new(client));
-            let joined =
-                Joined { client: Mutex::new(Box::new(write)), runtime: Mutex::new(Box::new(&runtime)), channels };
-            let mut replies = io::Cursor::new(early).chain(&runtime);
-            let up: BoxFuture<'_, io::Result<()>> = Box::pin(joined.up(read));
-            let down: BoxFuture<'_, io::Result<()>> = match protocol == TUNNEL {
-                true => Box::pin(joined.tunnel_down(&mut replies)),
-                false => Box::pin(joined.down(&mut replies)),
-            };
-            if let Err(error) = up.or(down).await {
-                tracing::debug!(%error, "stream");
-            }
-        })
-        .detach();
+    crate::background::spawn(executor, async move {
+        let Ok(client) = upgrade.await else { return };
+        let (read, write) = io::split(Client::new(client));
+        let joined = Joined { client: Mutex::new(Box::new(write)), runtime: Mutex::new(Box::new(&runtime)), channels };
+        let mut replies = io::Cursor::new(early).chain(&runtime);
+        let up: BoxFuture<'_, io::Result<()>> = Box::pin(joined.up(read));
+        let down: BoxFuture<'_, io::Result<()>> = match protocol == TUNNEL {
+            true => Box::pin(joined.tunnel_down(&mut replies)),
+            false => Box::pin(joined.down(&mut replies)),
+        };
+        if let Err(error) = up.or(down).await {
+            tracing::debug!(%error, "stream");
+        }
+    });
     response
 }
 

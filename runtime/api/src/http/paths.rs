@@ -22,11 +22,8 @@ pub fn answer(front: &Front, request: &Request) -> Option<Response> {
         return Some(answer);
     }
     let response = match path.strip_suffix('/').unwrap_or(path) {
-        "/metrics" => Response::new(
-            200,
-            "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
-            Body::Full(front.metrics.text().into()),
-        ),
+        "/metrics" => figures(front.metrics.text()),
+        "/metrics/slis" => figures(front.health.indicators()),
         "/version" if !is_read => {
             let message = "the server does not allow this method on the requested resource";
             return Some(Status::unrouted(405, "MethodNotAllowed", message).into());
@@ -42,6 +39,10 @@ pub fn answer(front: &Front, request: &Request) -> Option<Response> {
         _ => return None,
     };
     Some(if is_read { response } else { method_not_allowed() })
+}
+
+fn figures(text: String) -> Response {
+    Response::new(200, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", Body::Full(text.into()))
 }
 
 fn document(content_type: &'static str, value: mote_schema::Value) -> Response {

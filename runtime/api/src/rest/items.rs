@@ -89,7 +89,11 @@ impl List {
             write_string(&text, out);
         }
         // Writing into a Vec does not fail.
-        let _ = write!(out, r#","metadata":{{"resourceVersion":"{}""#, self.meta.revision);
+        let _ = match self.meta.revision {
+            // Of what is not stored.
+            0 => out.write_all(br#","metadata":{"#),
+            revision => write!(out, r#","metadata":{{"resourceVersion":"{revision}""#),
+        };
         // Of custom kinds it is always there.
         if !self.meta.next.is_empty() || self.kind.is_custom() {
             out.extend_from_slice(br#","continue":"#);
@@ -131,7 +135,10 @@ pub(crate) async fn respond(list: List, form: Form) -> Result<Response, Status> 
 
 fn table(list: &List, form: Form) -> Vec<u8> {
     let objects: Vec<Object> = (0..list.len()).filter_map(|at| list.object(at)).collect();
-    let mut metadata = json!({"resourceVersion": list.meta.revision.to_string()});
+    let mut metadata = match list.meta.revision {
+        0 => json!({}),
+        revision => json!({"resourceVersion": revision.to_string()}),
+    };
     if !list.meta.next.is_empty() {
         metadata["continue"] = Value::from(list.meta.next.as_str());
     }

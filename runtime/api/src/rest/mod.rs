@@ -1,5 +1,6 @@
 //! The REST surface: one router for every kind. It decides which of read, watch, write or subresource
 //! answers a request that the front has authenticated and authorized; the rest is the registry's.
+mod components;
 mod connect;
 mod documents;
 pub(crate) mod forward;
@@ -75,6 +76,9 @@ impl Rest {
 
     async fn resource(&self, kind: Arc<Kind>, request: Request) -> Result<Response, Status> {
         let info = &request.info;
+        if components::is_theirs(&kind) {
+            return components::answer(&self.api, &kind, &request).await;
+        }
         match info.subresource.as_str() {
             "" | "status" | "finalize" | "approval" | "ephemeralcontainers" | "resize" => {
                 self.plain(kind, request).await
@@ -181,7 +185,9 @@ fn route(kind: &Kind, request: &Request) -> Result<(), Status> {
         "update" | "patch" => !info.name.is_empty(),
         _ => true,
     };
-    no_method(has(verb) && is_method && is_place)
+    // The list's own route, which says it in its own words.
+    let is_list = verb == "watch" && components::is_theirs(kind);
+    no_method((has(verb) || is_list) && is_method && is_place)
 }
 
 impl Handler for Rest {

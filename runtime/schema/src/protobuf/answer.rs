@@ -50,7 +50,8 @@ pub fn write_list_head(api_version: &str, kind: &str, meta: &ListMeta, items_len
     let mut head = Vec::with_capacity(64);
     let mut encoder = Encoder::new(BUILTIN, &mut head);
     let open = encoder.open(1, 64);
-    encoder.bytes(2, meta.revision.to_string().as_bytes());
+    // What is not stored has none.
+    encoder.bytes(2, if meta.revision == 0 { String::new() } else { meta.revision.to_string() }.as_bytes());
     encoder.bytes(3, meta.next.as_bytes());
     if let Some(remaining) = meta.remaining {
         encoder.number(4, remaining);
