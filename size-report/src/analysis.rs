@@ -161,7 +161,7 @@ impl Analysis {
             json!({"name": section.name, "fileBytes": section.file_bytes, "memoryBytes": section.memory_bytes, "unnamedBytes": section.unnamed_bytes})
         });
         let generics = self.generics.iter().map(|generic| {
-            json!({"name": generic.name, "instances": generic.instances, "bytes": generic.bytes, "largestBytes": generic.largest_bytes})
+            json!({"name": generic.name, "instances": generic.instances, "bytes": generic.bytes, "largestBytes": generic.largest_bytes, "largest": generic.largest})
         });
         json!({
             "architecture": self.architecture,

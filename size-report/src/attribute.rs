@@ -179,6 +179,8 @@ pub struct Generic {
     pub bytes: u64,
     /// Of its largest instance: what one alone would take.
     pub largest_bytes: u64,
+    /// That instance with its types, as far as the name tells them.
+    pub largest: String,
 }
 
 /// Code that is there more than once, most bytes first. Closures of one function count as instances of each other where
@@ -188,10 +190,13 @@ pub fn generics(symbols: &[Symbol]) -> Vec<Generic> {
     for symbol in symbols.iter().filter(|symbol| symbol.code) {
         let name = Origin::of(symbol).generic;
         let entry = found.entry(name.clone());
-        let generic = entry.or_insert(Generic { name, instances: 0, bytes: 0, largest_bytes: 0 });
+        let generic =
+            entry.or_insert(Generic { name, instances: 0, bytes: 0, largest_bytes: 0, largest: String::new() });
         generic.instances += 1;
         generic.bytes += symbol.bytes;
-        generic.largest_bytes = generic.largest_bytes.max(symbol.bytes);
+        if symbol.bytes > generic.largest_bytes {
+            (generic.largest_bytes, generic.largest) = (symbol.bytes, readable(&symbol.name));
+        }
     }
     let mut found: Vec<_> = found.into_values().filter(|generic| generic.instances > 1).collect();
     found.sort_by_key(|generic| std::cmp::Reverse(generic.bytes - generic.largest_bytes));
@@ -272,7 +277,13 @@ mod tests {
             symbol("_RINvCs1234_7mycrate7exampleyEB2_", 60),
             symbol("_RNvCs1234_7mycrate4main", 1000),
         ];
-        let expected = Generic { name: "mycrate::example".to_owned(), instances: 2, bytes: 160, largest_bytes: 100 };
+        let expected = Generic {
+            name: "mycrate::example".to_owned(),
+            instances: 2,
+            bytes: 160,
+            largest_bytes: 100,
+            largest: "mycrate::example::<i32>".to_owned(),
+        };
         assert_eq!(generics(&symbols), [expected]);
     }
 }

@@ -1,4 +1,4 @@
-//! `mote-size-report [--out DIR] [--figures FILE] [--commit ID] [--date DATE] [--save] BOARD=BINARY...` tells what binaries are
+//! `mote-size-report [--out DIR] [--figures FILE] [--bench FILE] [--commit ID] [--date DATE] [--save] BOARD=BINARY...` tells what binaries are
 //! made of, against the last release and the budgets of `SPECIFICATION.md`, and fails when one is exceeded. Sizes are
 //! BINARY's; names come from BINARY.symbols, the same build before it was stripped, where that is there.
 //!
@@ -18,13 +18,13 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
-const USAGE: &str =
-    "usage: mote-size-report [--out DIR] [--figures FILE] [--commit ID] [--date DATE] [--save] BOARD=BINARY...";
+const USAGE: &str = "usage: mote-size-report [--out DIR] [--figures FILE] [--bench FILE] [--commit ID] [--date DATE] [--save] BOARD=BINARY...";
 
 #[derive(Default)]
 struct Arguments {
     out: Option<PathBuf>,
     figures: Option<PathBuf>,
+    bench: Option<PathBuf>,
     commit: String,
     date: String,
     save: bool,
@@ -52,6 +52,7 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Option<Arguments> {
         match argument.as_str() {
             "--out" => arguments.out = Some(given.next()?.into()),
             "--figures" => arguments.figures = Some(given.next()?.into()),
+            "--bench" => arguments.bench = Some(given.next()?.into()),
             "--commit" => arguments.commit = given.next()?,
             "--date" => arguments.date = given.next()?,
             "--save" => arguments.save = true,
@@ -88,6 +89,9 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     }
     if let Some(path) = &arguments.figures {
         report.take_figures(json(&path.to_string_lossy(), &String::from_utf8_lossy(&read(path)?))?, &specification);
+    }
+    if let Some(path) = &arguments.bench {
+        report.take_speed(&json(&path.to_string_lossy(), &String::from_utf8_lossy(&read(path)?))?);
     }
     if arguments.save {
         let line = report.to_history();

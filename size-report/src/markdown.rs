@@ -50,6 +50,22 @@ fn write(out: &mut String, report: &Report) -> fmt::Result {
     if !report.figures.is_null() {
         write_figures(out, report)?;
     }
+    if !report.speed.is_empty() {
+        writeln!(out, "## Speed\n\nBy `./dev bench`, on the machine that made this.\n")?;
+        writeln!(out, "| what | measured | goal |\n| --- | ---: | ---: |")?;
+        for row in &report.speed {
+            let text = |key: &str| row[key].as_str().unwrap_or_default();
+            writeln!(
+                out,
+                "| {} | {} {} | {} |",
+                text("what"),
+                row["measured"],
+                text("unit"),
+                text("goal").replace('<', "&lt;")
+            )?;
+        }
+        writeln!(out)?;
+    }
     report.builds.iter().try_for_each(|build| write_build(out, build))
 }
 

@@ -18,6 +18,8 @@ pub struct Report {
     /// What `./dev figures` has measured of the host's build; null where it has not.
     pub figures: Value,
     pub figure_rows: Vec<Row>,
+    /// What `./dev bench` has measured of it: rows of what, measured, unit and goal.
+    pub speed: Vec<Value>,
     /// Of the last release.
     pub baseline: Value,
     pub history: Vec<Value>,
@@ -100,8 +102,7 @@ fn changes(before: &Value, after: &Value) -> Vec<Change> {
 impl Report {
     /// `figures` count only where they are of the build that is reported.
     pub fn take_figures(&mut self, figures: Value, specification: &Specification) {
-        let of_host = |build: &&Build| build.board == HOST && figures["buildId"] == build.analysis.build_id.as_str();
-        if !self.builds.iter().any(|build| of_host(&build)) {
+        if !self.has_host_build(&figures) {
             return;
         }
         let whole = |value: &Value| value.as_f64().map(|value| value.ceil() as u64);
@@ -119,6 +120,17 @@ impl Report {
             }
         }
         self.figures = figures;
+    }
+
+    /// The same holds for times.
+    pub fn take_speed(&mut self, bench: &Value) {
+        if self.has_host_build(bench) {
+            self.speed = bench["rows"].as_array().cloned().unwrap_or_default();
+        }
+    }
+
+    fn has_host_build(&self, measured: &Value) -> bool {
+        self.builds.iter().any(|build| build.board == HOST && measured["buildId"] == build.analysis.build_id.as_str())
     }
 
     pub fn over(&self) -> impl Iterator<Item = (&str, &Row)> {
@@ -144,6 +156,7 @@ impl Report {
             "builds": self.builds.iter().map(build).collect::<Map<_, _>>(),
             "figures": self.figures,
             "figureRows": self.figure_rows.iter().map(row).collect::<Value>(),
+            "speed": self.speed,
             "since": {"version": self.baseline["version"], "date": self.baseline["date"]},
             "history": self.history,
         })

@@ -19,6 +19,11 @@ fn write(out: &mut String, report: &Report) -> fmt::Result {
     if !report.figures.is_null() {
         write_figures(out, report)?;
     }
+    for row in &report.speed {
+        let text = |key: &str| row[key].as_str().unwrap_or_default();
+        let measured = format!("{} {}", row["measured"], text("unit"));
+        writeln!(out, "{measured:>16}  {:>22}  {}", text("goal"), text("what"))?;
+    }
     writeln!(out)?;
     for (board, row) in report.over() {
         writeln!(
@@ -122,14 +127,15 @@ fn write_figures(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "{:>11}  {:>11}  {:>11}  phase", "PSS kB", "anon. kB", "RSS kB")?;
     for phase in figures["phases"].as_array().into_iter().flatten() {
         let name = phase["phase"].as_str().unwrap_or_default();
-        writeln!(out, "{:>11}  {:>11}  {:>11}  {name}", phase["pssKb"], phase["anonymousKb"], phase["rssKb"])?;
+        let [proportional, anonymous, resident] = ["pssKb", "anonymousKb", "rssKb"].map(|key| phase[key].to_string());
+        writeln!(out, "{proportional:>11}  {anonymous:>11}  {resident:>11}  {name}")?;
     }
     writeln!(out, "\n{:>11}  {:>11}  figure", "measured", "at most")?;
     for row in &report.figure_rows {
         writeln!(out, "{:>11}  {:>11}  {}", row.measured, row.at_most, row.what)?;
     }
     for (what, measured) in figures["others"].as_object().into_iter().flatten() {
-        writeln!(out, "{measured:>11}  {:>11}  {what}", "")?;
+        writeln!(out, "{:>11}  {:>11}  {what}", measured.to_string(), "")?;
     }
     Ok(())
 }

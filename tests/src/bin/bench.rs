@@ -2,17 +2,18 @@
 //! machine; parts are starts, idle, pods and api, all of them unless named. One run of each unless said otherwise, so
 //! read them with the load of the machine in mind.
 use mote_cri::{Runtime, v1::*};
+use mote_size_report::elf;
 use mote_tests::{
     Machine, Node, Server, eventually,
     http::Connection,
     usage::{self, Usage},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     fs,
     os::unix::net::UnixDatagram,
     process::Stdio,
-    sync::Arc,
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -40,9 +41,25 @@ fn main() {
     if wanted("api") {
         api();
     }
+    save();
+}
+
+/// What was printed, for the file that `./dev size` reads.
+static ROWS: Mutex<Vec<Value>> = Mutex::new(Vec::new());
+
+/// In MOTE_BENCH_JSON, where that is set.
+fn save() {
+    let Some(file) = std::env::var_os("MOTE_BENCH_JSON") else { return };
+    let binary = fs::read(mote_tests::binary()).expect("the binary can be read");
+    let build_id = elf::parse(&binary).expect("an ELF file").build_id(&binary);
+    let rows = std::mem::take(&mut *ROWS.lock().expect("no row panics"));
+    fs::write(&file, format!("{:#}\n", json!({"buildId": build_id, "rows": rows})))
+        .expect("MOTE_BENCH_JSON can be written");
 }
 
 fn row(what: &str, measured: f64, unit: &str, goal: &str) {
+    let told = json!({"what": what, "measured": (measured * 100.0).round() / 100.0, "unit": unit, "goal": goal});
+    ROWS.lock().expect("no row panics").push(told);
     let digits = if measured >= 100.0 { 0 } else { 2 };
     println!("{what:<58}{:>16}{goal:>16}", format!("{measured:.digits$} {unit}"));
 }
