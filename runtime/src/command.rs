@@ -1,5 +1,5 @@
 //! The command line. Parsed by hand: eight commands and four flags are less code than a parser's glue.
-use crate::{backup, config::Config, node};
+use crate::{backup, config::Config, node, preflight};
 use std::{
     ffi::OsString,
     fmt,
@@ -19,6 +19,8 @@ Mote: a whole Kubernetes node in one small process, in front of CRI-O or contain
 
 Usage:
   mote run [--config FILE] [--data-dir DIR]   run the node; stops on SIGTERM and leaves containers running
+  mote preflight [--config FILE] [--data-dir DIR] [-o json]
+                                              check that this machine offers what a node needs; exit code 1 when something fails
   mote show-config [--mode default|effective] [--config FILE]
                                               print the configuration, every key in it
   mote backup PATH [--data-dir DIR]           write all objects and certificates to one file, while the node runs or not;
@@ -37,6 +39,11 @@ enum Command {
     Run {
         config: Option<PathBuf>,
         data_dir: PathBuf,
+    },
+    Preflight {
+        config: Option<PathBuf>,
+        data_dir: PathBuf,
+        json: bool,
     },
     ShowConfig {
         config: Option<PathBuf>,
@@ -90,6 +97,10 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             Ok(config) => node::run(config, &data_dir),
             Err(code) => code,
         },
+        Ok(Command::Preflight { config, data_dir, json }) => match load(config.as_deref()) {
+            Ok(config) => preflight::command(&config, &data_dir, json),
+            Err(code) => code,
+        },
         Ok(Command::ShowConfig { config: _, effective: false }) => print(&Config::default().show()),
         Ok(Command::ShowConfig { config, effective: true }) => match load(config.as_deref()) {
             Ok(config) => print(&config.show()),
@@ -141,16 +152,18 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Misuse> {
     let Some((name, _)) = args.next() else { return Err(Misuse::NoCommand) };
     let mut config = None;
     match name.as_str() {
-        "run" => {
-            let mut data_dir = PathBuf::from(DEFAULT_DATA_DIR);
+        "run" | "preflight" => {
+            let checks = name == "preflight";
+            let (mut data_dir, mut json) = (PathBuf::from(DEFAULT_DATA_DIR), false);
             while let Some((flag, raw)) = args.next() {
                 match flag.as_str() {
                     "--config" => config = Some(args.value(flag)?.into()),
                     "--data-dir" => data_dir = args.value(flag)?.into(),
+                    "-o" | "--output" if checks => json = args.is_json(flag)?,
                     _ => return Err(Misuse::UnknownArgument(lossy(&raw))),
                 }
             }
-            Ok(Command::Run { config, data_dir })
+            Ok(if checks { Command::Preflight { config, data_dir, json } } else { Command::Run { config, data_dir } })
         }
         "backup" | "restore" => {
             let (mut path, mut data_dir) = (None, PathBuf::from(DEFAULT_DATA_DIR));
@@ -204,10 +217,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Misuse> {
             let mut json = false;
             while let Some((flag, raw)) = args.next() {
                 match flag.as_str() {
-                    "-o" | "--output" => match lossy(&args.value(flag.clone())?).as_str() {
-                        "json" => json = true,
-                        other => return Err(not_a_value(flag, other, "json")),
-                    },
+                    "-o" | "--output" => json = args.is_json(flag)?,
                     _ => return Err(Misuse::UnknownArgument(lossy(&raw))),
                 }
             }
@@ -250,6 +260,14 @@ impl<I: Iterator<Item = OsString>> Args<I> {
         }
     }
 
+    /// Of `-o`, which knows one format.
+    fn is_json(&mut self, flag: String) -> Result<bool, Misuse> {
+        match lossy(&self.value(flag.clone())?).as_str() {
+            "json" => Ok(true),
+            other => Err(not_a_value(flag, other, "json")),
+        }
+    }
+
     fn value(&mut self, flag: String) -> Result<OsString, Misuse> {
         self.value.take().or_else(|| self.rest.next()).ok_or(Misuse::MissingValue(flag))
     }
@@ -272,6 +290,10 @@ mod tests {
         check("run", Ok(run(None, "/var/lib/mote")));
         check("run --config a.yaml --data-dir /b", Ok(run(Some("a.yaml"), "/b")));
         check("run --data-dir=/b=c", Ok(run(None, "/b=c")));
+        let preflight = |json| Command::Preflight { config: None, data_dir: "/d".into(), json };
+        check("preflight --data-dir /d", Ok(preflight(false)));
+        check("preflight --data-dir=/d -o json", Ok(preflight(true)));
+        check("run -o json", Err("unexpected argument \"-o\""));
         check("show-config", Ok(Command::ShowConfig { config: None, effective: true }));
         check("show-config --mode default", Ok(Command::ShowConfig { config: None, effective: false }));
         let path = |path: &str, dir: &str| (PathBuf::from(path), PathBuf::from(dir));

@@ -56,6 +56,12 @@ impl DataDir {
     }
 }
 
+/// Whether a node runs on it.
+pub fn is_held(path: &Path) -> bool {
+    fs::File::open(path.join("lock"))
+        .is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

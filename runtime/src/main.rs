@@ -14,6 +14,7 @@ mod machine;
 mod node;
 mod notify;
 mod parts;
+mod preflight;
 mod signals;
 
 use std::process::ExitCode;

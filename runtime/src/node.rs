@@ -10,6 +10,7 @@ use crate::{
     logging, machine,
     notify::notify,
     parts::{self, Place},
+    preflight,
     signals::Termination,
 };
 use async_executor::Executor;
@@ -98,6 +99,7 @@ fn live(config: Config, data_dir: &Path) -> Result<(), Error> {
         // What is on this disk is not the data.
         (policy.keep, policy.every_hours, policy.scrub_mb_per_day) = (0, 0, 0);
     }
+    preflight::at_start(&place.config, board, &place.data_dir);
     let mut life = Life::begin(data_dir.path.clone(), &policy).map_err(Error::Backup)?;
     let keyring = place.config.encryption_config.as_str();
     let keyring = Keyring::open((!keyring.is_empty()).then(|| keyring.into())).map_err(Error::Encryption)?;

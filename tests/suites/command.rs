@@ -55,6 +55,37 @@ fn help_version_and_show_config_print() {
 }
 
 #[test]
+fn preflight_tells_each_check_and_fails_with_the_port_that_is_taken() {
+    let dir = scratch();
+    let taken = TcpListener::bind("0.0.0.0:0").unwrap();
+    let report = |port: u16, extra: &[&str]| {
+        let config = format!("board: rpi4-2gb\napiServer: {{port: {port}}}\nnode: {{hostnameOverride: board}}\n");
+        fs::write(dir.join("config.yaml"), config).unwrap();
+        let (config, data) = (dir.join("config.yaml"), dir.join("data"));
+        let args = ["preflight", "--config", config.to_str().unwrap(), "--data-dir", data.to_str().unwrap()];
+        mote(&[&args, extra].concat())
+    };
+    let output = report(taken.local_addr().unwrap().port(), &["-o", "json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    let json: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(json["board"], "rpi4-2gb");
+    let checks = json["checks"].as_array().unwrap();
+    let page = fs::read_to_string(mote_tests::root().join("docs/preflight.md")).unwrap();
+    for check in checks {
+        assert!(page.contains(&format!("| `{}` |", check["check"].as_str().unwrap())), "docs/preflight.md: {check}");
+        assert_eq!(check["level"] == "ok", check["fix"] == "", "{check}");
+    }
+    let port = checks.iter().find(|check| check["check"] == "port").unwrap();
+    assert_eq!(port["level"], "fail", "{port}");
+    assert!(port["fix"].as_str().unwrap().contains("apiServer: {port:"), "{port}");
+    let output = report(free_port(), &[]);
+    let text = stdout(&output);
+    assert!(text.starts_with("board rpi4-2gb: ") && text.contains("\nok    hostname         board\n"), "{text}");
+    assert!(!dir.join("data").exists(), "preflight made the data directory");
+    fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
 fn misuse_ends_with_2_and_names_the_argument() {
     for (args, expected) in [
         (&["start"][..], "unknown command \"start\""),

@@ -10,7 +10,7 @@ mod source;
 
 pub use audit::Audit;
 pub use etcd::Etcd;
-pub use network::Cidr;
+pub use network::{Cidr, is_dns_name};
 
 use crate::backup;
 use mote_schema::Order as _;
@@ -232,7 +232,7 @@ impl Loader {
 
 /// Whether a name or address may stand in a certificate.
 fn is_subject_alt_name(text: &str) -> bool {
-    text.parse::<IpAddr>().is_ok() || network::is_dns_name(text.strip_prefix("*.").unwrap_or(text))
+    text.parse::<IpAddr>().is_ok() || is_dns_name(text.strip_prefix("*.").unwrap_or(text))
 }
 
 #[cfg(test)]
