@@ -78,6 +78,11 @@ impl Etcd {
         });
     }
 
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: kill(2) of our own child, which has not been waited for.
+        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
+    }
+
     pub fn stop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

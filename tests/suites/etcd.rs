@@ -212,20 +212,33 @@ fn etcd_goes_and_comes_back() {
     server.kubectl.wait_for_account();
     let client = server.client();
     assert_eq!(client.post(MAPS, &config_map("before", "1")).code, 201);
+    let is_told = || {
+        eventually("its absence is told", 60, || {
+            assert_eq!(client.get(&format!("{MAPS}/before")).json()["data"]["x"], "1", "reads go on");
+            let ready = client.get("/readyz");
+            if ready.code == 500 && ready.text().contains("[-]etcd failed") { Ok(()) } else { Err(ready.text()) }
+        });
+    };
+    let is_back = || {
+        eventually("it is used again", 60, || {
+            let ready = client.get("/readyz");
+            if ready.code == 200 { Ok(()) } else { Err(ready.text()) }
+        });
+    };
+    // It says nothing for a while.
+    etcd.signal(libc::SIGSTOP);
+    is_told();
+    etcd.signal(libc::SIGCONT);
+    is_back();
+    assert_eq!(client.post(MAPS, &config_map("between", "1")).code, 201);
+    // It is gone.
     etcd.stop();
-    eventually("its absence is told", 60, || {
-        let ready = client.get("/readyz");
-        if ready.code == 500 && ready.text().contains("[-]etcd failed") { Ok(()) } else { Err(ready.text()) }
-    });
-    assert_eq!(client.get(&format!("{MAPS}/before")).json()["data"]["x"], "1");
+    is_told();
     let refused = client.post(MAPS, &config_map("meanwhile", "1"));
     assert_eq!((refused.code, &refused.json()["reason"]), (503, &json!("ServiceUnavailable")));
     assert!(refused.text().contains("connection refused"), "{}", refused.text());
     etcd.start_again();
-    eventually("it is used again", 60, || {
-        let ready = client.get("/readyz");
-        if ready.code == 200 { Ok(()) } else { Err(ready.text()) }
-    });
+    is_back();
     assert_eq!(client.post(MAPS, &config_map("after", "1")).code, 201);
     assert_eq!(client.get(&format!("{MAPS}/meanwhile")).code, 404);
 }

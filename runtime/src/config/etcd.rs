@@ -54,6 +54,7 @@ impl Etcd {
     }
 
     /// As every key begins.
+    #[cfg(feature = "etcd")]
     pub fn key_prefix(&self) -> String {
         [self.prefix.trim_end_matches('/'), "/"].concat()
     }

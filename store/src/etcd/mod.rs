@@ -445,3 +445,55 @@ impl Inner {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Options, state::State};
+
+    fn put(value: &str, created: Revision, modified: Revision) -> Arrived {
+        Arrived::Put { held: Held { value: value.as_bytes().into(), created, modified }, stale: false }
+    }
+
+    #[test]
+    fn what_others_write_is_seen_once_in_order_and_a_new_reading_comes_to_the_difference() {
+        let options = Options {
+            dir: None,
+            cache_bytes: 0,
+            watch_events: 100,
+            watch_bytes: 1 << 20,
+            history: Duration::from_secs(60),
+            lazy_delay: Duration::from_secs(1),
+        };
+        let (root, damaged, sealed) = (Root::default(), Vec::new(), Sealed::default());
+        let mut state = State::new(&options, Loaded { root, reserved: 5, damaged, sealed }, false);
+        let mut wake = Vec::new();
+        state.follow(6, vec![("a".into(), put("1", 6, 6)), ("b".into(), put("1", 6, 6))], &mut wake);
+        // Another's key, at a revision of its own.
+        state.follow(7, Vec::new(), &mut wake);
+        state.follow(8, vec![("a".into(), put("2", 6, 8))], &mut wake);
+        // Said again.
+        state.follow(8, vec![("a".into(), put("3", 6, 8))], &mut wake);
+        assert_eq!(state.visible.revision, 8);
+        let text = |state: &State, key: &str| {
+            state.visible.get(key).map(|entry| (String::from_utf8_lossy(&entry.value).into_owned(), entry.modified))
+        };
+        assert_eq!(text(&state, "a"), Some(("2".into(), 8)));
+        let before = state.snapshot_at(7).expect("kept");
+        assert_eq!(before.get("a").map(|entry| entry.modified), Some(6));
+
+        let unreadable = Arrived::Unreadable {
+            held: Held { value: [1].as_slice().into(), created: 9, modified: 9 },
+            why: "x".into(),
+        };
+        let all = [("a".into(), put("2", 6, 8)), ("c".into(), put("1", 10, 10)), ("d".into(), unreadable)];
+        state.follow_all(12, BTreeMap::from(all), &mut wake);
+        assert_eq!((text(&state, "a"), text(&state, "b")), (Some(("2".into(), 8)), None));
+        assert_eq!(text(&state, "c"), Some(("1".into(), 10)));
+        assert_eq!(state.unreadable("d").map(|found| found.why), Some("x".into()));
+        let events: Vec<_> = state.ring.back_to(8).map(|event| (event.revision, event.key().to_string())).collect();
+        assert_eq!(events, [(12, "c".to_owned()), (12, "b".to_owned())]);
+        state.follow(13, vec![("d".into(), Arrived::Gone)], &mut wake);
+        assert!(state.unreadable("").is_none());
+    }
+}
