@@ -69,7 +69,10 @@ impl Origin {
             return foreign(symbol);
         }
         let generic = without_arguments(&readable);
-        let glue = readable.strip_prefix("core::ptr::drop_in_place").map(|rest| {
+        // Rust 1.97 has given it the second name.
+        let rest =
+            ["core::ptr::drop_in_place", "core::ptr::drop_glue"].iter().find_map(|name| readable.strip_prefix(name));
+        let glue = rest.map(|rest| {
             rest.trim_start_matches("::").strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(rest)
         });
         let path = owner(glue.unwrap_or(&readable));
@@ -99,7 +102,9 @@ impl Origin {
 
 fn foreign(symbol: &Symbol) -> Origin {
     // ring prefixes what its files export; its tables of points have the curve's name.
-    let ring = symbol.name.starts_with("ring_core_") || symbol.name.starts_with("ecp_nistz256");
+    let ring = symbol.name.starts_with("ring_core_")
+        || symbol.name.starts_with("ecp_nistz256")
+        || symbol.name.starts_with("ChaCha20_");
     let source = symbol.source.clone();
     let crate_name = if ring || source.is_some() { RING } else { LIBC };
     Origin {
@@ -246,6 +251,14 @@ mod tests {
             "mote_store",
             "watch",
             "drop of Watcher",
+            Kind::DropGlue,
+        );
+        // core::ptr::drop_glue::<mycrate::foo::Bar>
+        check(
+            "_RINvNtCs5678_4core3ptr9drop_glueNtNtCs1234_7mycrate3foo3BarEBL_",
+            "mycrate",
+            "foo",
+            "drop of Bar",
             Kind::DropGlue,
         );
         check("_RNvCskwGfYPst2Cb_7mycrate7example", "mycrate", "", "example", Kind::Function);
