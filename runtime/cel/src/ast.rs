@@ -65,6 +65,8 @@ pub const ACCU: &str = "@result";
 
 #[derive(Debug, Default)]
 pub struct Ast {
+    /// `cel.bind` is a macro.
+    pub bindings: bool,
     nodes: Vec<Node>,
     pub root: Id,
     /// A node nested too deeply was left out.

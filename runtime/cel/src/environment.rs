@@ -18,6 +18,7 @@ pub struct Environment {
     objects: Vec<Arc<dyn ObjectType>>,
     /// `Object`, `Object.spec` and so on may be written, with any field.
     mutation_objects: bool,
+    bindings: bool,
 }
 
 impl Environment {
@@ -37,6 +38,12 @@ impl Environment {
     /// The `Object` types of MutatingAdmissionPolicy.
     pub fn with_mutation_objects(mut self) -> Environment {
         self.mutation_objects = true;
+        self
+    }
+
+    /// `cel.bind(name, value, expression)`, which devices' selectors have and other expressions do not.
+    pub fn with_bindings(mut self) -> Environment {
+        self.bindings = true;
         self
     }
 
@@ -69,7 +76,7 @@ impl Environment {
     }
 
     pub fn compile(&self, text: &str) -> Result<Program, Vec<Issue>> {
-        let mut ast = parser::parse(text)?;
+        let mut ast = parser::parse(text, self.bindings)?;
         let checked = check(text, &mut ast, self)?;
         let variables = eval::variables_used(&ast);
         let constant = eval::constants(&ast);

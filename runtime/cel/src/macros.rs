@@ -14,6 +14,14 @@ pub fn expand(ast: &mut Ast, function: &str, target: Option<Id>, args: &[Id], at
             _ => None,
         };
     };
+    if let ("bind", [var, value, result]) = (function, args)
+        && make.ast.bindings
+        && matches!(make.ast.get(target), Expr::Ident(name) if &**name == "cel")
+    {
+        // ext.Bindings
+        let name = make.var(*var, "cel.bind() variable names must be simple identifiers");
+        return Some(name.map(|name| make.bind(&name, *value, *result)));
+    }
     Some(match (function, args) {
         ("all", [var, test]) => make.quantify(Quantifier::All, target, *var, None, *test),
         ("exists", [var, test]) => make.quantify(Quantifier::Exists, target, *var, None, *test),

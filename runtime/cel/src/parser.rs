@@ -58,7 +58,8 @@ const OPERATORS: [(&str, &str); 14] = [
 /// Those that are put together from the left, the ones that bind most closely first.
 const LEVELS: [&[&str]; 3] = [&["*", "/", "%"], &["+", "-"], &["<", "<=", ">=", ">", "==", "!=", "in"]];
 
-pub fn parse(source: &str) -> Result<Ast, Vec<Issue>> {
+/// `bindings`: `cel.bind` is a macro.
+pub fn parse(source: &str, bindings: bool) -> Result<Ast, Vec<Issue>> {
     let size = source.chars().count();
     if size > MAX_SIZE {
         let message = format!("expression code point size exceeds limit: size: {size}, limit {MAX_SIZE}");
@@ -73,6 +74,7 @@ pub fn parse(source: &str) -> Result<Ast, Vec<Issue>> {
         })
         .collect();
     let mut parser = Parser { source, tokens, next: 0, depth: 0, ast: Ast::default(), issues: Vec::new() };
+    parser.ast.bindings = bindings;
     match parser.whole() {
         Ok(root) => parser.ast.root = root,
         Err(issue) => parser.issues.push(issue),

@@ -96,6 +96,7 @@ impl Api {
         let mut causes = check::validate(target.judged_as(), &object, None, "");
         crate::custom::check(target, &object, None, &mut causes);
         causes.extend(admission::policy::check::causes(target.kind, &object, None));
+        causes.extend(admission::policy::devices::causes(target.kind, &object, None));
         causes.extend(behavior::causes(target.kind, &object, None));
         if !causes.is_empty() {
             return Err(Status::invalid(&target.kind.group, &target.kind.kind, &name, causes));

@@ -193,6 +193,7 @@ impl Api {
         let mut causes = check::validate(target.judged_as(), &new, Some(old), target.sub.name());
         crate::custom::check(target, &new, Some(old), &mut causes);
         causes.extend(admission::policy::check::causes(target.kind, &new, Some(old)));
+        causes.extend(admission::policy::devices::causes(target.kind, &new, Some(old)));
         causes.extend(behavior::causes(target.kind, &new, Some(old)));
         if !causes.is_empty() {
             return Err(Status::invalid(&target.kind.group, &target.kind.kind, target.name, causes));

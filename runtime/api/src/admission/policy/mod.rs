@@ -5,6 +5,7 @@
 pub(crate) mod check;
 mod conditions;
 mod definitions;
+pub(crate) mod devices;
 mod environment;
 mod mutating;
 mod params;
