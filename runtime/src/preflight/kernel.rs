@@ -1,19 +1,19 @@
 //! What the kernel can do: built in, loaded, or there to be loaded. Its configuration says so (`/proc/config.gz` or
 //! `/boot/config-RELEASE`), else the lists of its modules; where there is none of all that, nothing can be told.
 use super::{Finding, Host};
-use std::{collections::BTreeSet, io::Read};
+use std::io::Read;
 
 /// A configuration has 300 kB.
 const CONFIG_LIMIT_BYTES: u64 = 4 << 20;
 
+/// Texts as they are, searched for what is asked: large pieces of memory, which go back to the kernel whole.
 pub struct Kernel {
     pub release: String,
-    /// Names without CONFIG_, of what is `y`; None when there is no configuration to be read.
-    built_in: Option<BTreeSet<String>>,
-    modular: BTreeSet<String>,
-    /// As in `modules.builtin` and `modules.dep`, with `_` for `-`.
-    builtin_modules: BTreeSet<String>,
-    modules: BTreeSet<String>,
+    /// "" when there is none to be read.
+    config: String,
+    /// Files of modules, one a line, and after a colon those that they need.
+    built_in: String,
+    modules: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,44 +35,44 @@ impl Kernel {
         if config.is_empty() {
             config = host.bytes(&format!("/boot/config-{release}"));
         }
-        let config = String::from_utf8_lossy(&config);
-        let options = |value: &str| -> BTreeSet<String> {
-            let of = |line: &str| line.strip_prefix("CONFIG_")?.strip_suffix(value).map(str::to_owned);
-            config.lines().filter_map(of).collect()
-        };
-        let listed = |file: &str| -> BTreeSet<String> {
-            let text = host.read(&format!("/lib/modules/{release}/{file}"));
-            let name = |line: &str| {
-                let path = line.split(':').next()?;
-                Some(path.rsplit('/').next()?.split(".ko").next()?.replace('-', "_"))
-            };
-            text.lines().filter_map(name).collect()
-        };
-        let built_in = options("=y");
+        let listed = |file: &str| host.read(&format!("/lib/modules/{release}/{file}"));
         Kernel {
-            built_in: (!built_in.is_empty()).then_some(built_in),
-            modular: options("=m"),
-            builtin_modules: listed("modules.builtin"),
+            config: String::from_utf8_lossy(&config).into_owned(),
+            built_in: listed("modules.builtin"),
             modules: listed("modules.dep"),
             release,
         }
     }
 
+    fn is_set(&self, option: &str, value: &str) -> bool {
+        let of = |line: &str| {
+            let found = line.strip_prefix("CONFIG_").and_then(|line| line.strip_prefix(option)?.strip_prefix('='));
+            found == Some(value)
+        };
+        self.config.lines().any(of)
+    }
+
     fn part(&self, option: &str, module: &str) -> Part {
-        let built_in = self.built_in.as_ref();
-        if built_in.is_some_and(|options| options.contains(option)) || self.builtin_modules.contains(module) {
+        if self.is_set(option, "y") || lists(&self.built_in, module) {
             Part::There
-        } else if self.modules.contains(module) {
+        } else if lists(&self.modules, module) {
             Part::Loadable
-        } else if built_in.is_none() && self.modules.is_empty()
-            || self.modular.contains(option) && self.modules.is_empty()
-        {
+        } else if self.modules.is_empty() && (self.config.is_empty() || self.is_set(option, "m")) {
             // Another system's kernel under this root, as in a container: its modules are out of sight.
             Part::Unknown
         } else {
             Part::Absent
         }
     }
+}
+
+/// Whether a list of files has the module's; they are spelt with `-` or `_`, and may be packed.
+fn lists(files: &str, module: &str) -> bool {
+    files.lines().any(|line| {
+        let path = line.split(':').next().unwrap_or_default();
+        let name = path.rsplit('/').next().and_then(|file| file.split(".ko").next()).unwrap_or_default();
+        name.len() == module.len() && name.bytes().zip(module.bytes()).all(|(a, b)| a == b || a == b'-' && b == b'_')
+    })
 }
 
 /// A part of the kernel: what it is called in its configuration and as a module, and what there is not without it.
