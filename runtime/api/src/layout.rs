@@ -243,8 +243,9 @@ mod tests {
         let definition = json!({"metadata": {"name": "widgets.example.com"}, "spec": {"group": "example.com",
             "names": {"plural": "widgets", "kind": "Widget"}, "scope": "Namespaced", "versions": [{"name": "v1", "served": true,
             "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]},
-            "status": {"acceptedNames": {"kind": "Widget", "plural": "widgets"}, "conditions": [], "storedVersions": ["v1"]}});
-        let widget = json!({"apiVersion": "example.com/v1", "metadata": {"name": "w", "namespace": "a"}, "x": [1, null, {"y": 1.5}]});
+            "status": {"acceptedNames": {"kind": "Widget", "plural": "widgets"}, "conditions": null, "storedVersions": ["v1"]}});
+        let widget =
+            json!({"apiVersion": "example.com/v1", "metadata": {"name": "w", "namespace": "a"}, "x": [1, null]});
         assert!(layout.encode("example.com/widgets/a/w", Doc::encode(&Ordered(&widget)).unwrap().bytes()).is_err());
         check(&layout, "apiextensions.k8s.io/customresourcedefinitions/widgets.example.com", definition, b"{");
         check(&layout, "example.com/widgets/a/w", widget, b"{");
