@@ -142,6 +142,7 @@ fn kubelet_config(place: &Place) -> mote_kubelet::Config {
         max_pods: place.board.limits.pods as u32,
         instance_type: place.board.name.to_owned(),
         pod_cidr: place.pod_network.to_string(),
+        eviction: place.config.eviction.clone(),
     }
 }
 

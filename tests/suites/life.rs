@@ -1,7 +1,8 @@
 //! What a node survives: kill -9 under load, a runtime that goes and comes back, a machine without a network.
-use mote_tests::{Node, eventually};
+use mote_tests::{Machine, Node, eventually};
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -198,4 +199,87 @@ fn a_full_disk_and_a_read_only_one() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("/var/lib/mote") && text.to_lowercase().contains("read-only"), "{text}");
+}
+
+const HUNGRY: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: hog}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: m, emptyDir: {medium: Memory}}]
+  containers:
+  - name: main
+    image: localhost/busybox:1
+    command: [sh, -c, 'dd if=/dev/zero of=/m/x bs=1M count=600; sleep 100000']
+    volumeMounts: [{name: m, mountPath: /m}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: modest}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: localhost/busybox:1
+    command: [sleep, '100000']
+    resources: {requests: {memory: 64Mi}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: writer}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: v, emptyDir: {sizeLimit: 1Mi}}]
+  containers:
+  - name: main
+    image: localhost/busybox:1
+    command: [sh, -c, 'dd if=/dev/zero of=/v/x bs=1M count=8; sleep 100000']
+    volumeMounts: [{name: v, mountPath: /v}]
+    resources: {requests: {memory: 64Mi}}
+";
+
+/// On a machine with 1 GB, as its memory controller has it, a pod that takes 600 MB goes, and the one that asked for what
+/// it uses stays; one that writes more than its volume may hold goes for that.
+#[test]
+fn memory_runs_out_and_the_right_pod_goes() {
+    let machine = Machine::up("hungry");
+    let limits = ["/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory.max"];
+    let root = format!("/proc/{}/root", machine.first());
+    let Some(path) = limits.iter().find(|path| Path::new(&format!("{root}{path}")).exists()) else {
+        panic!("the machine has no memory controller");
+    };
+    machine.sh(&format!("echo 1G >{path}"));
+    let config = "kubelet: {evictionHard: {memory.available: 400Mi}, evictionPressureTransitionPeriod: 5s}";
+    let node = Node::on(machine, config);
+    let kubectl = &node.kubectl;
+    kubectl.wait_for_account();
+    let memory = |list: &str| kubectl.ok(&format!("get node -o jsonpath={{.items[0].status.{list}.memory}}"));
+    assert_eq!([memory("capacity"), memory("allocatable")], ["1Gi", "624Mi"].map(str::to_owned));
+    kubectl.apply(HUNGRY);
+    kubectl.eventually_field("pod/hog", ".status.reason", "Evicted", 120);
+    let message = kubectl.field("pod/hog", ".status.message").unwrap();
+    let low = "The node was low on resource: memory. Threshold quantity: 400Mi, available: ";
+    assert!(message.starts_with(low), "{message}");
+    let condition = ".status.conditions[?(@.type==\"DisruptionTarget\")].reason";
+    kubectl.eventually_field("pod/hog", condition, "TerminationByKubelet", 60);
+    kubectl.eventually_field("pod/hog", ".status.phase", "Failed", 60);
+    eventually("the node tells of it", 60, || {
+        let events = kubectl.ok("get events -A");
+        if events.contains("EvictionThresholdMet") && events.contains("Attempting to reclaim memory") {
+            Ok(())
+        } else {
+            Err(events)
+        }
+    });
+    kubectl.eventually_field("pod/writer", ".status.reason", "Evicted", 180);
+    assert_eq!(
+        kubectl.field("pod/writer", ".status.message").unwrap(),
+        "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". "
+    );
+    let pressure = ".items[0].status.conditions[?(@.type==\"MemoryPressure\")].status";
+    kubectl.eventually_field("nodes", pressure, "False", 120);
+    assert_eq!(kubectl.field("pod/modest", ".status.phase").unwrap(), "Running");
 }

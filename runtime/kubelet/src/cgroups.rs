@@ -83,6 +83,13 @@ impl Cgroups {
         PodCgroup { cpu_shares: 0, cpu_quota_us: read("cpu", files[0]), memory_limit_bytes: read("memory", files[1]) }
     }
 
+    /// Tasks in the pod's group; 0 where nobody counts them. Blocking.
+    pub fn pids(&self, uid: &str, qos: &str) -> i64 {
+        let root = if self.unified { PathBuf::from(ROOT) } else { Path::new(ROOT).join("pids") };
+        let path = root.join(group(self.driver, uid, qos).trim_start_matches('/')).join("pids.current");
+        fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+
     /// The limits as a slice's properties.
     fn properties(&self, limits: &PodCgroup) -> Vec<(&'static str, u64)> {
         let number = |value: i64| u64::try_from(value).unwrap_or(0);

@@ -131,6 +131,26 @@ pub async fn images(kubelet: &Kubelet, usage: impl Fn() -> u64) -> Result<(), Er
     Ok(())
 }
 
+/// All containers of pods that have ended, with their logs: room is worth more.
+pub async fn finished_pods(kubelet: &Kubelet) {
+    let finished: Vec<(Key, String)> = {
+        let workers = lock(&kubelet.workers);
+        let each = workers.iter().filter_map(|(key, worker)| {
+            let pod = lock(&worker.memory).pod.clone().filter(|pod| pod.is_terminal())?;
+            Some((key.clone(), pod.uid.clone()))
+        });
+        each.collect()
+    };
+    for (key, uid) in finished {
+        let Ok(state) = kubelet.observe_pod(&key, &uid).await else { continue };
+        for dead in state.containers.iter().filter(|c| c.state == State::Exited) {
+            if let Err(error) = remove_container(kubelet, &key, &dead.name, &dead.id, &dead.log_path).await {
+                tracing::warn!(pod = %key, doing = error.doing(), %error, "a dead container stays");
+            }
+        }
+    }
+}
+
 /// Pod and log directories of pods that neither the API nor the runtime knows: they went while nobody watched.
 pub async fn orphan_directories(kubelet: &Kubelet, runtime_uids: HashSet<String>) {
     let mut known = runtime_uids;

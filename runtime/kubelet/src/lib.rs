@@ -12,7 +12,7 @@ mod container;
 mod dns;
 mod env;
 mod events;
-mod eviction;
+pub mod eviction;
 mod exits;
 #[cfg(test)]
 mod fixture;
@@ -88,6 +88,7 @@ pub struct Config {
     pub instance_type: String,
     /// "10.42.0.0/24"
     pub pod_cidr: String,
+    pub eviction: eviction::Settings,
 }
 
 pub(crate) struct Kubelet {
@@ -98,6 +99,8 @@ pub(crate) struct Kubelet {
     health: health::Health,
     pressure: eviction::Pressure,
     cgroups: OnceLock<Arc<Cgroups>>,
+    /// Where the runtime keeps images, once it has said.
+    image_dir: OnceLock<PathBuf>,
     cache: state::Cache,
     images: images::Puller,
     workers: Mutex<HashMap<Key, Arc<Worker>>>,
@@ -127,6 +130,7 @@ pub async fn start(client: Client, config: Config) -> Arc<dyn PodBackend> {
         health: health::Health::default(),
         pressure: eviction::Pressure::default(),
         cgroups: OnceLock::new(),
+        image_dir: OnceLock::new(),
         cache: state::Cache::default(),
         images: images::Puller::default(),
         workers: Mutex::default(),

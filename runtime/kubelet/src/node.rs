@@ -2,7 +2,7 @@
 //! its Lease renewed. Reasons and messages: upstream's pkg/kubelet/nodestatus.
 use crate::{
     Kubelet,
-    eviction::{self, DISK_RESERVED_PERCENT, MEMORY_RESERVED_BYTES, Resource},
+    eviction::{self, Alarm, Condition, Signal},
     gc, images_of,
 };
 use async_io::Timer;
@@ -11,7 +11,12 @@ use jiff::Timestamp;
 use mote_api::{Sub, client::Result};
 use mote_schema::{Object, Ref};
 use mote_schema::{Value, json};
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 const HEARTBEAT: Duration = Duration::from_secs(300);
 const LEASE_SECONDS: u64 = 40;
@@ -39,7 +44,7 @@ impl Machine {
         let machine_id = line("/etc/machine-id");
         let system_uuid = Some(line("/sys/class/dmi/id/product_uuid")).filter(|u| !u.is_empty());
         Machine {
-            memory_bytes: meminfo("MemTotal").unwrap_or(0),
+            memory_bytes: eviction::memory().map_or(0, |memory| memory.capacity),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             hugepages: hugepages(),
             system_uuid: system_uuid.unwrap_or_else(|| machine_id.clone()),
@@ -89,7 +94,7 @@ pub fn disk(kubelet: &Kubelet) -> (u64, u64) {
 }
 
 /// The one that a directory is on, or will be on: before the first pod there is none yet.
-fn file_system(dir: &Path) -> Option<rustix::fs::StatVfs> {
+pub fn file_system(dir: &Path) -> Option<rustix::fs::StatVfs> {
     dir.ancestors().find_map(|dir| rustix::fs::statvfs(dir).ok())
 }
 
@@ -101,10 +106,13 @@ impl Kubelet {
     /// (resource, quantity) of what pods may use.
     pub fn allocatable(&self) -> Vec<(String, String)> {
         let (disk, _) = disk(self);
-        let memory = (self.machine.memory_bytes - MEMORY_RESERVED_BYTES).max(0);
+        let reserved = |signal, capacity| self.config.eviction.reserved(signal, capacity);
+        let memory = self.machine.memory_bytes - reserved(Signal::MemoryAvailable, self.machine.memory_bytes);
+        let disk = i64::try_from(disk).unwrap_or(i64::MAX);
+        let disk = disk - reserved(Signal::NodeFsAvailable, disk);
         let mut list = vec![
             ("cpu".to_owned(), self.machine.cpus.to_string()),
-            ("ephemeral-storage".to_owned(), (disk / 100 * (100 - DISK_RESERVED_PERCENT)).to_string()),
+            ("ephemeral-storage".to_owned(), disk.to_string()),
             ("memory".to_owned(), kib(memory)),
             ("pods".to_owned(), self.config.max_pods.to_string()),
         ];
@@ -152,8 +160,6 @@ impl Kubelet {
 
     /// Conditions as they are now, with the transition times of `old` where nothing changed.
     fn conditions(&self, old: Ref<'_>, now: Timestamp) -> Vec<Value> {
-        let low_memory = self.pressure.is_short_of(Resource::Memory);
-        let low_disk = self.pressure.is_short_of(Resource::Disk);
         let pressure = |yes, reasons: (&'static str, &'static str), messages: (&'static str, &'static str)| {
             let (reason, message) = if yes { (reasons.0, messages.0) } else { (reasons.1, messages.1) };
             (yes, reason, message.to_owned())
@@ -167,7 +173,7 @@ impl Kubelet {
             (
                 "MemoryPressure",
                 pressure(
-                    low_memory,
+                    self.pressure.is_said(Condition::Memory),
                     ("KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"),
                     ("kubelet has insufficient memory available", "kubelet has sufficient memory available"),
                 ),
@@ -175,7 +181,7 @@ impl Kubelet {
             (
                 "DiskPressure",
                 pressure(
-                    low_disk,
+                    self.pressure.is_said(Condition::Disk),
                     ("KubeletHasDiskPressure", "KubeletHasNoDiskPressure"),
                     ("kubelet has disk pressure", "kubelet has no disk pressure"),
                 ),
@@ -183,7 +189,7 @@ impl Kubelet {
             (
                 "PIDPressure",
                 pressure(
-                    false,
+                    self.pressure.is_said(Condition::Pid),
                     ("KubeletHasInsufficientPID", "KubeletHasSufficientPID"),
                     ("kubelet has insufficient PID available", "kubelet has sufficient PID available"),
                 ),
@@ -378,6 +384,7 @@ pub async fn keep(kubelet: Arc<Kubelet>) {
 /// Runs for the life of the process. A Lease costs no flash: it is a volatile write.
 pub async fn keep_lease(kubelet: Arc<Kubelet>) {
     let mut pressure = None;
+    let mut alarm = Alarm::new();
     loop {
         // Nobody tells of a disk that is full; this is the one thing here that runs all the time.
         let now = kubelet.client.store_trouble().map(|(reason, _)| reason);
@@ -394,8 +401,14 @@ pub async fn keep_lease(kubelet: Arc<Kubelet>) {
             },
             Err(_) => RETRY,
         };
-        eviction::relieve(&kubelet).await;
-        Timer::after(wait).await;
+        let end = Instant::now() + wait;
+        loop {
+            let soon = eviction::look(&kubelet, &mut alarm).await;
+            let next = soon.map_or(end, |soon| end.min(Instant::now() + soon));
+            if !alarm.rings_before(next).await && Instant::now() >= end {
+                break;
+            }
+        }
     }
 }
 

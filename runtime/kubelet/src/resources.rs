@@ -242,6 +242,11 @@ pub fn pod_request(pod: &Pod, name: &str) -> i64 {
     total(pod, name, requested)
 }
 
+/// What all containers of the pod may have; 0 is no limit.
+pub fn pod_limit(pod: &Pod, name: &str) -> i64 {
+    total(pod, name, limited)
+}
+
 /// Names of everything that a container of the pod requests.
 pub fn requested_names(pod: &Pod) -> BTreeSet<&str> {
     let each = pod.init_containers().iter().chain(&pod.spec.containers).map(|c| &c.resources);

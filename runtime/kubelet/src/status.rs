@@ -5,9 +5,9 @@ use crate::spec::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
     ContainerUser, HostIP, LinuxContainerUser, PodIP, PodStatus, Time, VolumeMountStatus,
 };
+use crate::worker::Failed;
 use crate::{
     conditions,
-    eviction::EVICTED,
     images::Failure,
     plan::should_start,
     pod::{Pod, Role, is_sidecar, restarts_after},
@@ -34,7 +34,7 @@ pub struct Inputs<'a> {
     /// Nothing of the pod runs any more and nothing will be started.
     pub ended: bool,
     /// The node ended the pod: reason and message of its failure.
-    pub failed: Option<&'a (String, String)>,
+    pub failed: Option<&'a Failed>,
     pub now: Timestamp,
 }
 
@@ -88,12 +88,11 @@ pub fn build(pod: &Pod, inputs: &Inputs<'_>) -> PodStatus {
     } else {
         phase(pod, &all, inputs)
     };
-    // One that was refused has not begun, and so nothing of it is disrupted.
-    let runs = old.start_time.is_some() && !matches!(old_phase, "Succeeded" | "Failed");
-    let evicted = inputs.failed.filter(|(reason, _)| runs && reason == EVICTED).map(|(_, message)| message.as_str());
+    let runs = !matches!(old_phase, "Succeeded" | "Failed");
+    let evicted = inputs.failed.filter(|failed| runs && failed.disrupts).map(|failed| failed.message.as_str());
     let conditions = conditions::build(pod, &all, final_phase, sandbox_ready, inputs.resize, evicted, inputs.now);
     status.conditions = Some(conditions);
-    if let Some((reason, message)) = inputs.failed.filter(|_| final_phase == "Failed") {
+    if let Some(Failed { reason, message, .. }) = inputs.failed.filter(|_| final_phase == "Failed") {
         status.reason = Some(reason.clone());
         status.message = Some(message.clone());
     } else if final_phase != old_phase {

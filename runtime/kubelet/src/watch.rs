@@ -3,7 +3,7 @@
 use crate::{
     Kubelet,
     cgroups::{Cgroups, Driver},
-    exits, gc, labels, sandbox,
+    eviction, exits, gc, labels, sandbox,
     state::lock,
 };
 use async_io::Timer;
@@ -61,6 +61,11 @@ async fn connect(kubelet: &Arc<Kubelet>) -> Result<v1::VersionResponse, Error> {
     if kubelet.cgroups.get().is_none() {
         let driver = cgroup_driver(kubelet).await;
         let _ = kubelet.cgroups.set(Arc::new(Cgroups::detect(driver)));
+    }
+    if kubelet.image_dir.get().is_none()
+        && let Some(dir) = eviction::image_dir(kubelet).await
+    {
+        let _ = kubelet.image_dir.set(dir);
     }
     if !kubelet.config.pod_cidr.is_empty() {
         let network_config = Some(v1::NetworkConfig { pod_cidr: kubelet.config.pod_cidr.clone() });

@@ -60,7 +60,7 @@ pub struct Memory {
     probes: HashMap<(String, Type), Running>,
     volumes: Option<(Volumes, Instant)>,
     pub volumes_stale: bool,
-    pub failed: Option<(String, String)>,
+    pub failed: Option<Failed>,
     cleaned: bool,
     /// None: the first time since the start.
     allocated: Option<Allocation>,
@@ -85,6 +85,23 @@ impl Default for Memory {
             actuated: Actuated::default(),
             resize: Resizing::default(),
         }
+    }
+}
+
+/// Why the node ends the pod, or never started it.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    pub reason: String,
+    pub message: String,
+    /// None: the pod's own.
+    pub grace: Option<Duration>,
+    /// It is no fault of the pod's.
+    pub disrupts: bool,
+}
+
+impl Failed {
+    fn new(reason: impl Into<String>, message: impl Into<String>) -> Failed {
+        Failed { reason: reason.into(), message: message.into(), grace: None, disrupts: false }
     }
 }
 
@@ -243,8 +260,9 @@ impl Kubelet {
     }
 
     async fn run(&self, key: &Key, worker: &Worker, pod: &Arc<Pod>, mut state: PodState) -> Result<Next, Error> {
-        if lock(&worker.memory).failed.as_ref().is_some_and(|(reason, _)| reason == EVICTED) {
-            return self.end(key, worker, pod, &state, Some(Duration::ZERO)).await;
+        let grace = lock(&worker.memory).failed.as_ref().and_then(|failed| failed.grace);
+        if grace.is_some() {
+            return self.end(key, worker, pod, &state, grace).await;
         }
         let mut soonest = Soonest::default();
         if let Some(left) = deadline_left(pod, Timestamp::now()) {
@@ -252,7 +270,7 @@ impl Kubelet {
                 let message = "Pod was active on the node longer than the specified deadline";
                 let recorder = Recorder::of_pod(&self.client, &pod.object);
                 recorder.normal("DeadlineExceeded", message);
-                lock(&worker.memory).failed = Some(("DeadlineExceeded".into(), message.into()));
+                lock(&worker.memory).failed = Some(Failed::new("DeadlineExceeded", message));
                 return self.end(key, worker, pod, &state, None).await;
             }
             soonest.offer(Some(left));
@@ -300,7 +318,7 @@ impl Kubelet {
         };
         let Some((reason, message)) = refusal else { return Ok(false) };
         Recorder::of_pod(&self.client, &pod.object).warning(&reason, &message);
-        lock(&worker.memory).failed = Some((reason, format!("Pod was rejected: {message}")));
+        lock(&worker.memory).failed = Some(Failed::new(reason, format!("Pod was rejected: {message}")));
         Ok(true)
     }
 
@@ -387,6 +405,11 @@ impl Kubelet {
 }
 
 impl Memory {
+    /// The pod has ended, and what it had of the node is given back.
+    pub fn is_cleaned(&self) -> bool {
+        self.cleaned
+    }
+
     fn standing(&self, id: &str, type_: Type) -> Option<Option<Standing>> {
         self.probes.get(&(id.to_owned(), type_)).map(|r| r.standing.get())
     }

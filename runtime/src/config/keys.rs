@@ -1,5 +1,7 @@
 //! The table of configuration keys: for each its path, what it expects, how it is set and how it is shown.
-use super::{Cidr, Component, Config, Etcd, LogLevel, is_subject_alt_name, network::is_dns_name, source::Value};
+use super::{
+    Cidr, Component, Config, Etcd, LogLevel, is_subject_alt_name, kubelet, network::is_dns_name, source::Value,
+};
 use mote_api::audit::Profile;
 use std::net::Ipv4Addr;
 
@@ -181,6 +183,45 @@ pub const TABLE: &[Key] = &[
         show: |config| quoted(&config.base_domain),
     },
     Key {
+        path: "kubelet.evictionHard",
+        expects: kubelet::EXPECTS_AMOUNT,
+        set: |config, value| kubelet::set_amount(&mut config.eviction.hard, value),
+        show: |config| kubelet::shown(&config.eviction.hard),
+    },
+    Key {
+        path: "kubelet.evictionMaxPodGracePeriod",
+        expects: "a number of seconds up to 86400",
+        set: |config, value| {
+            let seconds = scalar(value)?.parse().ok().filter(|seconds| (0..=86400).contains(seconds));
+            put(&mut config.eviction.max_pod_grace_seconds, seconds)
+        },
+        show: |config| config.eviction.max_pod_grace_seconds.to_string(),
+    },
+    Key {
+        path: "kubelet.evictionMinimumReclaim",
+        expects: kubelet::EXPECTS_AMOUNT,
+        set: |config, value| kubelet::set_amount(&mut config.eviction.minimum_reclaim, value),
+        show: |config| kubelet::shown(&config.eviction.minimum_reclaim),
+    },
+    Key {
+        path: "kubelet.evictionPressureTransitionPeriod",
+        expects: kubelet::EXPECTS_TIME,
+        set: |config, value| put(&mut config.eviction.pressure_transition, kubelet::time(scalar(value)?)),
+        show: |config| kubelet::shown_time(config.eviction.pressure_transition),
+    },
+    Key {
+        path: "kubelet.evictionSoft",
+        expects: kubelet::EXPECTS_AMOUNT,
+        set: |config, value| kubelet::set_amount(&mut config.eviction.soft, value),
+        show: |config| kubelet::shown(&config.eviction.soft),
+    },
+    Key {
+        path: "kubelet.evictionSoftGracePeriod",
+        expects: kubelet::EXPECTS_TIME,
+        set: |config, value| kubelet::set_entry(&mut config.eviction.soft_grace, value, kubelet::time),
+        show: |config| kubelet::shown(&config.eviction.soft_grace.map(|time| time.map(kubelet::shown_time))),
+    },
+    Key {
         path: "network.clusterNetwork",
         expects: "a list of one IPv4 block from /8 to /28, such as 10.42.0.0/16",
         set: |config, value| put(&mut config.cluster_network, block(value, 8, 28)),
@@ -278,7 +319,15 @@ pub const TABLE: &[Key] = &[
 /// Sets one key; answers with its name from the table, or with what is wrong. An empty value changes nothing.
 pub fn set(config: &mut Config, path: &str, value: &Value) -> Result<&'static str, String> {
     let Some(key) = TABLE.iter().find(|key| key.path == path) else {
-        return unknown(path, value);
+        return match (map_above(path), value) {
+            (Some((key, _)), Value::Empty) => Ok(key.path),
+            (Some((key, name)), Value::Scalar(text)) => {
+                let entry = Value::List(vec![name.to_owned(), text.clone()]);
+                let wrong = || format!("{path}: expected {}, found {text:?}", key.expects);
+                (key.set)(config, &entry).map(|()| key.path).ok_or_else(wrong)
+            }
+            _ => unknown(path, value),
+        };
     };
     if *value == Value::Empty || (key.set)(config, value).is_some() {
         return Ok(key.path);
@@ -295,6 +344,12 @@ pub fn set(config: &mut Config, path: &str, value: &Value) -> Result<&'static st
         }
     };
     Err(format!("{path}: expected {}, found {found}", key.expects))
+}
+
+/// The key that is a map of names of its own, and the name, which may have dots.
+fn map_above(path: &str) -> Option<(&'static Key, &str)> {
+    let is_map = |key: &&Key| (key.show)(&Config::default()).starts_with('{');
+    TABLE.iter().filter(is_map).find_map(|key| Some((key, path.strip_prefix(key.path)?.strip_prefix('.')?)))
 }
 
 fn unknown(path: &str, value: &Value) -> Result<&'static str, String> {
@@ -339,6 +394,7 @@ pub fn conflicts(config: &Config) -> Vec<(&'static str, String)> {
     if let Err(error) = config.audit.policy() {
         found.push(("apiServer.auditLog.policyFile", format!("{}: {error}", config.audit.policy_file)));
     }
+    found.extend(kubelet::conflict(&config.eviction).map(|what| ("kubelet.evictionSoft", what)));
     let file = std::path::Path::new(&config.encryption_config);
     if !config.encryption_config.is_empty()
         && let Err(error) = mote_api::encryption::Keys::read(file)

@@ -5,6 +5,7 @@
 mod audit;
 mod etcd;
 mod keys;
+mod kubelet;
 mod network;
 mod source;
 
@@ -13,6 +14,7 @@ pub use etcd::Etcd;
 pub use network::{Cidr, is_dns_name};
 
 use crate::backup;
+use mote_kubelet::eviction::Settings as Eviction;
 use mote_schema::Order as _;
 use std::{
     fmt,
@@ -48,6 +50,7 @@ pub struct Config {
     /// "": CRI-O's socket if there is one, else containerd's.
     pub runtime_endpoint: String,
     pub etcd: Etcd,
+    pub eviction: Eviction,
     /// None: what the board's profile says.
     pub threads: Option<usize>,
 }
@@ -72,6 +75,7 @@ impl Default for Config {
             node_ip: None,
             runtime_endpoint: String::new(),
             etcd: Etcd::default(),
+            eviction: Eviction::default(),
             threads: None,
         }
     }
@@ -275,7 +279,10 @@ mod tests {
                 "apiServer:\n  port: 70000\n  ports: 1\nnode: {nodeIP: here}\nthreads: []\netcd: {memoryLimitMB: 1}",
             ),
             ("config.d/a.yaml", "components:\n  disabled: [kubelet, etcd]\ndebugging: {logLevel: Loud}\n"),
-            ("config.d/b.yaml", "network:\n  clusterNetwork: [10.43.128.0/17]\n"),
+            (
+                "config.d/b.yaml",
+                "network:\n  clusterNetwork: [10.43.128.0/17]\nkubelet:\n  evictionHard: {memory.available: 1x, disk: 1}\n  evictionSoft: {memory.available: 1Gi}\n",
+            ),
         ]);
         assert_eq!(
             mistakes.unwrap_err(),
@@ -284,10 +291,13 @@ mod tests {
                 "config.yaml:3: apiServer.ports: unknown key; apiServer has advertiseAddress, auditLog, encryptionConfig, port, subjectAltNames",
                 "config.yaml:4: node.nodeIP: expected an IPv4 address of this machine, found \"here\"",
                 "config.yaml:5: threads: expected a number from 1 to 16, found a list",
-                "config.yaml:6: etcd.memoryLimitMB: unknown key; there are apiServer, backups, board, components, debugging, dns, network, node, runtime, threads",
+                "config.yaml:6: etcd.memoryLimitMB: unknown key; there are apiServer, backups, board, components, debugging, dns, kubelet, network, node, runtime, threads",
                 "config.d/a.yaml:2: components.disabled: expected any of scheduler, controllers, kubelet, network, proxy, dns, found \"etcd\"",
                 "config.d/a.yaml:3: debugging.logLevel: expected one of Normal, Debug, Trace, TraceAll, found \"Loud\"",
+                "config.d/b.yaml:4: kubelet.evictionHard.memory.available: expected a signal such as memory.available and a quantity or percentage, as in {nodefs.available: 10%}, found \"1x\"",
+                "config.d/b.yaml:4: kubelet.evictionHard.disk: expected a signal such as memory.available and a quantity or percentage, as in {nodefs.available: 10%}, found \"1\"",
                 "config.d/b.yaml:2: network.clusterNetwork: 10.43.128.0/17 overlaps network.serviceNetwork 10.43.0.0/16",
+                "config.d/b.yaml:5: kubelet.evictionSoft: memory.available has no time in kubelet.evictionSoftGracePeriod",
             ]
         );
         assert_eq!(load(&[]).unwrap_err(), ["config.yaml: cannot be read: No such file or directory (os error 2)"]);
@@ -300,7 +310,7 @@ mod tests {
             "apiServer: {auditLog: {profile: None, maxFiles: 3, path: /x/y.log}, port: 7443, subjectAltNames: [a.b, '*.c', 10.0.0.9], advertiseAddress: 10.9.9.8}\nthreads: 2\n\
              components: {disabled: [network]}\nboard: rpi4-2gb\nruntime: {endpoint: 'unix:///run/x.sock'}\n\
              network: {serviceNodePortRange: 20000-20100, clusterNetwork: [10.0.0.0/24], serviceNetwork: [10.1.0.0/24]}\n\
-             node: {nodeIP: 10.9.9.9, hostnameOverride: n}\ndns: {baseDomain: b.c}\ndebugging: {logLevel: debug}",
+             node: {nodeIP: 10.9.9.9, hostnameOverride: n}\nkubelet: {evictionHard: {memory.available: 7.5%}, evictionSoft: {nodefs.available: 1Gi}, evictionSoftGracePeriod: {nodefs.available: 90s}}\ndns: {baseDomain: b.c}\ndebugging: {logLevel: debug}",
         )])
         .unwrap();
         assert_eq!(load(&[("config.yaml", &config.show())]).unwrap(), config);
