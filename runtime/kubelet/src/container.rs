@@ -184,7 +184,10 @@ async fn config(
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         linux: Some(v1::LinuxContainerConfig {
-            resources: Some(resources::of_container(pod, container, kubelet.machine.memory_bytes)),
+            resources: Some(resources::without_swap(
+                resources::of_container(pod, container, kubelet.machine.memory_bytes),
+                kubelet.machine.swap,
+            )),
             security_context: Some(security::of_container(pod, container, &user, &seccomp_dir, start.target)),
         }),
         ..Default::default()

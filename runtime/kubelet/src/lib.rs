@@ -124,6 +124,7 @@ pub async fn start(client: Client, config: Config) -> Arc<dyn PodBackend> {
         Some(socket) => vec![socket.clone()],
         None => RUNTIME_SOCKETS.map(PathBuf::from).to_vec(),
     };
+    node::protect();
     let kubelet = Arc::new(Kubelet {
         runtime: Arc::new(Runtime::new(sockets, client.executor().clone())),
         machine: mote_api::unblock(node::Machine::read).await,

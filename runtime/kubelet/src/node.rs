@@ -30,6 +30,7 @@ pub struct Machine {
     pub memory_bytes: i64,
     pub cpus: usize,
     pub hugepages: Vec<(i64, i64)>,
+    pub swap: Swap,
     machine_id: String,
     system_uuid: String,
     boot_id: String,
@@ -47,6 +48,7 @@ impl Machine {
             memory_bytes: eviction::memory().map_or(0, |memory| memory.capacity),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             hugepages: hugepages(),
+            swap: swap(),
             system_uuid: system_uuid.unwrap_or_else(|| machine_id.clone()),
             machine_id,
             boot_id: line("/proc/sys/kernel/random/boot_id"),
@@ -60,6 +62,39 @@ pub fn meminfo(name: &str) -> Option<i64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?;
     line.split_whitespace().next()?.parse::<i64>().ok().map(|kb| kb * 1024)
+}
+
+/// Whether what a group may swap can be bounded, and by which version of cgroups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Swap {
+    #[default]
+    Unbounded,
+    V1,
+    V2,
+}
+
+/// The root of v2's hierarchy has no such file: this process's own group is asked.
+fn swap() -> Swap {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
+    let exists = |path: &Path| path.exists();
+    if exists(&Path::new("/sys/fs/cgroup").join(own).join("memory.swap.max")) {
+        Swap::V2
+    } else if exists(Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")) {
+        Swap::V1
+    } else {
+        Swap::Unbounded
+    }
+}
+
+/// When memory is gone all the same, the kernel ends a pod and not the node (qos.KubeletOOMScoreAdj). A unit may have set it.
+pub fn protect() {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    const SCORE: i32 = -999;
+    let is_set = fs::read_to_string(FILE).is_ok_and(|now| now.trim().parse::<i32>().is_ok_and(|now| now <= SCORE));
+    if !is_set && let Err(error) = fs::write(FILE, SCORE.to_string()) {
+        tracing::warn!(%error, "not permitted to protect the node from the kernel's OOM killer");
+    }
 }
 
 /// (page size, bytes reserved in all)

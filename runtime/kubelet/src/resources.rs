@@ -1,5 +1,6 @@
 //! Requests and limits as numbers: quantities, QoS class, and what the kernel is told (CPU shares and quota, memory
 //! limit, OOM score). Pure. Rules and constants: upstream's pkg/kubelet/cm/helpers_linux.go and pkg/kubelet/qos.
+use crate::node::Swap;
 use crate::pod::{Pod, is_sidecar};
 use crate::spec::{Container, Quantity, ResourceRequirements};
 use mote_cri::v1::{HugepageLimit, LinuxContainerResources};
@@ -145,6 +146,16 @@ pub fn of_container(pod: &Pod, container: &Container, memory_capacity: i64) -> L
     }
 }
 
+/// Upstream's NoSwap, its default (kuberuntime_container_linux.go): v1 counts memory and swap together.
+pub fn without_swap(mut resources: LinuxContainerResources, swap: Swap) -> LinuxContainerResources {
+    match swap {
+        Swap::Unbounded => {}
+        Swap::V1 => resources.memory_swap_limit_in_bytes = resources.memory_limit_in_bytes,
+        Swap::V2 => drop(resources.unified.insert("memory.swap.max".into(), "0".into())),
+    }
+    resources
+}
+
 fn hugepages(container: &Container) -> Vec<HugepageLimit> {
     let limits = container.resources.iter().filter_map(|r| r.limits.as_ref()).flatten();
     let sized = limits.filter_map(|(name, quantity)| {
@@ -171,8 +182,13 @@ fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> i64 
         "BestEffort" => return BEST_EFFORT_OOM_SCORE,
         _ => {}
     }
+    // What the pod asks for beyond its containers is shared by them.
+    let of_pod = number("memory", request(&pod.spec.resources, "memory"));
+    let count = pod.init_containers().len() + pod.spec.containers.len();
+    let rest = of_pod.saturating_sub(aggregate(pod, "memory", requested)).max(0);
+    let share = rest / i64::try_from(count.max(1)).unwrap_or(1);
     let by_request = |c: &Container| {
-        let bytes = i128::from(number("memory", request(&c.resources, "memory")));
+        let bytes = i128::from(number("memory", request(&c.resources, "memory"))) + i128::from(share);
         1000 - (1000 * bytes / i128::from(memory_capacity.max(1))) as i64
     };
     let mut score = by_request(container);
@@ -208,12 +224,16 @@ impl PodCgroup {
 
 pub const CPU_PERIOD_US: i64 = QUOTA_PERIOD_US;
 
-/// The larger of what runs together in the end and what each init container needs beside the sidecars before it.
 fn total(pod: &Pod, name: &str, of: fn(&Option<ResourceRequirements>, &str) -> i64) -> i64 {
     if let Some(pod_level) = Some(of(&pod.spec.resources, name)).filter(|n| *n > 0) {
         return pod_level;
     }
     let overhead = number(name, pod.spec.overhead.as_ref().and_then(|o| o.get(name)).map(|q| q.0.as_str()));
+    aggregate(pod, name, of).saturating_add(overhead)
+}
+
+/// The larger of what runs together in the end and what each init container needs beside the sidecars before it.
+fn aggregate(pod: &Pod, name: &str, of: fn(&Option<ResourceRequirements>, &str) -> i64) -> i64 {
     let mut sidecars: i64 = 0;
     let mut peak: i64 = 0;
     for container in pod.init_containers() {
@@ -226,7 +246,7 @@ fn total(pod: &Pod, name: &str, of: fn(&Option<ResourceRequirements>, &str) -> i
         }
     }
     let main = pod.spec.containers.iter().map(|c| of(&c.resources, name));
-    peak.max(main.fold(sidecars, i64::saturating_add)).saturating_add(overhead)
+    peak.max(main.fold(sidecars, i64::saturating_add))
 }
 
 fn requested(own: &Option<ResourceRequirements>, name: &str) -> i64 {
@@ -344,6 +364,27 @@ mod tests {
         check(json!({"requests": {"memory": "512Mi"}}), (2, 0, 0, 500));
         check(json!({"requests": {"memory": "1Gi"}}), (2, 0, 0, 3));
         check(json!({"limits": {"cpu": "5m", "memory": "1Gi"}}), (5, 1000, 1 << 30, -997));
+    }
+
+    #[test]
+    fn a_pods_own_request_is_shared() {
+        let pod = pod(json!({"resources": {"requests": {"memory": "512Mi"}}, "containers": [
+            {"name": "a", "image": "x", "resources": {"requests": {"memory": "256Mi"}}}, {"name": "b", "image": "x"}]}));
+        let scores = [0, 1].map(|at| of_container(&pod, &pod.spec.containers[at], 1 << 30).oom_score_adj);
+        assert_eq!(scores, [625, 875]);
+    }
+
+    #[test]
+    fn containers_do_not_swap() {
+        let check = |swap, limit: i64, max: Option<&str>| {
+            let made = LinuxContainerResources { memory_limit_in_bytes: 7, ..Default::default() };
+            let made = without_swap(made, swap);
+            assert_eq!(made.memory_swap_limit_in_bytes, limit);
+            assert_eq!(made.unified.get("memory.swap.max").map(String::as_str), max);
+        };
+        check(Swap::Unbounded, 0, None);
+        check(Swap::V1, 7, None);
+        check(Swap::V2, 0, Some("0"));
     }
 
     #[test]

@@ -291,7 +291,7 @@ mod tests {
                 "config.yaml:3: apiServer.ports: unknown key; apiServer has advertiseAddress, auditLog, encryptionConfig, port, subjectAltNames",
                 "config.yaml:4: node.nodeIP: expected an IPv4 address of this machine, found \"here\"",
                 "config.yaml:5: threads: expected a number from 1 to 16, found a list",
-                "config.yaml:6: etcd.memoryLimitMB: unknown key; there are apiServer, backups, board, components, debugging, dns, kubelet, network, node, runtime, threads",
+                "config.yaml:6: etcd.memoryLimitMB: unknown key; there are apiServer, backups, board, components, debugging, dns, kubelet, network, node, runtime, store, threads",
                 "config.d/a.yaml:2: components.disabled: expected any of scheduler, controllers, kubelet, network, proxy, dns, found \"etcd\"",
                 "config.d/a.yaml:3: debugging.logLevel: expected one of Normal, Debug, Trace, TraceAll, found \"Loud\"",
                 "config.d/b.yaml:4: kubelet.evictionHard.memory.available: expected a signal such as memory.available and a quantity or percentage, as in {nodefs.available: 10%}, found \"1x\"",

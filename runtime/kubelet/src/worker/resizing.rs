@@ -88,6 +88,7 @@ impl Kubelet {
         self.limit_pod(pod, wanted.or_more(&current)).await;
         for (container, found) in containers {
             let linux = resources::of_container(pod, container, self.machine.memory_bytes);
+            let linux = resources::without_swap(linux, self.machine.swap);
             let request = v1::UpdateContainerResourcesRequest {
                 container_id: found.id.clone(),
                 linux: Some(linux),
