@@ -253,11 +253,17 @@ impl Reconciler for Pods {
 impl Pods {
     /// Another pod has come, gone, ended or been resized: there may be room for a resize that found none.
     fn wake_deferred(&self, queue: &Queue) {
-        for (key, worker) in lock(&self.0.workers).iter() {
-            if lock(&worker.memory).resize.pending.is_some() {
-                queue.add(key.clone());
-            }
-        }
+        let mut waiting: Vec<_> = {
+            let workers = lock(&self.0.workers);
+            let each = workers.iter().filter_map(|(key, worker)| {
+                let memory = lock(&worker.memory);
+                memory.resize.pending.as_ref()?;
+                Some((resize::turn(memory.pod.as_ref()?, &memory.resize), key.clone()))
+            });
+            each.collect()
+        };
+        waiting.order_by_key(|(turn, _)| *turn);
+        waiting.into_iter().for_each(|(_, key)| queue.add(key));
     }
 
     /// A ConfigMap or Secret changed: pods that mount it get their files renewed.

@@ -11,7 +11,11 @@ use crate::{
     state::{Container as Found, PodState, State},
 };
 use mote_schema::Gather as _;
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    time::Instant,
+};
 
 /// The two resources that may change under a running container.
 const RESIZABLE: [&str; 2] = ["cpu", "memory"];
@@ -159,8 +163,16 @@ pub fn in_progress(pod: &Pod, state: &PodState, actuated: &Actuated) -> bool {
 pub struct Standing {
     /// Why what is wanted is not allocated.
     pub pending: Option<(String, Option<i64>)>,
+    pub pending_since: Option<Instant>,
     /// What is allocated is not actuated yet, with the error of the last attempt.
     pub progress: Option<(String, Option<i64>)>,
+}
+
+/// Whose resize that waits for room is tried first is least: of high priority, Guaranteed, long waiting (sortPendingResizes
+/// of pkg/kubelet/allocation).
+pub fn turn(pod: &Pod, standing: &Standing) -> (Reverse<i64>, bool, Option<Instant>) {
+    let priority = pod.object.root().at("spec.priority").as_i64().unwrap_or(0);
+    (Reverse(priority), resources::qos_class(pod) != "Guaranteed", standing.pending_since)
 }
 
 /// The resources and the generation behind an event, as upstream's events say it (pkg/kubelet/events/resize.go).
@@ -247,6 +259,21 @@ mod tests {
         let shown = actuated.reported("id", container).and_then(|r| r.requests).unwrap_or_default();
         assert_eq!(shown.get("cpu").map(|q| q.0.as_str()), Some("1"));
         assert!(!Allocation::reported(&pod).is(&Allocation::of(&pod)));
+    }
+
+    #[test]
+    fn who_is_tried_first() {
+        let long_ago = Instant::now();
+        let guaranteed = || pod(json!({"limits": {"cpu": "1", "memory": "1Gi"}}), "NotRequired");
+        let turn = |pod: &Pod, since| turn(pod, &Standing { pending_since: Some(since), ..Standing::default() });
+        let later = long_ago + std::time::Duration::from_secs(1);
+        let burstable = pod(sizes("1", "1Gi"), "NotRequired");
+        assert!(turn(&guaranteed(), later) < turn(&burstable, long_ago));
+        assert!(turn(&burstable, long_ago) < turn(&burstable, later));
+        let kind = burstable.object.kind.clone();
+        let doc = mote_schema::Doc::encode(&json!({"spec": {"priority": 7}})).unwrap();
+        let urgent = Pod { object: mote_schema::Object { kind, doc, revision: 1 }, ..burstable };
+        assert!(turn(&urgent, later) < turn(&guaranteed(), long_ago));
     }
 
     #[test]

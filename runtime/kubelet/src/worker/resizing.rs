@@ -18,6 +18,7 @@ impl Kubelet {
         let memory = &mut *memory;
         let Some((_, message)) = refusal.as_ref().filter(|_| !ends) else {
             memory.resize.pending = None;
+            memory.resize.pending_since = None;
             if ends {
                 known.apply(&mut pod);
                 return Ok(pod);
@@ -36,6 +37,7 @@ impl Kubelet {
             Recorder::of_pod(&self.client, &pod.object).warning("ResizeDeferred", &said);
         }
         memory.resize.pending = pending;
+        memory.resize.pending_since.get_or_insert_with(Instant::now);
         known.apply(&mut pod);
         memory.allocated = Some(known);
         Ok(pod)
