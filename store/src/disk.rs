@@ -330,6 +330,7 @@ impl Disk {
             }
             self.journal.extend(&**blocks).map_err(|e| Error::io("making room in the journal", &e))?;
         }
+        self.journal.may_grow = self.journal.places < self.sizes.places() * MAX_JOURNAL_TIMES;
         self.journal.append(&**blocks, &batch, flush.reserve).map_err(|e| Error::io("writing the journal", &e))?;
         self.changed.extend(flush.writes.keys().cloned());
         self.flushed = flush.root.clone();

@@ -48,6 +48,8 @@ pub(crate) struct Journal {
     pub next_batch: u64,
     /// What lies behind the head is not known: go on in a new segment.
     pub unsure: bool,
+    /// There may be more places than there are.
+    pub may_grow: bool,
     /// The place where the last failure was: not the first to be tried again.
     pub bad: Option<usize>,
     /// A frame, kept for the next one.
@@ -74,6 +76,7 @@ impl Journal {
             next_segment: 2,
             next_batch: first_batch,
             unsure: false,
+            may_grow: true,
             bad: None,
             buffer: Vec::new(),
         }
@@ -150,8 +153,9 @@ impl Journal {
                     self.free.insert(segment.place);
                 }
                 // Unless it has to, nothing is written over what failed: the place may be bad, or hold a frame
-                // that nobody was promised. In one segment the next batch's frames hide those that failed.
-                self.unsure = unsure || !self.free.is_empty();
+                // that nobody was promised. In one segment the next batch's frames hide those that failed, but not when
+                // it fails too and the power goes.
+                self.unsure = unsure || !self.free.is_empty() || self.may_grow;
                 self.head = head;
             }
         }

@@ -85,6 +85,7 @@ pub(crate) fn recover(blocks: &dyn Blocks, done: u64, sums: &Sums) -> Result<Opt
         next_segment: newest.max(segment.number) + 1,
         next_batch: last_batch.max(seen_batch).max(next_batch).max(done) + 1,
         unsure: torn || newest != segment.number,
+        may_grow: true,
         bad: None,
         buffer: Vec::new(),
     };
@@ -306,6 +307,8 @@ struct Open {
     whole: bool,
     /// The last frame is there.
     ended: bool,
+    /// Its first frame is not there, and nothing is missing where it would be.
+    headless: bool,
     /// What of it cannot be read.
     lost: Vec<String>,
     header: Option<Header>,
@@ -313,6 +316,12 @@ struct Open {
 }
 
 impl Open {
+    /// A batch that failed, and was written over by others that failed too: nothing is lost in between, and yet it does
+    /// not begin, or not end. Damage leaves a gap.
+    fn is_remains(&self) -> bool {
+        self.headless || !self.ended && !self.gap
+    }
+
     /// Of changes that can be told, a few.
     fn keys(&self) -> String {
         let (mut rest, mut keys) = (&self.bytes[..], Vec::new());
@@ -361,9 +370,12 @@ impl Replay {
         if self.open.as_ref().is_some_and(another) {
             // What is before a batch that follows on what is in the database, is there too.
             self.open.take_if(|open| open.number == 0 && header.batch <= self.done + 1);
+            if self.open.take_if(|open| open.number > self.done && open.is_remains()).is_some() {
+                self.torn = true;
+            }
             self.apply();
         }
-        let open = self.open.get_or_insert_with(|| Open { whole: first, ..Open::default() });
+        let open = self.open.get_or_insert_with(|| Open { whole: first, headless: !first, ..Open::default() });
         open.number = header.batch;
         open.whole &= intact;
         let start = open.bytes.len();
@@ -390,7 +402,7 @@ impl Replay {
     fn finish(&mut self) {
         match &self.open {
             Some(open) if open.whole && open.ended => self.apply(),
-            open => self.torn = open.is_some(),
+            open => self.torn |= open.is_some(),
         }
     }
 
