@@ -1,5 +1,5 @@
-//! The command line. Parsed by hand: eight commands and four flags are less code than a parser's glue.
-use crate::{backup, config::Config, node, preflight};
+//! The command line. Parsed by hand: ten commands and a few flags are less code than a parser's glue.
+use crate::{backup, config::Config, node, preflight, status};
 use std::{
     ffi::OsString,
     fmt,
@@ -26,6 +26,10 @@ Usage:
   mote backup PATH [--data-dir DIR]           write all objects and certificates to one file, while the node runs or not;
                                               PATH - is standard output
   mote restore PATH [--data-dir DIR]          put them back; the node must be stopped, and what was there is kept aside
+  mote backup --auto-recovery DIRECTORY       the same into a directory of backups, under a name of its own
+  mote restore --auto-recovery DIRECTORY [--dont-save-failed]
+                                              put the newest of them back that fits; the failed data is kept there
+  mote status [-o json] [--data-dir DIR]      print how the node and its store fare, while it runs or not
   mote store verify [--data-dir DIR]          check what is on disk; exit code 3 when something is damaged
   mote version [-o json]                      print the version
   mote help                                   print this
@@ -56,6 +60,19 @@ enum Command {
     Restore {
         path: PathBuf,
         data_dir: PathBuf,
+    },
+    BackupInto {
+        storage: PathBuf,
+        data_dir: PathBuf,
+    },
+    Recover {
+        storage: PathBuf,
+        save_failed: bool,
+        data_dir: PathBuf,
+    },
+    Status {
+        data_dir: PathBuf,
+        json: bool,
     },
     Verify {
         data_dir: PathBuf,
@@ -108,6 +125,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         },
         Ok(Command::Backup { path, data_dir }) => backup::backup(&path, &data_dir),
         Ok(Command::Restore { path, data_dir }) => backup::restore(&path, &data_dir),
+        Ok(Command::BackupInto { storage, data_dir }) => backup::backup_into(&storage, &data_dir),
+        Ok(Command::Recover { storage, save_failed, data_dir }) => backup::recover(&storage, save_failed, &data_dir),
+        Ok(Command::Status { data_dir, json }) => status::print(&data_dir, json),
         Ok(Command::Verify { data_dir }) => backup::verify(&data_dir),
         Ok(Command::Version { json }) => print(&version(json)),
         Ok(Command::Clean) => crate::parts::clean(),
@@ -167,15 +187,24 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Misuse> {
         }
         "backup" | "restore" => {
             let (mut path, mut data_dir) = (None, PathBuf::from(DEFAULT_DATA_DIR));
+            let (mut recovery, mut save_failed) = (false, true);
             while let Some((flag, raw)) = args.next() {
                 match flag.as_str() {
                     "--data-dir" => data_dir = args.value(flag)?.into(),
+                    "--auto-recovery" => recovery = true,
+                    "--dont-save-failed" if name == "restore" => save_failed = false,
                     _ if path.is_none() && (!flag.starts_with('-') || flag == "-") => path = Some(PathBuf::from(raw)),
                     _ => return Err(Misuse::UnknownArgument(lossy(&raw))),
                 }
             }
             let path = path.ok_or(Misuse::MissingPath)?;
-            Ok(if name == "backup" { Command::Backup { path, data_dir } } else { Command::Restore { path, data_dir } })
+            Ok(match (name.as_str(), recovery) {
+                ("backup", false) => Command::Backup { path, data_dir },
+                ("backup", true) => Command::BackupInto { storage: path, data_dir },
+                (_, true) => Command::Recover { storage: path, save_failed, data_dir },
+                (_, false) if save_failed => Command::Restore { path, data_dir },
+                _ => return Err(Misuse::UnknownArgument("--dont-save-failed".to_owned())),
+            })
         }
         "store" => {
             match args.next() {
@@ -191,6 +220,20 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Misuse> {
                 }
             }
             Ok(Command::Verify { data_dir })
+        }
+        "status" => {
+            let (mut data_dir, mut json) = (PathBuf::from(DEFAULT_DATA_DIR), false);
+            while let Some((flag, raw)) = args.next() {
+                match flag.as_str() {
+                    "--data-dir" => data_dir = args.value(flag)?.into(),
+                    "-o" | "--output" => match lossy(&args.value(flag.clone())?).as_str() {
+                        "json" => json = true,
+                        other => return Err(not_a_value(flag, other, "json")),
+                    },
+                    _ => return Err(Misuse::UnknownArgument(lossy(&raw))),
+                }
+            }
+            Ok(Command::Status { data_dir, json })
         }
         "clean" => match args.next() {
             None => Ok(Command::Clean),
@@ -304,6 +347,10 @@ mod tests {
         let (file, dir) = path("x=y", "/d");
         check("restore --data-dir=/d x=y", Ok(Command::Restore { path: file, data_dir: dir }));
         check("store verify --data-dir /d", Ok(Command::Verify { data_dir: "/d".into() }));
+        check("status -o json", Ok(Command::Status { data_dir: DEFAULT_DATA_DIR.into(), json: true }));
+        let (storage, data_dir) = path("/r", "/d");
+        let recover = Command::Recover { storage, save_failed: false, data_dir };
+        check("restore --auto-recovery /r --dont-save-failed --data-dir /d", Ok(recover));
         check("version -o json", Ok(Command::Version { json: true }));
         check("--help", Ok(Command::Help));
     }
@@ -318,6 +365,7 @@ mod tests {
         check("version -o yaml", Err("-o: expected json, found \"yaml\""));
         check("backup", Err("expected the path of a backup"));
         check("backup a b", Err("unexpected argument \"b\""));
+        check("restore --dont-save-failed /b", Err("unexpected argument \"--dont-save-failed\""));
         check("restore --force", Err("unexpected argument \"--force\""));
         check("store repair", Err("unknown command \"store repair\""));
         check("version --verbose=1", Err("unexpected argument \"--verbose=1\""));

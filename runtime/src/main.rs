@@ -16,6 +16,7 @@ mod notify;
 mod parts;
 mod preflight;
 mod signals;
+mod status;
 
 use std::process::ExitCode;
 

@@ -12,6 +12,7 @@ use crate::{
     parts::{self, Place},
     preflight,
     signals::Termination,
+    status::Source,
 };
 use async_executor::Executor;
 use async_io::{Timer, block_on};
@@ -106,7 +107,13 @@ fn live(config: Config, data_dir: &Path) -> Result<(), Error> {
     let keyring = Arc::new(keyring);
     let options = store_options(&data_dir, &board.limits);
     let executor = Arc::new(Executor::new());
-    let store = Arc::new(open_store(options, &place, &keyring, &executor).map_err(Error::Store)?);
+    let mut store = open_store(options.clone(), &place, &keyring, &executor);
+    if let Err(why) = &store
+        && life.rescue(why)
+    {
+        store = open_store(options, &place, &keyring, &executor);
+    }
+    let store = Arc::new(store.map_err(Error::Store)?);
     store.set_budget(board.limits.flash_mb_a_day * 1_000_000);
     for key in store.damaged() {
         tracing::error!(key, "damaged on disk and left out");
@@ -168,7 +175,9 @@ async fn serve(node: Node, termination: Termination, started: Instant) -> Result
         tracing::warn!("not ready: see /readyz?verbose");
     }
     notify("READY=1");
-    let (answers, data_dir) = (life.answers(store.clone()), place.data_dir.clone());
+    let source = Source::new(&running, store.clone(), &place, board, started);
+    let status = move || source.json().to_string();
+    let (answers, data_dir) = (life.answers(store.clone(), status), place.data_dir.clone());
     let listening = executor.spawn(async move {
         if let Err(error) = backup::listen(&data_dir, answers).await {
             tracing::warn!(%error, "listening for commands");
@@ -253,6 +262,7 @@ fn api_config(place: &Place) -> mote_api::Config {
             port: config.api_port,
             serves_dns: place.runs(Component::Network) && place.runs(Component::Dns),
             max_events: limits.events as usize,
+            volatile: config.volatile,
         },
         audit: config.audit.config(&place.data_dir),
         keyring: None,

@@ -2,6 +2,7 @@
 //! shrinks with time; nothing ticks.
 use std::time::{Duration, Instant};
 
+const DAY_HOURS: usize = 24;
 const DAY_SECONDS: f64 = 86_400.0;
 /// So many hours of the budget may be spent at once: a roll-out is not yet wear.
 const BURST_HOURS: f64 = 2.0;
@@ -15,11 +16,14 @@ pub(crate) struct Meter {
     at: Instant,
     begun: Instant,
     bytes: u64,
+    /// What was written in each of the last hours, and which hour since the start the newest of them is.
+    hours: [u64; DAY_HOURS],
+    hour: usize,
 }
 
 impl Meter {
     pub fn new(now: Instant) -> Meter {
-        Meter { bytes_a_day: None, debt_bytes: 0.0, at: now, begun: now, bytes: 0 }
+        Meter { bytes_a_day: None, debt_bytes: 0.0, at: now, begun: now, bytes: 0, hours: [0; DAY_HOURS], hour: 0 }
     }
 
     pub fn set_budget(&mut self, bytes_a_day: u64) {
@@ -28,8 +32,27 @@ impl Meter {
 
     /// `bytes` is all that was written so far.
     pub fn written(&mut self, bytes: u64, now: Instant) {
+        self.turn_to(now);
+        self.hours[self.hour % DAY_HOURS] += bytes.saturating_sub(self.bytes);
         self.debt_bytes = self.debt(now) + bytes.saturating_sub(self.bytes) as f64;
         (self.bytes, self.at) = (bytes, now);
+    }
+
+    fn turn_to(&mut self, now: Instant) {
+        let hour = (now.saturating_duration_since(self.begun).as_secs() / 3600) as usize;
+        for gone in (self.hour + 1..=hour).take(DAY_HOURS) {
+            self.hours[gone % DAY_HOURS] = 0;
+        }
+        if hour > self.hour + DAY_HOURS {
+            self.hours = [0; DAY_HOURS];
+        }
+        self.hour = self.hour.max(hour);
+    }
+
+    /// Up to an hour less than a day, and not before the start.
+    pub fn last_day_bytes(&self, now: Instant) -> u64 {
+        let hour = (now.saturating_duration_since(self.begun).as_secs() / 3600) as usize;
+        (hour.saturating_sub(DAY_HOURS - 1)..=self.hour).map(|hour| self.hours[hour % DAY_HOURS]).sum()
     }
 
     fn debt(&self, now: Instant) -> f64 {
@@ -75,12 +98,14 @@ mod tests {
             assert!(!meter.is_over(at(hour * 3600)), "hour {hour}");
         }
         assert_eq!(meter.bytes_a_year(at(86_400)).round() as u64, (1_900_000 + 23 * 500_000) * 365);
+        assert_eq!(meter.last_day_bytes(at(86_399)), 1_900_000 + 23 * 500_000);
         // Twice the budget.
         let over = (24..40).find(|hour| {
             meter.written(13_400_000 + (hour - 23) * 2_000_000, at(hour * 3600));
             meter.is_over(at(hour * 3600))
         });
         assert_eq!(over, Some(25));
+        assert_eq!(meter.last_day_bytes(at(100 * 3600)), 0);
         assert_eq!(meter.delay(usual, at(25 * 3600)), usual * STRETCH);
         assert_eq!(meter.delay(usual, at(30 * 3600)), usual, "paid");
     }

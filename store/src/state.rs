@@ -14,7 +14,7 @@ use crate::{
 };
 use async_channel::Sender;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Bound,
     task::Waker,
     time::{Duration, Instant},
@@ -56,6 +56,9 @@ pub struct Stats {
     /// What went to the storage, whatever came of it.
     pub written_bytes: u64,
     pub syncs: u64,
+    /// Of these, in the last 24 hours, and keys and values of commits that were to be on disk.
+    pub last_day_bytes: u64,
+    pub committed_bytes: u64,
     /// What a year like the time since the start comes to, and whether that is more than the budget.
     pub bytes_a_year: u64,
     pub over_budget: bool,
@@ -72,7 +75,7 @@ pub struct Stats {
     pub watchers: usize,
     /// Keys with changes that are acknowledged and not yet on disk.
     pub lazy_keys: usize,
-    /// Records found damaged at start.
+    /// Keys and places found damaged, at start or later, and not mended.
     pub damaged: usize,
 }
 
@@ -102,6 +105,10 @@ pub(crate) struct State {
     pub closing: bool,
     /// Found damaged on the disk; the writer has to see to it.
     pub rotten: Vec<Part>,
+    /// What that was, until the writer has seen to it.
+    pub rot: Vec<String>,
+    /// What was found damaged at start and has not come back.
+    pub lost: BTreeSet<String>,
     /// Why the last flush failed.
     pub trouble: Option<Error>,
     pub meter: Meter,
@@ -167,9 +174,11 @@ impl State {
             sealed,
             closing: false,
             rotten: Vec::new(),
+            rot: Vec::new(),
+            lost: damaged.into_iter().collect(),
             trouble: None,
             meter: Meter::new(Instant::now()),
-            stats: Stats { live_bytes, damaged: damaged.len(), ..Stats::default() },
+            stats: Stats { live_bytes, ..Stats::default() },
         }
     }
 
@@ -241,6 +250,10 @@ impl State {
     fn publish(&mut self, pending: Pending, wake: &mut Vec<Waker>) {
         let Pending { transaction, revision, events, root, reply, .. } = pending;
         self.count(transaction.class);
+        if self.reserved.is_some() && transaction.class != Class::Volatile {
+            let bytes = |event: &Event| event.new.as_ref().map_or(0, |new| new.key.len() + new.value.len()) as u64;
+            self.stats.committed_bytes += events.iter().map(bytes).sum::<u64>();
+        }
         self.show(revision, root, events, wake);
         send(&reply, Ok(revision));
     }
@@ -261,6 +274,9 @@ impl State {
         for event in &events {
             if !self.sealed.stale.is_empty() {
                 self.sealed.stale.remove(event.key());
+            }
+            if !self.lost.is_empty() {
+                self.lost.remove(&**event.key());
             }
             self.stats.live_bytes += event.new.as_ref().map_or(0, |new| size(&new.key, &new.value));
             self.stats.live_bytes -= event.old.as_ref().map_or(0, |old| size(&old.key, &old.value));
@@ -487,6 +503,8 @@ impl State {
             ring_bytes: self.ring.bytes(),
             watchers: self.ring.watchers(),
             lazy_keys: self.dirty.len(),
+            damaged: self.lost.len() + self.rot.len(),
+            last_day_bytes: self.meter.last_day_bytes(Instant::now()),
             bytes_a_year: self.meter.bytes_a_year(Instant::now()) as u64,
             over_budget: self.meter.is_over(Instant::now()),
             ..self.stats

@@ -236,9 +236,20 @@ impl Store {
         stats
     }
 
-    /// Keys whose records were damaged when the store was opened, and are missing since.
+    /// Keys whose records were damaged when the store was opened, and places where no key could be read.
     pub fn damaged(&self) -> &[String] {
         &self.damaged
+    }
+
+    /// Of these, what has not been written again since; and what a scrub has found that is not yet written anew.
+    pub fn damage(&self) -> Vec<String> {
+        let state = self.shared.lock();
+        state.lost.iter().chain(&state.rot).cloned().collect()
+    }
+
+    /// What was damaged at start is again what somebody has decided that it is.
+    pub fn forget_damage(&self) {
+        self.shared.lock().lost.clear();
     }
 
     /// Reads the journal and up to so many bytes of the database from the disk, where the last call ended, and compares them
@@ -270,11 +281,15 @@ impl Store {
                 named.extend(keys.unwrap_or_else(|| vec![format!("block {block} {place}")]));
             }
             if !rotten.is_empty() {
+                let found = named.clone();
                 if part == Part::Journal {
                     // Nobody reads it before the next start, and its place stays for a while: it is told once.
                     sums.forget_blocks(&rotten);
                 }
-                self.shared.change(|state, _| state.rotten.push(part));
+                self.shared.change(|state, _| {
+                    state.rotten.push(part);
+                    state.rot = found;
+                });
             }
         }
         Ok(named)

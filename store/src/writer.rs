@@ -111,6 +111,9 @@ impl Writer {
         if let Err(error) = sliced {
             state.trouble = Some(error);
         }
+        if state.rotten.is_empty() && !self.disk.is_damaged() {
+            state.rot.clear();
+        }
         drop(state);
         flushed.map(|()| true)
     }

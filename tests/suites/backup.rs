@@ -99,6 +99,7 @@ fn a_backup_made_while_somebody_writes_is_one_state_and_is_put_back() {
 
     server.stop(libc::SIGTERM);
     ok(&["restore", path], &data);
+    assert!(data.join("before-restore").exists());
     server.start_again();
     let back = maps(&server);
     // One state: all up to some moment, none after it.
@@ -110,7 +111,6 @@ fn a_backup_made_while_somebody_writes_is_one_state_and_is_put_back() {
     let after = server.kubectl.ok_args(&["get", "configmap", "after", "-o", "jsonpath={.metadata.resourceVersion}"]);
     let number = |text: &str| text.trim().parse::<u64>().unwrap();
     assert!(number(&after) > number(&revision), "a revision came twice: {after} after {revision}");
-    assert!(data.join("before-restore").exists());
     wait_healthy(&server);
     eventually("what was there is given up", 10, || {
         if data.join("before-restore").exists() { Err("it is still there".to_owned()) } else { Ok(()) }
@@ -269,4 +269,81 @@ fn a_damaged_file_starts_and_is_repaired_from_the_newest_backup() {
     let _ = fs::remove_file(data.join("store.log"));
     server.start_again();
     assert_eq!(maps(&server), before);
+}
+
+#[test]
+fn status_is_told_by_a_node_that_runs_and_by_one_that_does_not() {
+    let mut server = start();
+    let data = server.dir.join("data");
+    server.kubectl.ok("create configmap one");
+    let json = |data: &Path| -> serde_json::Value {
+        serde_json::from_str(&ok(&["status", "-o", "json"], data)).expect("JSON")
+    };
+    let running = json(&data);
+    assert_eq!((&running["running"], &running["ready"]), (&true.into(), &true.into()), "{running}");
+    assert_eq!(running["store"]["damaged"], 0);
+    assert!(running["flash"]["writtenLastDayBytes"].as_u64() > Some(0), "{running}");
+    assert!(running["flash"]["writeAmplification"].as_f64() > Some(0.0), "{running}");
+    assert!(ok(&["status"], &data).contains("the API is ready"));
+    let ready = server.kubectl.ok("get --raw /readyz?verbose");
+    assert!(ready.contains("[+]store-undamaged ok"), "{ready}");
+    server.stop(libc::SIGKILL);
+    let files = |data: &Path| -> Vec<_> {
+        let mut files: Vec<_> =
+            fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
+        files.sort();
+        files.into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect()
+    };
+    let before = files(&data);
+    let stopped = json(&data);
+    assert_eq!((&stopped["running"], &stopped["store"]["damaged"]), (&false.into(), &0.into()), "{stopped}");
+    assert!(
+        stopped["store"]["entries"].as_u64() >= running["store"]["entries"].as_u64().map(|count| count / 2),
+        "{stopped}"
+    );
+    assert!(files(&data) == before, "the files of a stopped node were changed");
+    refused(&["status"], &server.dir.join("nowhere"), "there is no such directory");
+}
+
+#[test]
+fn a_directory_of_backups_recovers_and_keeps_what_failed() {
+    let mut server = start();
+    let (data, storage) = (server.dir.join("data"), server.dir.join("recovery"));
+    let storage = storage.to_str().unwrap();
+    refused(&["restore", "--auto-recovery", storage], &data, "stop it first");
+    server.kubectl.ok("create configmap one");
+    ok(&["backup", "--auto-recovery", storage], &data);
+    server.kubectl.ok("create configmap two");
+    server.stop(libc::SIGTERM);
+    ok(&["restore", "--auto-recovery", storage], &data);
+    let names = |below: &str| fs::read_dir(Path::new(storage).join(below)).map_or(0, Iterator::count);
+    assert_eq!(names("failed"), 1);
+    server.start_again();
+    assert_eq!(maps(&server), ["one"]);
+    server.stop(libc::SIGTERM);
+    // The one that was put back last did not help: there is no other.
+    refused(&["restore", "--auto-recovery", storage], &data, "no backups for restoring");
+    ok(&["backup", "--auto-recovery", storage], &data);
+    ok(&["restore", "--auto-recovery", storage, "--dont-save-failed"], &data);
+    assert_eq!((names("failed"), names("restored")), (1, 1));
+    server.start_again();
+    assert_eq!(maps(&server), ["one"]);
+}
+
+#[test]
+fn events_are_kept_when_the_configuration_says_so() {
+    let event = |server: &Server| {
+        let body = r#"{"apiVersion":"v1","kind":"Event","metadata":{"name":"kept"},"involvedObject":{"kind":"Pod","name":"p","namespace":"default"}}"#;
+        let json = [("Content-Type", "application/json")];
+        let answer = server.client().request("POST", "/api/v1/namespaces/default/events", &json, body.as_bytes());
+        assert_eq!(answer.code, 201, "{}", answer.text());
+    };
+    let there = |server: &Server| server.client().get("/api/v1/namespaces/default/events/kept").code;
+    for (config, code) in [("store: {persist: [events], eventTTL: 2h}", 200), ("", 404)] {
+        let mut server = Server::start_at(scratch(), &format!("{ALONE}{config}"));
+        event(&server);
+        server.stop(libc::SIGTERM);
+        server.start_again();
+        assert_eq!(there(&server), code, "{config:?}");
+    }
 }

@@ -241,6 +241,11 @@ impl Client {
         Some((why.0, why.1.to_owned()))
     }
 
+    /// What of the store was damaged and is not mended, by key or place, and how much was found when it was opened.
+    pub fn store_damage(&self) -> (Vec<String>, usize) {
+        (self.api.store.damage(), self.api.store.damaged().len())
+    }
+
     /// May somebody do something? For parts that decide in others' names.
     pub fn may(&self, user: &User, asked: &Attributes<'_>) -> bool {
         self.api.security().is_ok_and(|security| security.authorizer.allows(user, asked))

@@ -1,8 +1,9 @@
 //! Events as upstream's recorder writes them (client-go tools/record): equal ones within ten minutes are counted
-//! up instead of written again, and the oldest go when there are too many or they are an hour old.
-use crate::{Client, Object, Patch, Sub};
+//! up instead of written again, and the oldest go when there are too many or they are as old as they may become.
+use crate::{Api, Client, Object, Patch, Sub};
 use jiff::Timestamp;
-use mote_schema::{Value, json};
+use mote_schema::{Order as _, Value, json};
+use mote_store::{Class, Entry, Transaction, Write};
 use std::{
     collections::VecDeque,
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -10,8 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// kube-apiserver's --event-ttl.
-const LIFETIME: Duration = Duration::from_secs(3600);
 /// client-go's EventCorrelator aggregates within this interval.
 const SAME_WITHIN: Duration = Duration::from_secs(600);
 /// Correlations remembered (the correlator's LRU holds 4,096; one node needs fewer).
@@ -19,6 +18,7 @@ const MAX_SERIES: usize = 512;
 
 pub(crate) struct Recorder {
     limit: usize,
+    ttl: Duration,
     state: Mutex<State>,
 }
 
@@ -39,8 +39,8 @@ struct Series {
 }
 
 impl Recorder {
-    pub(crate) fn new(limit: usize) -> Recorder {
-        Recorder { limit: limit.max(1), state: Mutex::default() }
+    pub(crate) fn new(limit: usize, ttl: Duration) -> Recorder {
+        Recorder { limit: limit.max(1), ttl, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -54,7 +54,7 @@ impl Recorder {
         state.born.push_back((now, key.to_owned()));
         let mut gone = Vec::new();
         while let Some((at, _)) = state.born.front() {
-            if state.born.len() <= self.limit && now.duration_since(*at) < LIFETIME {
+            if state.born.len() <= self.limit && now.duration_since(*at) < self.ttl {
                 break;
             }
             gone.extend(state.born.pop_front().map(|(_, key)| key));
@@ -84,6 +84,43 @@ impl Recorder {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         state.series.push_back(Series { hash, namespace, name, count: 1, last: Instant::now() });
     }
+}
+
+/// Events that a start found on disk: those that are to be there age on, the others go. They are there when they are, or
+/// once were, configured to persist.
+pub(crate) async fn found(api: &Api) {
+    let snapshot = api.store.snapshot();
+    let mut found: Vec<Entry> = snapshot.range("events/", None).collect();
+    if found.is_empty() {
+        return;
+    }
+    found.order_by_key(|entry| entry.created);
+    let (now, clock, ttl) = (Instant::now(), Timestamp::now(), api.events.ttl);
+    let age = |entry: &Entry| {
+        let doc = created(entry)?;
+        u64::try_from(clock.as_second() - doc.as_second()).ok().map(Duration::from_secs)
+    };
+    let kept = found.len().saturating_sub(api.events.limit);
+    let (mut gone, mut born) = (Vec::new(), VecDeque::new());
+    for (place, entry) in found.into_iter().enumerate() {
+        let age = age(&entry).unwrap_or_default();
+        if api.settings.volatile.persist_events && age < ttl && place >= kept {
+            born.push_back((now.checked_sub(age).unwrap_or(now), entry.key.to_string()));
+        } else {
+            gone.push(Write::Delete(entry.key));
+        }
+    }
+    api.events.state().born = born;
+    if !gone.is_empty() {
+        let deleted =
+            api.store.commit(Transaction { class: Class::Lazy, preconditions: Vec::new(), writes: gone }).await;
+        deleted.map_or_else(|error| tracing::warn!(%error, "deleting old events"), drop);
+    }
+}
+
+fn created(entry: &Entry) -> Option<Timestamp> {
+    let doc = mote_schema::Doc::trusted(entry.value.clone());
+    doc.root().get("metadata").get("creationTimestamp").str().parse().ok()
 }
 
 /// Component and host as upstream's components name themselves, told by the client's identity.

@@ -55,5 +55,5 @@ pub use http::KUBERNETES_VERSION;
 pub use layout::EtcdLayout;
 pub use mote_schema::{Catalog, Doc, Kind, Object, Ref, Status};
 pub use rest::Rest;
-pub use server::{Api, Settings};
+pub use server::{Api, Settings, Volatile};
 pub use start::{Config, Running, start};

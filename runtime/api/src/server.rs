@@ -15,6 +15,7 @@ use std::{
     net::Ipv4Addr,
     ops::RangeInclusive,
     sync::{Arc, OnceLock, RwLock},
+    time::Duration,
 };
 
 /// What the configuration and the board profile decide.
@@ -28,6 +29,26 @@ pub struct Settings {
     pub serves_dns: bool,
     /// Events kept in memory at most; the oldest go first.
     pub max_events: usize,
+    pub volatile: Volatile,
+}
+
+/// What may be lost with the power, and which of it is written to flash all the same, as status is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Volatile {
+    /// kube-apiserver's --event-ttl.
+    pub event_ttl: Duration,
+    pub persist_events: bool,
+    /// Of nodes; others are durable but for their renewals.
+    pub persist_leases: bool,
+    /// The status of nodes.
+    pub persist_heartbeats: bool,
+}
+
+impl Default for Volatile {
+    fn default() -> Volatile {
+        let event_ttl = Duration::from_secs(3600);
+        Volatile { event_ttl, persist_events: false, persist_leases: false, persist_heartbeats: false }
+    }
 }
 
 pub struct Api {
@@ -62,7 +83,7 @@ pub(crate) struct Security {
 impl Api {
     pub fn new(store: Arc<Store>, executor: Arc<Executor<'static>>, settings: Settings) -> Arc<Api> {
         Arc::new(Api {
-            events: crate::events::Recorder::new(settings.max_events),
+            events: crate::events::Recorder::new(settings.max_events, settings.volatile.event_ttl),
             aggregation: Default::default(),
             outbound: crate::outbound::Outbound::new(executor.clone()),
             webhooks: Default::default(),
@@ -184,12 +205,14 @@ impl Api {
 }
 
 /// The write class of every kind and part, in one place. What a client creates is durable; status can be made
-/// again by whoever reported it; heartbeats and Events are worth no flash at all. See also `is_renewal`.
-pub(crate) fn write_class(kind: &Kind, sub: crate::Sub, namespace: &str) -> Class {
+/// again by whoever reported it; heartbeats and Events are worth no flash at all, unless the configuration says so. See
+/// also `is_renewal`.
+pub(crate) fn write_class(volatile: &Volatile, kind: &Kind, sub: crate::Sub, namespace: &str) -> Class {
+    let unless = |persist: bool| if persist { Class::Lazy } else { Class::Volatile };
     match (kind.group.as_ref(), kind.plural.as_ref(), sub) {
-        _ if namespace == "kube-node-lease" && is_lease(kind) => Class::Volatile,
-        ("" | "events.k8s.io", "events", _) => Class::Volatile,
-        ("", "nodes", crate::Sub::Status) => Class::Volatile,
+        _ if namespace == "kube-node-lease" && is_lease(kind) => unless(volatile.persist_leases),
+        ("" | "events.k8s.io", "events", _) => unless(volatile.persist_events),
+        ("", "nodes", crate::Sub::Status) => unless(volatile.persist_heartbeats),
         (_, _, crate::Sub::Status) => Class::Lazy,
         _ => Class::Durable,
     }

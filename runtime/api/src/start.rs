@@ -143,6 +143,13 @@ async fn run(store: Arc<Store>, executor: Arc<Executor<'static>>, config: Config
         executor.spawn(follow_others(api.clone(), crate::custom::PREFIX, crate::custom::refresh)).detach();
     }
     let progress = Progress::new(&health, &STEPS);
+    health.register("store-undamaged", Scope::Told, {
+        let api = api.clone();
+        move || match api.store.stats().damaged {
+            0 => Ok(()),
+            count => Err(format!("{count} keys or places are damaged: see `mote status`")),
+        }
+    });
     let handler = Arc::new(Rest::new(api.clone()));
     let mut front = Front::new(authenticator, authorizer.clone(), health.clone(), metrics.clone(), handler);
     if let Some(keyring) = config.keyring {
@@ -177,6 +184,7 @@ async fn run(store: Arc<Store>, executor: Arc<Executor<'static>>, config: Config
     let kubelet_client = certificates.clone();
     // A second one would be the same.
     let _ = api.kubelet_client.set(Box::new(move || kubelet_client.kubelet_client()));
+    crate::events::found(&api).await;
     bootstrap::ensure(&client).await.map_err(failed)?;
     progress.step();
     aggregation::start(&client).await.map_err(failed)?;
@@ -238,6 +246,12 @@ fn count_store(api: &Api, text: &mut Text) {
         ("live_bytes", "gauge", "Keys and values there are.", stats.live_bytes as u64),
         ("lazy_keys", "gauge", "Keys whose newest value is not on disk yet.", stats.lazy_keys as u64),
         ("projected_bytes_a_year", "gauge", "What a year like the time since the start writes.", stats.bytes_a_year),
+        (
+            "damaged_keys",
+            "gauge",
+            "Keys, and places of the files, that were found damaged and are not mended.",
+            stats.damaged as u64,
+        ),
         (
             "over_budget",
             "gauge",

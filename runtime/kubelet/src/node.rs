@@ -18,6 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Keys that a condition and an Event name.
+const NAMED_DAMAGE: usize = 5;
 const HEARTBEAT: Duration = Duration::from_secs(300);
 const LEASE_SECONDS: u64 = 40;
 const LEASE_RENEW: Duration = Duration::from_secs(10);
@@ -237,6 +239,15 @@ impl Kubelet {
                     None => (false, "StoreHasNoPressure", "what is to be stored is stored".to_owned()),
                 },
             ),
+            (
+                "StoreDamaged",
+                match self.client.store_damage().0 {
+                    damage if damage.is_empty() => {
+                        (false, "StoreIsWhole", "nothing of the store is damaged".to_owned())
+                    }
+                    damage => (true, "StoreIsDamaged", damage_message(&damage)),
+                },
+            ),
             ("Ready", ready),
         ];
         let own: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
@@ -416,14 +427,44 @@ pub async fn keep(kubelet: Arc<Kubelet>) {
     }
 }
 
+/// What is damaged, a few of it by name.
+fn damage_message(damage: &[String]) -> String {
+    let named = damage.get(..NAMED_DAMAGE).unwrap_or(damage).join(", ");
+    let more = damage.len().saturating_sub(NAMED_DAMAGE);
+    let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+    format!("damaged on the disk: {named}{more}")
+}
+
+/// Tells of damage in an Event when it is found, and when it is mended; `known` is what was told last.
+fn tell_damage(kubelet: &Kubelet, known: &mut Option<usize>) -> bool {
+    let (damage, found) = kubelet.client.store_damage();
+    let before = known.replace(damage.len());
+    let (kind, reason, message) = match (before, damage.len()) {
+        (None, 0) if found > 0 => {
+            let message =
+                format!("{found} keys or places were damaged at the start, and are what the last backup says");
+            ("Warning", "StoreRepaired", message)
+        }
+        (None | Some(0), 0) => return false,
+        (Some(_), 0) => ("Normal", "StoreRepaired", "what was damaged is written anew".to_owned()),
+        (Some(before), now) if now <= before => return before != now,
+        _ => ("Warning", "StoreDamaged", damage_message(&damage)),
+    };
+    match kubelet.client.get(&kubelet.nodes, "", &kubelet.config.node_name) {
+        Ok(node) => kubelet.client.event(&node, kind, reason, &message),
+        Err(_) => *known = before,
+    }
+    true
+}
+
 /// Runs for the life of the process. A Lease costs no flash: it is a volatile write.
 pub async fn keep_lease(kubelet: Arc<Kubelet>) {
-    let mut pressure = None;
+    let (mut pressure, mut damage) = (None, None);
     let mut alarm = Alarm::new();
     loop {
         // Nobody tells of a disk that is full; this is the one thing here that runs all the time.
         let now = kubelet.client.store_trouble().map(|(reason, _)| reason);
-        if std::mem::replace(&mut pressure, now) != now {
+        if std::mem::replace(&mut pressure, now) != now || tell_damage(&kubelet, &mut damage) {
             kubelet.health.wake();
         }
         let wait = match kubelet.client.get(&kubelet.nodes, "", &kubelet.config.node_name) {

@@ -57,6 +57,7 @@ impl Cluster {
             port: 6443,
             serves_dns: true,
             max_events: 1000,
+            volatile: Default::default(),
         };
         let api = Api::new(Arc::new(store.unwrap()), executor.clone(), settings);
         let client = api.client();

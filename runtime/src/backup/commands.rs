@@ -1,12 +1,12 @@
 //! The commands: `mote backup`, `mote restore` and `mote store verify`.
-use super::{Error, Fresh, Manifest, Version, control, length, restore as steps, write};
+use super::{Error, Fresh, Manifest, Version, control, length, recovery, restore as steps, write};
 use crate::data_dir::{self, DataDir};
 use flate2::{Compression, write::GzEncoder};
 use mote_store::Store;
 use std::{
     fs,
     io::{self, IsTerminal, Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Instant,
 };
@@ -112,10 +112,31 @@ fn fill(out: &mut dyn Write, data_dir: &Path) -> Result<(), Error> {
 }
 
 pub fn restore(path: &Path, data_dir: &Path) -> ExitCode {
-    outcome(put_back(path, data_dir))
+    outcome(put_back(|_| Ok(path.to_owned()), data_dir))
 }
 
-fn put_back(path: &Path, data_dir: &Path) -> Result<ExitCode, Error> {
+/// Into a directory of backups, under a name by which `recover` finds it.
+pub fn backup_into(storage: &Path, data_dir: &Path) -> ExitCode {
+    outcome(recovery::next(storage).and_then(|path| make(&path, data_dir)))
+}
+
+/// Puts the newest backup of a directory back that fits; the data that failed is kept in it, unless told not to.
+pub fn recover(storage: &Path, save_failed: bool, data_dir: &Path) -> ExitCode {
+    let mut chosen = PathBuf::new();
+    let choose = |data_dir: &Path| {
+        chosen = recovery::candidate(storage)?;
+        if save_failed {
+            let saved = recovery::save_failed(storage, data_dir)?;
+            println!("the failed data is in {}", saved.display());
+        }
+        Ok(chosen.clone())
+    };
+    let restored = put_back(choose, data_dir);
+    outcome(restored.and_then(|code| recovery::note(storage, &chosen).map(|()| code)))
+}
+
+/// `choose` is asked with the data directory locked.
+fn put_back(choose: impl FnOnce(&Path) -> Result<PathBuf, Error>, data_dir: &Path) -> Result<ExitCode, Error> {
     let held = DataDir::open(data_dir).map_err(|error| match error {
         data_dir::Error::Held { dir } => {
             Error::Refused(format!("mote runs on {}: stop it first (systemctl stop mote)", dir.display()))
@@ -123,7 +144,8 @@ fn put_back(path: &Path, data_dir: &Path) -> Result<ExitCode, Error> {
         error => Error::Refused(error.to_string()),
     })?;
     steps::finish(&held.path)?;
-    let file = fs::File::open(path).map_err(Error::io(format!("opening {}", path.display())))?;
+    let path = choose(&held.path)?;
+    let file = fs::File::open(&path).map_err(Error::io(format!("opening {}", path.display())))?;
     let mut progress = Progress::new("restoring", 0);
     let manifest = steps::restore(&held.path, io::BufReader::new(file), &mut |bytes| progress.show(bytes))?;
     drop(progress);

@@ -25,7 +25,7 @@ pub struct Snapshot {
     pub version: String,
     pub boot_id: String,
     pub revision: u64,
-    bytes: u64,
+    pub bytes: u64,
 }
 
 impl Snapshot {
@@ -54,6 +54,8 @@ pub struct Policy {
     pub slot_file: String,
     /// What damage took comes back from the newest backup.
     pub repair: bool,
+    /// A store that does not open is replaced by the newest backup.
+    pub restore: bool,
     /// Of the store's file, read anew and compared; 0: none.
     pub scrub_mb_per_day: u64,
 }
@@ -68,6 +70,7 @@ impl Default for Policy {
             healthy_after_seconds: 300,
             slot_file: String::new(),
             repair: true,
+            restore: false,
             scrub_mb_per_day: 64,
         }
     }

@@ -61,6 +61,28 @@ impl Life {
         Ok(life)
     }
 
+    /// The store does not open. True: by policy the newest backup is in its place, and what was there is kept aside.
+    pub fn rescue(&mut self, why: &mote_store::Error) -> bool {
+        use mote_store::Error as Store;
+        if !self.policy.restore || !matches!(why, Store::Damaged { .. } | Store::Storage { .. }) {
+            return false;
+        }
+        tracing::error!(error = %why, "the store does not open; the newest backup takes its place");
+        for kept in self.kept.list() {
+            let opened = fs::File::open(&kept.path).map_err(Error::io(format!("opening {}", kept.path.display())));
+            match opened.and_then(|file| restore::restore(&self.data_dir, io::BufReader::new(file), &mut |_| {})) {
+                Ok(_) => {
+                    tracing::warn!(backup = %kept.path.display(), "restored");
+                    self.found = Version::read(&self.data_dir);
+                    self.rolled_back = true;
+                    return true;
+                }
+                Err(error) => tracing::error!(%error, backup = %kept.path.display(), "restoring a backup"),
+            }
+        }
+        false
+    }
+
     /// With the store open and before anybody writes to it.
     pub fn opened(&mut self, store: &Store, cipher: &dyn Cipher) {
         if !store.damaged().is_empty() {
@@ -112,7 +134,7 @@ impl Life {
         if !self.policy.repair {
             return tracing::error!(backup = %path, "data is damaged; `mote restore` puts the newest backup back");
         }
-        let mut lost = Vec::new();
+        let (mut lost, mut good) = (Vec::new(), true);
         let read = reader.parts(&mut |part| {
             if let Part::Entries(entries) = part {
                 lost.extend(entries.into_iter().filter(|entry| is_lost(store, &entry.key)));
@@ -127,6 +149,7 @@ impl Life {
                 Ok(Opened { value, .. }) => value.map_or(entry.value, Value::from),
                 Err(error) => {
                     tracing::error!(key = %entry.key, error, "repairing damaged data from a backup");
+                    good = false;
                     continue;
                 }
             };
@@ -134,8 +157,14 @@ impl Life {
             let writes = vec![Write::Put(entry.key.clone(), value)];
             match block_on(store.commit(Transaction { class: Class::Durable, preconditions, writes })) {
                 Ok(_) => tracing::warn!(key = %entry.key, backup = %path, "damaged; it is again what the backup says"),
-                Err(error) => tracing::error!(key = %entry.key, %error, "repairing damaged data from a backup"),
+                Err(error) => {
+                    tracing::error!(key = %entry.key, %error, "repairing damaged data from a backup");
+                    good = false;
+                }
             }
+        }
+        if good {
+            store.forget_damage();
         }
     }
 
@@ -210,7 +239,11 @@ impl Life {
     }
 
     /// What commands ask of the running node.
-    pub fn answers(&self, store: Arc<Store>) -> Arc<control::Answer> {
+    pub fn answers(
+        &self,
+        store: Arc<Store>,
+        status: impl Fn() -> String + Send + Sync + 'static,
+    ) -> Arc<control::Answer> {
         let (data_dir, version) = (self.data_dir.clone(), self.here.clone());
         Arc::new(move |request, begin, out| match request {
             "backup" | "verify" if store.is_shared() => Err(Error::Refused(
@@ -228,6 +261,7 @@ impl Life {
                     .and_then(|()| out.write_all(report(&store, &damaged).as_bytes()))
                     .map_err(Error::io("answering"))
             }
+            "status" => begin(0).and_then(|()| out.write_all(status().as_bytes())).map_err(Error::io("answering")),
             _ => Err(Error::Refused(format!("mote {} does not know {request:?}", version.version))),
         })
     }

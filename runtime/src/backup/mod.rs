@@ -8,18 +8,20 @@ mod commands;
 mod control;
 mod kept;
 mod life;
+mod recovery;
 mod restore;
-mod slot;
+pub mod slot;
 mod version;
 
-pub use commands::{backup, restore, verify};
-pub use control::listen;
-pub use kept::Policy;
+pub use commands::{backup, backup_into, recover, restore, verify};
+pub use control::{Asked, ask, listen};
+pub use kept::{Kept, Policy};
 pub use life::Life;
+pub use restore::open;
+pub use version::Version;
 
-use kept::Kept;
 use mote_schema::Order as _;
-use version::{Start, Version};
+use version::Start;
 
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use mote_store::{Backup, Entry};

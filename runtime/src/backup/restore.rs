@@ -82,6 +82,10 @@ fn fill(new: &Path, data_dir: &Path, reader: Reader<impl Read>, done: &mut dyn F
 
 /// Of the store that is there; None when it cannot be known.
 fn newest_revision(data_dir: &Path) -> Option<u64> {
+    if !data_dir.join("store.redb").exists() {
+        // Nobody has seen any.
+        return Some(0);
+    }
     Some(open(data_dir).ok()?.revision())
 }
 
@@ -99,13 +103,13 @@ fn options(data_dir: &Path) -> Options {
 /// The store of a stopped node, its values as they are on disk. Nothing is written.
 pub fn open(data_dir: &Path) -> Result<Store, mote_store::Error> {
     let reading = |error| mote_store::Error::io("opening the data directory", &error);
-    let directory = mote_store::Directory::new(data_dir).map_err(reading)?;
+    let directory = mote_store::Directory::to_read(data_dir).map_err(reading)?;
     let (store, _) = Store::open_by_hand(options(data_dir), mote_store::Sizes::default(), Arc::new(directory))?;
     Ok(store)
 }
 
 /// What a restore replaces: what is in a backup, and all that belongs to the store.
-fn is_replaced(name: &str) -> bool {
+pub fn is_replaced(name: &str) -> bool {
     FILES.contains(&name) || name == "version" || name.starts_with("store.") && !name.contains(".damaged")
 }
 

@@ -3,7 +3,7 @@ use super::{
     Cidr, Component, Config, Etcd, LogLevel, is_subject_alt_name, kubelet, network::is_dns_name, source::Value,
 };
 use mote_api::audit::Profile;
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 pub struct Key {
     pub path: &'static str,
@@ -127,6 +127,14 @@ pub const TABLE: &[Key] = &[
             put(&mut config.backups.repair, named(&[("Repair", true), ("Report", false)], scalar(value)?))
         },
         show: |config| if config.backups.repair { "Repair" } else { "Report" }.to_owned(),
+    },
+    Key {
+        path: "backups.onFailedOpen",
+        expects: "Restore or Stop",
+        set: |config, value| {
+            put(&mut config.backups.restore, named(&[("Restore", true), ("Stop", false)], scalar(value)?))
+        },
+        show: |config| if config.backups.restore { "Restore" } else { "Stop" }.to_owned(),
     },
     Key {
         path: "backups.scrubMBPerDay",
@@ -303,6 +311,36 @@ pub const TABLE: &[Key] = &[
         show: |config| quoted(&config.etcd.prefix),
     },
     Key {
+        path: "store.eventTTL",
+        expects: "a duration from 1m to 8760h, such as 1h or 90m",
+        set: |config, value| {
+            let ttl = duration(scalar(value)?).filter(|ttl| (60..=8760 * 3600).contains(&ttl.as_secs()));
+            put(&mut config.volatile.event_ttl, ttl)
+        },
+        show: |config| match config.volatile.event_ttl.as_secs() {
+            seconds if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+            seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
+            seconds => format!("{seconds}s"),
+        },
+    },
+    Key {
+        path: "store.persist",
+        expects: "any of events, leases, heartbeats",
+        set: |config, value| {
+            let mut set = mote_api::Volatile { event_ttl: config.volatile.event_ttl, ..Default::default() };
+            for name in list(value)? {
+                *PERSIST.iter().find(|(known, _)| known == name)?.1(&mut set) = true;
+            }
+            config.volatile = set;
+            Some(())
+        },
+        show: |config| {
+            let mut volatile = config.volatile;
+            let persist = PERSIST.iter().filter(|(_, place)| *place(&mut volatile));
+            shown_list(&persist.map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>())
+        },
+    },
+    Key {
         path: "threads",
         expects: "a number from 1 to 16",
         set: |config, value| {
@@ -315,6 +353,32 @@ pub const TABLE: &[Key] = &[
         show: |config| config.threads.map_or_else(|| quoted(""), |threads| threads.to_string()),
     },
 ];
+
+/// What is volatile unless it is named.
+const PERSIST: [(&str, fn(&mut mote_api::Volatile) -> &mut bool); 3] = [
+    ("events", |volatile| &mut volatile.persist_events),
+    ("leases", |volatile| &mut volatile.persist_leases),
+    ("heartbeats", |volatile| &mut volatile.persist_heartbeats),
+];
+
+/// As Go writes one, in whole hours, minutes and seconds.
+fn duration(text: &str) -> Option<Duration> {
+    let (mut seconds, mut number) = (0u64, None::<u64>);
+    for c in text.chars() {
+        if let Some(digit) = c.to_digit(10) {
+            number = Some(number.unwrap_or(0).checked_mul(10)?.checked_add(digit.into())?);
+            continue;
+        }
+        let unit = match c {
+            'h' => 3600,
+            'm' => 60,
+            's' => 1,
+            _ => return None,
+        };
+        seconds = seconds.checked_add(number.take()?.checked_mul(unit)?)?;
+    }
+    (number.is_none() && seconds > 0).then(|| Duration::from_secs(seconds))
+}
 
 /// Sets one key; answers with its name from the table, or with what is wrong. An empty value changes nothing.
 pub fn set(config: &mut Config, path: &str, value: &Value) -> Result<&'static str, String> {

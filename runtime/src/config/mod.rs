@@ -51,6 +51,7 @@ pub struct Config {
     pub runtime_endpoint: String,
     pub etcd: Etcd,
     pub eviction: Eviction,
+    pub volatile: mote_api::Volatile,
     /// None: what the board's profile says.
     pub threads: Option<usize>,
 }
@@ -76,6 +77,7 @@ impl Default for Config {
             runtime_endpoint: String::new(),
             etcd: Etcd::default(),
             eviction: Eviction::default(),
+            volatile: mote_api::Volatile::default(),
             threads: None,
         }
     }
@@ -310,6 +312,7 @@ mod tests {
             "apiServer: {auditLog: {profile: None, maxFiles: 3, path: /x/y.log}, port: 7443, subjectAltNames: [a.b, '*.c', 10.0.0.9], advertiseAddress: 10.9.9.8}\nthreads: 2\n\
              components: {disabled: [network]}\nboard: rpi4-2gb\nruntime: {endpoint: 'unix:///run/x.sock'}\n\
              network: {serviceNodePortRange: 20000-20100, clusterNetwork: [10.0.0.0/24], serviceNetwork: [10.1.0.0/24]}\n\
+             store: {eventTTL: 1h30m, persist: [leases, events]}\n\
              node: {nodeIP: 10.9.9.9, hostnameOverride: n}\nkubelet: {evictionHard: {memory.available: 7.5%}, evictionSoft: {nodefs.available: 1Gi}, evictionSoftGracePeriod: {nodefs.available: 90s}}\ndns: {baseDomain: b.c}\ndebugging: {logLevel: debug}",
         )])
         .unwrap();

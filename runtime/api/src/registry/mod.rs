@@ -227,10 +227,10 @@ impl Api {
         beside: Beside,
     ) -> Result<Object, Error> {
         let write = Write::Put(key.clone(), encoded.stored.bytes().clone());
-        let mut class = server::write_class(target.kind, target.sub, target.namespace);
+        let mut class = server::write_class(&self.settings.volatile, target.kind, target.sub, target.namespace);
         let is_renewal = |before: Entry| server::is_renewal(Doc::trusted(before.value).root(), encoded.stored.root());
         if server::is_lease(target.kind) && self.store.snapshot().get(&key).is_some_and(is_renewal) {
-            class = Class::Volatile;
+            class = if self.settings.volatile.persist_leases { Class::Lazy } else { Class::Volatile };
         }
         let revision = self.commit(target.kind, class, (key, condition), write, beside).await?;
         Ok(Object { kind: target.kind.clone(), doc: encoded.shown, revision })
@@ -244,7 +244,7 @@ impl Api {
         condition: Precondition,
         beside: Beside,
     ) -> Result<u64, Error> {
-        let class = server::write_class(target.kind, Sub::Main, target.namespace);
+        let class = server::write_class(&self.settings.volatile, target.kind, Sub::Main, target.namespace);
         self.commit(target.kind, class, (key.clone(), condition), Write::Delete(key), beside).await
     }
 

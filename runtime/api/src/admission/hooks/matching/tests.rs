@@ -27,6 +27,7 @@ fn api() -> Arc<Api> {
         port: 6443,
         serves_dns: true,
         max_events: 100,
+        volatile: Default::default(),
     };
     Api::new(Arc::new(store), Arc::new(async_executor::Executor::new()), settings)
 }
