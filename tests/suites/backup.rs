@@ -59,7 +59,9 @@ fn wait_healthy(server: &Server) {
 
 fn kept(server: &Server) -> Vec<PathBuf> {
     let entries = fs::read_dir(server.dir.join("data-backups")).into_iter().flatten();
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    // One that is being written is none yet.
+    let mut paths: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|end| end == "gz")).collect();
     paths.sort();
     paths
 }

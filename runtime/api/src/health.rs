@@ -100,7 +100,9 @@ impl Health {
     /// Does every check that counts for "livez", "readyz" or "healthz" pass?
     pub fn passes(&self, endpoint: &str) -> bool {
         let endpoint = ENDPOINTS.into_iter().position(|known| known == endpoint);
-        endpoint.is_some_and(|endpoint| self.of(endpoint).iter().all(|check| check.scope == Scope::Told || (check.answer)().is_ok()))
+        endpoint.is_some_and(|endpoint| {
+            self.of(endpoint).iter().all(|check| check.scope == Scope::Told || (check.answer)().is_ok())
+        })
     }
 
     /// /metrics/slis: of the checks that somebody asked for (component-base/metrics/prometheus/slis).
@@ -231,13 +233,15 @@ mod tests {
         check(
             "/readyz",
             500,
-            "[+]ping ok\n[-]store failed: reason withheld\n[+]poststarthook/rbac/bootstrap-roles ok\nreadyz check failed\n",
+            "[+]ping ok\n[-]store failed: reason withheld\n[-]told failed, and is not required: reason withheld\n\
+             [+]poststarthook/rbac/bootstrap-roles ok\nreadyz check failed\n",
         );
         check("/healthz?exclude=store", 200, "ok");
         check(
             "/readyz?exclude=store&exclude=x&verbose",
             200,
-            "[+]ping ok\n[+]store excluded: ok\n[+]poststarthook/rbac/bootstrap-roles ok\n\
+            "[+]ping ok\n[+]store excluded: ok\n[-]told failed, and is not required: reason withheld\n\
+             [+]poststarthook/rbac/bootstrap-roles ok\n\
              warn: some health checks cannot be excluded: no matches for \"x\"\nreadyz check passed\n",
         );
     }
