@@ -175,7 +175,7 @@ async fn serve(node: Node, termination: Termination, started: Instant) -> Result
         tracing::warn!("not ready: see /readyz?verbose");
     }
     notify("READY=1");
-    let source = Source::new(&running, store.clone(), &place, board, started);
+    let source = Source::new(&running, store.clone(), &place, started);
     let status = move || source.json().to_string();
     let (answers, data_dir) = (life.answers(store.clone(), status), place.data_dir.clone());
     let listening = executor.spawn(async move {

@@ -2,7 +2,6 @@
 //! data directory. Never writes. The JSON is the interface; the text is made of it.
 use crate::backup::{self, Asked, Error, Kept, Policy, Version, slot};
 use mote_api::{Client, health::Health};
-use mote_boards::Profile;
 use mote_store::Store;
 use serde_json::{Value, json};
 use std::{
@@ -23,7 +22,7 @@ pub struct Source {
     pub client: Client,
     pub health: Arc<Health>,
     pub started: Instant,
-    pub board: String,
+    pub board: &'static str,
     pub flash_mb_a_day: u64,
     pub node_name: String,
     pub data_dir: PathBuf,
@@ -35,7 +34,6 @@ impl Source {
         running: &mote_api::Running,
         store: Arc<Store>,
         place: &crate::parts::Place,
-        board: &Profile,
         started: Instant,
     ) -> Source {
         Source {
@@ -43,8 +41,8 @@ impl Source {
             client: running.client(),
             health: running.health.clone(),
             started,
-            board: board.name.clone(),
-            flash_mb_a_day: board.limits.flash_mb_a_day,
+            board: place.board.name,
+            flash_mb_a_day: place.board.limits.flash_mb_a_day,
             node_name: place.node_name.clone(),
             data_dir: place.data_dir.clone(),
             policy: place.config.backups.clone(),
