@@ -354,8 +354,10 @@ pub const TABLE: &[Key] = &[
     },
 ];
 
+type Persisted = fn(&mut mote_api::Volatile) -> &mut bool;
+
 /// What is volatile unless it is named.
-const PERSIST: [(&str, fn(&mut mote_api::Volatile) -> &mut bool); 3] = [
+const PERSIST: [(&str, Persisted); 3] = [
     ("events", |volatile| &mut volatile.persist_events),
     ("leases", |volatile| &mut volatile.persist_leases),
     ("heartbeats", |volatile| &mut volatile.persist_heartbeats),
