@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn the_oldest_events_make_room() {
-        let recorder = Recorder::new(2);
+        let recorder = Recorder::new(2, Duration::from_secs(3600));
         assert!(recorder.admit("a").is_empty() && recorder.admit("b").is_empty());
         assert_eq!(recorder.admit("c"), ["a"]);
     }
