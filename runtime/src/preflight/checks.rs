@@ -10,7 +10,11 @@ use crate::{
 use async_executor::Executor;
 use async_io::block_on;
 use mote_cri::{Runtime, v1};
-use std::{net::TcpListener, path::PathBuf, sync::Arc};
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+};
 
 #[rustfmt::skip]
 pub const TABLE: &[Check] = &[
@@ -244,7 +248,7 @@ fn runtime(host: &Host<'_>) -> Finding {
 /// Held by the node that runs already, it is in use and that is right.
 fn port(host: &Host<'_>) -> Finding {
     let port = host.config.api_port;
-    match TcpListener::bind(("0.0.0.0", port)) {
+    match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
         Ok(_) => Finding::ok(format!("{port} is free")),
         Err(_)
             if host.has(&host.data_dir.join("lock").to_string_lossy()) && crate::data_dir::is_held(host.data_dir) =>
