@@ -7,7 +7,7 @@ pub struct Issue {
     pub message: String,
     /// From 1; 0 when no place is known.
     pub line: u32,
-    /// From 1.
+    /// From 1; 0 in an expression without text, as cel-go's parser has it.
     pub column: u32,
     /// The line of source.
     snippet: String,
@@ -19,7 +19,7 @@ impl Issue {
         let before = source.get(..at).unwrap_or(source);
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let snippet = source.get(start..).and_then(|rest| rest.split('\n').next()).unwrap_or("").to_owned();
-        let column = before.get(start..).unwrap_or("").chars().count() as u32 + 1;
+        let column = before.get(start..).unwrap_or("").chars().count() as u32 + u32::from(!source.is_empty());
         Issue { message, line: before.matches('\n').count() as u32 + 1, column, snippet }
     }
 
