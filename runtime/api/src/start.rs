@@ -135,7 +135,11 @@ async fn run(store: Arc<Store>, executor: Arc<Executor<'static>>, config: Config
     {
         let store = api.store.clone();
         if is_there {
-            health.register(name, scope, move || store.trouble().map_or(Ok(()), |error| Err(error.to_string())));
+            health.register(name, scope, move || match store.trouble() {
+                // Reads go on, and starting anew gives no disk room: the node's condition tells.
+                None | Some(mote_store::Error::Full | mote_store::Error::ReadOnly) => Ok(()),
+                Some(error) => Err(error.to_string()),
+            });
         }
     }
     if api.store.is_shared() {

@@ -63,7 +63,8 @@ impl Text<'_> {
     #[cold]
     #[inline(never)]
     fn grow(&mut self, len: usize) {
-        self.out.resize(self.at + len + self.at.clamp(PIECE, ROOM), 0);
+        // Little for what is short, since a watcher's frames are kept as they are.
+        self.out.resize(self.at + len + (self.at / 4).clamp(PIECE, ROOM), 0);
     }
 
     /// The next `len` bytes, and more.
