@@ -5,7 +5,9 @@
 pub mod corpus;
 pub mod cost;
 pub mod differential;
+pub mod disk;
 pub mod etcd;
+pub mod guest;
 pub mod hostile;
 pub mod http;
 pub mod kubectl;

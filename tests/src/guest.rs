@@ -1,0 +1,194 @@
+//! A whole board under QEMU, from an image of `./dev image`: its serial console in a file, the API and a secure shell on
+//! ports of the loopback, and its power in the test's hand. One at a time: without hardware virtualisation it is slow, and what waits
+//! here waits long. Its disk is a copy, on which unflushed writes can be lost (see `disk`).
+use crate::{Kubectl, disk::Disk, eventually, server::free_port, server::scratch};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// For anything that a board does by itself: minutes on two busy cores.
+pub const PATIENCE_SECONDS: u64 = 900;
+/// The image's disk has grown to this when it boots.
+const DISK_BYTES: u64 = 4 << 30;
+/// Until a command on the board has answered.
+const COMMAND_SECONDS: &str = "60";
+
+pub struct Guest {
+    dir: PathBuf,
+    images: PathBuf,
+    board: String,
+    memory_mb: u32,
+    disk: Disk,
+    ssh: u16,
+    api: u16,
+    child: Child,
+    powered: Instant,
+}
+
+impl Guest {
+    /// Powers a board on: `MOTE_IMAGES`/BOARD holds its image. A key for the secure shell is dropped on its boot partition.
+    #[track_caller]
+    pub fn start(board: &str, memory_mb: u32) -> Guest {
+        let images =
+            PathBuf::from(std::env::var_os("MOTE_IMAGES").expect("MOTE_IMAGES is set; run ./dev boards")).join(board);
+        let dir = scratch();
+        let image = dir.join("disk");
+        run(Command::new("cp").arg("--sparse=always").arg(images.join(format!("mote-{board}.img"))).arg(&image));
+        run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(dir.join("key")));
+        let partition = format!("{}@@1M", image.display());
+        run(Command::new("mcopy").args(["-o", "-i", &partition]).arg(dir.join("key.pub")).arg("::authorized_keys"));
+        let file = File::options().write(true).open(&image).expect("the copy is there");
+        file.set_len(DISK_BYTES).expect("a file with a hole");
+        let disk = Disk::serve(&image, &dir.join("disk.socket")).expect("a socket in the temporary directory");
+        let (ssh, api) = (free_port(), free_port());
+        let child = power_on(&images, &dir, board, memory_mb, &disk, ssh, api);
+        Guest { dir, images, board: board.to_owned(), memory_mb, disk, ssh, api, child, powered: Instant::now() }
+    }
+
+    /// The power fails now, as a disk with a volatile cache sees it: says how many sectors were unflushed, and lost.
+    #[track_caller]
+    pub fn cut(&mut self, seed: u64) -> (usize, usize) {
+        self.child.kill().expect("QEMU runs");
+        self.child.wait().expect("QEMU was started here");
+        self.disk.cut(seed).expect("the disk's file can be written")
+    }
+
+    /// Powers it on again, after a cut or a clean shutdown.
+    pub fn power_on(&mut self) {
+        self.child = power_on(&self.images, &self.dir, &self.board, self.memory_mb, &self.disk, self.ssh, self.api);
+        self.powered = Instant::now();
+    }
+
+    /// Shuts down by itself, and QEMU ends.
+    #[track_caller]
+    pub fn shut_down(&mut self) {
+        let _ = self.shell("systemctl --no-block poweroff");
+        eventually("the board is off", PATIENCE_SECONDS, || match self.child.try_wait() {
+            Ok(Some(_)) => Ok(()),
+            other => Err(format!("{other:?}; console: {}", self.console())),
+        });
+    }
+
+    pub fn since_power_on(&self) -> Duration {
+        self.powered.elapsed()
+    }
+
+    /// The end of what the serial console said.
+    pub fn console(&self) -> String {
+        let bytes = fs::read(self.dir.join("console")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(4000)..]).into_owned()
+    }
+
+    /// A command on the board: what it printed, or what went wrong.
+    pub fn shell(&self, command: &str) -> Result<String, String> {
+        let output = Command::new("timeout")
+            .args([
+                COMMAND_SECONDS,
+                "ssh",
+                "-q",
+                "-o",
+                "StrictHostKeyChecking=no",
+                "-o",
+                "UserKnownHostsFile=/dev/null",
+            ])
+            .args(["-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-p", &self.ssh.to_string(), "-i"])
+            .arg(self.dir.join("key"))
+            .args(["root@127.0.0.1", command])
+            .output()
+            .map_err(|error| error.to_string())?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// The administrator, when the board's node has made its credentials.
+    #[track_caller]
+    pub fn kubectl(&self) -> Kubectl {
+        let text = self.eventually("credentials", || self.shell("cat /var/lib/mote/kubeconfig"));
+        let server = format!("server: https://127.0.0.1:{}", self.api);
+        let lines = text.lines().map(|line| match line.split_once("server: ") {
+            Some((indent, _)) => format!("{indent}{server}\n"),
+            None => format!("{line}\n"),
+        });
+        fs::write(self.kubeconfig(), lines.collect::<String>()).expect("the temporary directory can be written");
+        Kubectl::new(&self.kubeconfig(), None)
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.join("kubeconfig")
+    }
+
+    /// Waits with a board's patience, and shows its console when it was in vain.
+    #[track_caller]
+    pub fn eventually<T>(&self, what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
+        eventually(what, PATIENCE_SECONDS, || {
+            attempt().map_err(|error| {
+                std::thread::sleep(Duration::from_secs(2));
+                format!("{error}; console:\n{}", self.console())
+            })
+        })
+    }
+
+    #[track_caller]
+    pub fn wait_ready(&self, kubectl: &Kubectl) {
+        self.eventually("the node is Ready", || {
+            let output = kubectl.run("get nodes --no-headers --request-timeout=30s");
+            if output.stdout.contains(" Ready ") { Ok(()) } else { Err(output.to_string()) }
+        });
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+#[track_caller]
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn power_on(images: &Path, dir: &Path, board: &str, memory_mb: u32, disk: &Disk, ssh: u16, api: u16) -> Child {
+    let (program, machine): (_, &[&str]) = match board {
+        board if board.contains("arm64") => ("qemu-system-aarch64", &["-M", "virt", "-cpu", "cortex-a72"]),
+        board if board.contains("riscv64") => ("qemu-system-riscv64", &["-M", "virt"]),
+        _ => ("qemu-system-x86_64", &["-M", "q35", "-cpu", "max"]),
+    };
+    let words = fs::read_to_string(images.join("cmdline")).expect("the image has a command line");
+    // The last console is the main one.
+    let console = if board.contains("arm64") { "ttyAMA0" } else { "ttyS0" };
+    let log = File::create(dir.join("qemu")).expect("the temporary directory can be written");
+    Command::new(program)
+        .args(machine)
+        .args([
+            "-accel",
+            "tcg,thread=multi",
+            "-smp",
+            "2",
+            "-m",
+            &memory_mb.to_string(),
+            "-display",
+            "none",
+            "-no-reboot",
+        ])
+        .args(["-monitor", "none", "-serial", &format!("file:{}", dir.join("console").display())])
+        .arg("-kernel")
+        .arg(images.join("vmlinuz"))
+        .arg("-initrd")
+        .arg(images.join("initrd"))
+        .args(["-append", &format!("{} console={console} quiet systemd.show_status=0", words.trim())])
+        .args(["-drive", &format!("file={},format=raw,if=virtio,cache=none,aio=threads", disk.address())])
+        .args(["-device", "virtio-rng-pci", "-nic"])
+        .arg(format!("user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{ssh}-:22,hostfwd=tcp:127.0.0.1:{api}-:6443"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a second descriptor"))
+        .stderr(log)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}"))
+}
