@@ -89,7 +89,12 @@ pub async fn start(running: &Running, place: &Place) -> Parts {
         }
     }
     if place.runs(Component::Kubelet) {
-        running.api.set_pods(mote_kubelet::start(client, kubelet_config(place)).await);
+        let port = place.config.kubelet_port;
+        let backend = mote_kubelet::start(client, kubelet_config(place)).await;
+        // The node serves without it: the API server needs no port to ask its own kubelet.
+        if let Err(error) = running.set_kubelet(backend, port) {
+            tracing::warn!(%error, port, "the kubelet's own port stays closed");
+        }
     }
     Parts { network }
 }
@@ -142,6 +147,7 @@ fn kubelet_config(place: &Place) -> mote_kubelet::Config {
         max_pods: place.board.limits.pods as u32,
         instance_type: place.board.name.to_owned(),
         pod_cidr: place.pod_network.to_string(),
+        port: place.config.kubelet_port,
         eviction: place.config.eviction.clone(),
     }
 }

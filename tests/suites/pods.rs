@@ -366,4 +366,89 @@ fn a_node_answers_through_the_proxy_what_a_kubelet_answers() {
     {
         assert!(metrics.contains(name), "no {name} in {metrics}");
     }
+    assert!(get("metrics/cadvisor").contains("container_memory_working_set_bytes{container=\"main\",id="));
+    assert!(get("runningpods/").contains("\"talker\""));
+    let of_pods = format!("{}/talker/main", kubectl.name());
+    let ran = kubectl.with_input(
+        &["create", "--raw", &format!("/api/v1/nodes/{node}/proxy/run/{of_pods}?cmd=echo+heard"), "-f", "-"],
+        Some(""),
+    );
+    assert_eq!(ran.stdout, "heard\n", "{ran}");
+}
+
+#[test]
+fn the_kubelet_has_a_port_of_its_own_with_rules_of_its_own() {
+    let kubectl = namespace("kubelet-port");
+    kubectl.apply(&pod("talker", "echo hello; sleep 600", "", ""));
+    kubectl.apply(&format!(
+        "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {{name: reads-metrics}}
+rules: [{{apiGroups: [''], resources: [nodes/metrics], verbs: [get]}}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {{name: reads-metrics}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reads-metrics}}
+subjects: [{{kind: ServiceAccount, name: default, namespace: {}}}]
+",
+        kubectl.name()
+    ));
+    kubectl.eventually_field("pod/talker", ".status.phase", "Running", 60);
+    assert_eq!(kubectl.field("node", ".items[0].status.daemonEndpoints.kubeletEndpoint.Port").unwrap(), "10250");
+    let token = kubectl.ok("create token default");
+    let of_pods = format!("{}/talker/main", kubectl.name());
+    node().in_network(|client| {
+        let mut admin = client.clone();
+        admin.address.set_port(10250);
+        let reader = admin.with_token(token.trim());
+        for (who, client, method, path, code, says) in [
+            ("nobody", &admin.anonymous(), "GET", "/healthz".to_owned(), 401, "Unauthorized"),
+            ("a liar", &admin.with_token("x"), "GET", "/healthz".to_owned(), 401, "Unauthorized"),
+            ("a reader", &reader, "GET", "/metrics/resource".to_owned(), 200, "pod_memory_working_set_bytes{"),
+            ("a reader", &reader, "GET", "/metrics/cadvisor".to_owned(), 200, "machine_cpu_cores"),
+            (
+                "a reader",
+                &reader,
+                "GET",
+                format!("/exec/{of_pods}?command=id&output=1"),
+                403,
+                "subresource(s)=[proxy])",
+            ),
+            ("a reader", &reader, "GET", "/pods".to_owned(), 403, "subresource(s)=[pods proxy])"),
+            ("a reader", &reader, "GET", "/metrics/../pods".to_owned(), 404, "404"),
+            ("a reader", &reader, "GET", "/api/v1/nodes".to_owned(), 403, "subresource(s)=[proxy])"),
+            ("an admin", &admin, "GET", "/pods".to_owned(), 200, "\"talker\""),
+            ("an admin", &admin, "GET", format!("/containerLogs/{of_pods}"), 200, "hello\n"),
+            ("an admin", &admin, "POST", format!("/run/{of_pods}?cmd=echo+heard"), 200, "heard\n"),
+            (
+                "an admin",
+                &admin,
+                "GET",
+                format!("/exec/{of_pods}?command=id&output=1"),
+                400,
+                "Upgrade request required",
+            ),
+            ("an admin", &admin, "GET", "/containerLogs/none/none/none".to_owned(), 404, "pod \"none\" does not exist"),
+            ("an admin", &admin, "GET", "/api/v1/nodes".to_owned(), 404, "404"),
+        ] {
+            let answer = client.request(method, &path, &[], b"");
+            assert!(answer.code == code && answer.text().contains(says), "{who}: {method} {path}: {answer:?}");
+        }
+        let impersonates = reader.request("GET", "/pods", &[("Impersonate-User", "system:admin")], b"");
+        assert_eq!(impersonates.code, 403);
+        let mut stream = admin.connect().expect("a connection");
+        let head = format!(
+            "GET /exec/{of_pods}?command=echo&command=said&output=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).expect("the head is sent");
+        let mut read = Vec::new();
+        // The runtime ends the connection when the command has ended, in whatever way.
+        let _ = stream.read_to_end(&mut read);
+        let read = String::from_utf8_lossy(&read);
+        assert!(read.starts_with("HTTP/1.1 101 ") && read.contains("said\n"), "{read}");
+    });
 }

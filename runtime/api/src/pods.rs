@@ -30,6 +30,19 @@ pub enum StreamRequest {
     PortForward { ports: Vec<u16> },
 }
 
+/// The pages of a kubelet's figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figures {
+    /// /metrics
+    Kubelet,
+    /// /metrics/resource
+    Resources,
+    /// /metrics/cadvisor
+    Containers,
+    /// /metrics/probes
+    Probes,
+}
+
 /// Implemented by the kubelet of this process. Errors carry upstream's texts, e.g. `container "x" in pod "y" is
 /// waiting to start: ContainerCreating` (400 BadRequest).
 pub trait PodBackend: Send + Sync + 'static {
@@ -38,8 +51,14 @@ pub trait PodBackend: Send + Sync + 'static {
     fn stream_url(&self, pod: Object, request: StreamRequest) -> BoxFuture<'_, Result<String, Status>>;
     /// The node that this kubelet is.
     fn node_name(&self) -> &str;
+    /// What a command says that runs in a container, on both its outputs.
+    fn run(&self, pod: Object, container: String, command: Vec<String>) -> BoxFuture<'_, Result<Bytes, Status>>;
+    /// Pods with containers that run, by what the runtime says.
+    fn running(&self) -> BoxFuture<'_, Result<Vec<mote_schema::Value>, Status>>;
     /// What node and pods use, as a kubelet's /stats/summary shows it.
     fn summary(&self) -> BoxFuture<'_, Result<mote_schema::Value, Status>>;
+    /// What a kubelet shows at /metrics and below.
+    fn figures(&self, of: Figures) -> BoxFuture<'_, Result<String, Status>>;
     /// What a kubelet's /configz shows as `kubeletconfig`.
     fn configuration(&self) -> mote_schema::Value;
 }

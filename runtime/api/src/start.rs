@@ -13,11 +13,13 @@ use crate::{
     encryption::{self, Keyring},
     health::{Health, Progress, Scope},
     http::{
-        self, Front, Server,
+        self, Door, Front, Server,
         flow::{self, Flow, Maintenance},
     },
     metrics::{Metrics, Text},
+    pods::PodBackend,
     rbac::{self, Aggregation, Authorizer, Policy},
+    rest::KubeletDoor,
     tls,
 };
 use async_executor::Executor;
@@ -74,6 +76,16 @@ pub struct Running {
 impl Running {
     pub fn client(&self) -> Client {
         self.api.client()
+    }
+
+    /// The kubelet of this process answers from now on, to the API server and at a port of its own (0: at none).
+    pub fn set_kubelet(&self, backend: Arc<dyn PodBackend>, port: u16) -> Result<(), Error> {
+        let (api, node) = (self.api.clone(), backend.node_name().to_owned());
+        api.set_pods(backend.clone());
+        match port {
+            0 => Ok(()),
+            port => self.server.open(port, Door { node, handler: Arc::new(KubeletDoor { api, backend }) }),
+        }
     }
 }
 

@@ -4,10 +4,11 @@ use crate::spec::ContainerStatus;
 use crate::{Kubelet, logs, pod::Pod};
 use async_channel::Receiver;
 use async_io::Timer;
+use bytes::Bytes;
 use futures_lite::future;
 use mote_api::{
     driver::BoxFuture,
-    pods::{LogOptions, LogStream, PodBackend, StreamRequest},
+    pods::{Figures, LogOptions, LogStream, PodBackend, StreamRequest},
 };
 use mote_cri::v1;
 use mote_schema::{Object, Status};
@@ -39,7 +40,33 @@ impl PodBackend for Backend {
             "podLogsDir": config.pod_log_dir.display().to_string(),
             "containerRuntimeEndpoint":
                 config.runtime_endpoint.as_ref().map_or(String::new(), |path| format!("unix://{}", path.display())),
-            "enableServer": false,
+            "enableServer": config.port != 0,
+            "port": config.port,
+            "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": true}, "x509": {}},
+            "authorization": {"mode": "Webhook"},
+        })
+    }
+
+    fn figures(&self, of: Figures) -> BoxFuture<'_, Result<String, Status>> {
+        Box::pin(self.0.figures(of))
+    }
+
+    fn running(&self) -> BoxFuture<'_, Result<Vec<mote_schema::Value>, Status>> {
+        Box::pin(self.0.running_pods())
+    }
+
+    fn run(&self, pod: Object, container: String, command: Vec<String>) -> BoxFuture<'_, Result<Bytes, Status>> {
+        Box::pin(async move {
+            let container_id = running(&Pod::decode(&pod), &container)?;
+            let request = v1::ExecSyncRequest { container_id, cmd: command, timeout: 0 };
+            let answer = self.0.runtime.exec_sync(request).await.map_err(|e| Status::internal(e.to_string()))?;
+            let said = [answer.stdout, answer.stderr].concat();
+            match answer.exit_code {
+                0 => Ok(said.into()),
+                code => {
+                    Err(Status::internal(format!("command exited with {code}: {}", String::from_utf8_lossy(&said))))
+                }
+            }
         })
     }
 

@@ -14,6 +14,7 @@ mod env;
 mod events;
 pub mod eviction;
 mod exits;
+mod figures;
 #[cfg(test)]
 mod fixture;
 mod gc;
@@ -86,6 +87,8 @@ pub struct Config {
     pub max_pods: u32,
     /// The board's profile, as a cloud names a kind of machine.
     pub instance_type: String,
+    /// Of the kubelet itself; 0: none.
+    pub port: u16,
     /// "10.42.0.0/24"
     pub pod_cidr: String,
     pub eviction: eviction::Settings,

@@ -280,6 +280,7 @@ impl Kubelet {
             "allocatable": map(self.allocatable(), "allocatable"),
             "capacity": map(self.capacity(), "capacity"),
             "conditions": self.conditions(old.get("conditions"), Timestamp::now()),
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": self.config.port}},
             "nodeInfo": {
                 "architecture": architecture(),
                 "bootID": self.machine.boot_id,

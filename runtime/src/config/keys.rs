@@ -230,6 +230,12 @@ pub const TABLE: &[Key] = &[
         show: |config| kubelet::shown(&config.eviction.soft_grace.map(|time| time.map(kubelet::shown_time))),
     },
     Key {
+        path: "kubelet.port",
+        expects: "a port, 0 for none",
+        set: |config, value| put(&mut config.kubelet_port, scalar(value)?.parse().ok()),
+        show: |config| config.kubelet_port.to_string(),
+    },
+    Key {
         path: "network.clusterNetwork",
         expects: "a list of one IPv4 block from /8 to /28, such as 10.42.0.0/16",
         set: |config, value| put(&mut config.cluster_network, block(value, 8, 28)),

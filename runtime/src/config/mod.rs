@@ -51,6 +51,8 @@ pub struct Config {
     pub runtime_endpoint: String,
     pub etcd: Etcd,
     pub eviction: Eviction,
+    /// 0: closed.
+    pub kubelet_port: u16,
     pub volatile: mote_api::Volatile,
     /// None: what the board's profile says.
     pub threads: Option<usize>,
@@ -77,6 +79,7 @@ impl Default for Config {
             runtime_endpoint: String::new(),
             etcd: Etcd::default(),
             eviction: Eviction::default(),
+            kubelet_port: 10250,
             volatile: mote_api::Volatile::default(),
             threads: None,
         }
@@ -313,7 +316,7 @@ mod tests {
              components: {disabled: [network]}\nboard: rpi4-2gb\nruntime: {endpoint: 'unix:///run/x.sock'}\n\
              network: {serviceNodePortRange: 20000-20100, clusterNetwork: [10.0.0.0/24], serviceNetwork: [10.1.0.0/24]}\n\
              store: {eventTTL: 1h30m, persist: [leases, events]}\n\
-             node: {nodeIP: 10.9.9.9, hostnameOverride: n}\nkubelet: {evictionHard: {memory.available: 7.5%}, evictionSoft: {nodefs.available: 1Gi}, evictionSoftGracePeriod: {nodefs.available: 90s}}\ndns: {baseDomain: b.c}\ndebugging: {logLevel: debug}",
+             node: {nodeIP: 10.9.9.9, hostnameOverride: n}\nkubelet: {port: 0, evictionHard: {memory.available: 7.5%}, evictionSoft: {nodefs.available: 1Gi}, evictionSoftGracePeriod: {nodefs.available: 90s}}\ndns: {baseDomain: b.c}\ndebugging: {logLevel: debug}",
         )])
         .unwrap();
         assert_eq!(load(&[("config.yaml", &config.show())]).unwrap(), config);

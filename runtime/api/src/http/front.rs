@@ -5,7 +5,7 @@ use super::{
     accept,
     body::{Outgoing, accepts_gzip, compress},
     flow::{Class, Flow, Refused, Ticket},
-    info, paths,
+    info, kubelet, paths,
     request::{Body, Handler, Query, Request, RequestInfo, Response, User},
     server::{Connection, Shared},
 };
@@ -151,7 +151,9 @@ pub(super) async fn answer(
     let mut response = if gzip { compress(response).await } else { response };
     label.code = response.status;
     label.seconds = started.elapsed().as_secs_f64();
-    shared.front.metrics.request(&label);
+    if connection.door.is_none() {
+        shared.front.metrics.request(&label);
+    }
     if label.anonymous && connection.is_http2 {
         // HTTP/2 lets one connection ask for too much work: not for strangers (upstream: UnauthenticatedHTTP2DOSMitigation).
         connection.close_after_this();
@@ -257,6 +259,14 @@ async fn take(
     }
     let path = percent_decode_str(parts.uri.path()).decode_utf8_lossy().into_owned();
     let query = Query::parse(parts.uri.query().unwrap_or(""));
+    if let Some(door) = &connection.door {
+        seen.label.long_running = true;
+        let answer = kubelet::take(shared, connection, door, (parts, path, query), upgrade, body).await;
+        return answer.unwrap_or_else(|| {
+            seen.label.anonymous = true;
+            Response::text(401, "Unauthorized")
+        });
+    }
     let info = match info::parse(&parts.method, &path, &query) {
         Ok(info) => info,
         Err(error) => {
@@ -461,7 +471,7 @@ async fn drain(mut body: Incoming) {
 }
 
 /// The whole body, at most `MAX_BODY_BYTES`; one that is too large is left where it is.
-async fn read(shared: &Shared, place: &mut Option<Incoming>) -> Result<Bytes, Response> {
+pub(super) async fn read(shared: &Shared, place: &mut Option<Incoming>) -> Result<Bytes, Response> {
     let Some(body) = place.as_mut() else { return Ok(Bytes::new()) };
     let too_large = || {
         let message = format!("Request entity too large: limit is {MAX_BODY_BYTES}");

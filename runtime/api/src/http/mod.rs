@@ -6,6 +6,7 @@ mod body;
 pub mod flow;
 mod front;
 mod info;
+mod kubelet;
 mod listen;
 mod paths;
 pub mod request;
@@ -16,6 +17,7 @@ mod tests;
 
 pub use front::{Front, MAX_BODY_BYTES};
 pub use info::{parse as request_info, parse_duration};
+pub(crate) use kubelet::Door;
 pub use paths::{GIT_VERSION, KUBERNETES_VERSION, version};
 pub use request::{Body, BoxStream, Handler, Query, Request, RequestInfo, Response, User};
 pub use server::{Config, Server, Stop, serve};

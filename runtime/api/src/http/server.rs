@@ -3,6 +3,7 @@
 //! also when it was upgraded to a tunnel.
 use super::{
     front::Front,
+    kubelet::Door,
     listen,
     strangers::{Stranger, Strangers},
 };
@@ -190,12 +191,23 @@ pub fn serve(
     for listener in listeners {
         let listener = Async::new(listener)
             .map_err(|source| Error::Listen { address: format!("port {}", shared.config.port), source })?;
-        crate::background::spawn(&executor, accept(shared.clone(), listener));
+        crate::background::spawn(&executor, accept(shared.clone(), listener, None));
     }
     Ok(Server { shared, addresses })
 }
 
 impl Server {
+    /// A second door, with the same certificate and the same bounds.
+    pub(crate) fn open(&self, port: u16, door: Door) -> Result<(), Error> {
+        let door = Arc::new(door);
+        for listener in listen::listen(self.shared.config.address, port)? {
+            let listener =
+                Async::new(listener).map_err(|source| Error::Listen { address: format!("port {port}"), source })?;
+            let accepting = accept(self.shared.clone(), listener, Some(door.clone()));
+            crate::background::spawn(&self.shared.executor, accepting);
+        }
+        Ok(())
+    }
     /// Where it listens (one address; two when IPv6 and IPv4 need a socket each).
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -227,7 +239,7 @@ impl Server {
     }
 }
 
-async fn accept(shared: Arc<Shared>, listener: Async<TcpListener>) {
+async fn accept(shared: Arc<Shared>, listener: Async<TcpListener>, door: Option<Arc<Door>>) {
     let mut stopped = pin!(shared.stop.listen());
     let mut full = false;
     loop {
@@ -246,7 +258,7 @@ async fn accept(shared: Arc<Shared>, listener: Async<TcpListener>) {
                 }
                 full = crowded;
                 if let Some(slot) = Slot::take(&shared) {
-                    let connection = connection(shared.clone(), stream, peer, slot);
+                    let connection = connection(shared.clone(), stream, (peer, door.clone()), slot);
                     crate::background::spawn(&shared.executor, connection);
                 }
                 // Who connects without end shall not keep the others from being served.
@@ -291,6 +303,8 @@ impl Drop for Slot {
 /// What is known about a connection while its requests are answered.
 pub(super) struct Connection {
     pub peer: SocketAddr,
+    /// None: it came to the API server's.
+    pub door: Option<Arc<Door>>,
     /// What the client certificate says.
     pub identity: Peer,
     pub is_http2: bool,
@@ -448,14 +462,18 @@ impl Drop for Busy {
     }
 }
 
-async fn connection(shared: Arc<Shared>, stream: Async<TcpStream>, peer: SocketAddr, slot: Slot) {
+/// The client, and where it came in.
+type Came = (SocketAddr, Option<Arc<Door>>);
+
+async fn connection(shared: Arc<Shared>, stream: Async<TcpStream>, from: Came, slot: Slot) {
     let stranger = shared.strangers.add();
     let room = stranger.clone();
-    let served = serve_one(shared, stream, peer, slot, stranger);
+    let served = serve_one(shared, stream, from, slot, stranger);
     room.asked_to_go().or(served).await;
 }
 
-async fn serve_one(shared: Arc<Shared>, stream: Async<TcpStream>, peer: SocketAddr, slot: Slot, stranger: Stranger) {
+async fn serve_one(shared: Arc<Shared>, stream: Async<TcpStream>, from: Came, slot: Slot, stranger: Stranger) {
+    let (peer, door) = from;
     listen::tune(stream.get_ref());
     let handshake = async { shared.tls.accept(stream).await.map_err(Some) };
     let deadline = async {
@@ -475,9 +493,12 @@ async fn serve_one(shared: Arc<Shared>, stream: Async<TcpStream>, peer: SocketAd
         Some(chain) => Peer::of(chain, &(shared.front.front_proxy_authority)()),
         None => Peer::Nobody,
     };
+    // Only the API server believes what its proxy says of others.
+    let identity = if door.is_some() && identity == Peer::FrontProxy { Peer::Stranger } else { identity };
     let is_http2 = session.alpn_protocol() == Some(b"h2");
     let state = Arc::new(Connection {
         peer,
+        door,
         identity,
         is_http2,
         busy: AtomicUsize::new(0),

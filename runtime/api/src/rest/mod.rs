@@ -17,6 +17,7 @@ mod reviews;
 mod watch;
 mod write;
 
+pub(crate) use nodes::Door as KubeletDoor;
 pub(crate) use write::unregistered;
 
 use crate::{

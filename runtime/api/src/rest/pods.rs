@@ -3,13 +3,15 @@ use super::kubelet;
 use crate::{
     Object,
     http::{Query, Request, Response},
-    pods::{LogOptions, StreamRequest},
+    pods::{LogOptions, PodBackend, StreamRequest},
     rbac::Attributes,
     server::Api,
     translate, websocket,
 };
 use mote_schema::{Cause, Kind, Status, Value};
 use std::sync::Arc;
+
+const STREAMS: [&str; 3] = ["stdin", "stdout", "stderr"];
 
 pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     let pod = api.get(kind, &request.info.namespace, &request.info.name)?;
@@ -49,11 +51,11 @@ pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
             if command.is_empty() {
                 return Err(Status::bad_request("you must specify at least one command for the container"));
             }
-            let (stdin, stdout, stderr, tty) = streams(query)?;
+            let (stdin, stdout, stderr, tty) = streams(query, STREAMS)?;
             StreamRequest::Exec { container: container(&pod, query)?, command, stdin, stdout, stderr, tty }
         }
         "attach" => {
-            let (stdin, stdout, stderr, tty) = streams(query)?;
+            let (stdin, stdout, stderr, tty) = streams(query, STREAMS)?;
             StreamRequest::Attach { container: container(&pod, query)?, stdin, stdout, stderr, tty }
         }
         _ => {
@@ -66,12 +68,31 @@ pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
             StreamRequest::PortForward { ports: ports.collect::<Result<_, _>>()? }
         }
     };
-    if request.upgrade.is_none() {
-        return Err(Status::bad_request("Upgrade request required"));
-    }
-    let Some(backend) = api.kubelet_of(pod.root().at("spec.nodeName").str()) else {
-        return kubelet::stream(api, request, &pod, &stream).await;
+    let Some(backend) = api.kubelet_of(node) else {
+        return match request.upgrade {
+            None => Err(upgrade_required()),
+            Some(_) => kubelet::stream(api, request, &pod, &stream).await,
+        };
     };
+    let backend = backend.clone();
+    join(api, &*backend, request, pod, stream).await
+}
+
+fn upgrade_required() -> Status {
+    Status::bad_request("Upgrade request required")
+}
+
+/// The client's connection and the runtime's, by way of this node's kubelet.
+pub(super) async fn join(
+    api: &Api,
+    backend: &dyn PodBackend,
+    request: Request,
+    pod: Object,
+    stream: StreamRequest,
+) -> Result<Response, Status> {
+    if request.upgrade.is_none() {
+        return Err(upgrade_required());
+    }
     let url = backend.stream_url(pod, stream.clone()).await?;
     Ok(match translate::asked(&request) {
         Some(protocol) => translate::answer(&api.executor, request, &url, protocol, &stream).await,
@@ -96,10 +117,12 @@ pub(super) async fn logs(
     Ok(Response::stream(200, "text/plain", bytes))
 }
 
-fn streams(query: &Query) -> Result<(bool, bool, bool, bool), Status> {
-    let (stdin, stdout, tty) = (query.bool("stdin"), query.bool("stdout"), query.bool("tty"));
+/// `names` of the three streams: the API server's, or the kubelet's.
+pub(super) fn streams(query: &Query, names: [&str; 3]) -> Result<(bool, bool, bool, bool), Status> {
+    let [stdin, stdout, stderr] = names.map(|name| query.bool(name));
+    let tty = query.bool("tty");
     // A terminal has one output.
-    let stderr = query.bool("stderr") && !tty;
+    let stderr = stderr && !tty;
     if !(stdin || stdout || stderr) {
         return Err(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
     }

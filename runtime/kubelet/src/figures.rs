@@ -1,0 +1,221 @@
+//! What a kubelet shows at /metrics and below, made when somebody asks: of itself, of what the node and pods use
+//! (kubelet/pkg/metrics/collectors/resource_metrics.go), and by cAdvisor's names what dashboards are made of. Nothing is
+//! kept for it but a few counts.
+use crate::{Kubelet, labels, node::meminfo};
+use mote_api::{metrics::Text, pods::Figures};
+use mote_cri::v1::{self, container_state, sandbox_state};
+use mote_schema::{Status, Value};
+use std::collections::BTreeMap;
+
+/// Which of a figure's scopes it is there for.
+const NODE: u8 = 1;
+const POD: u8 = 2;
+const CONTAINER: u8 = 4;
+
+/// Its end, kind, the scopes, where it is in their stats, how many make one of its unit.
+type Figure = (&'static str, &'static str, u8, [&'static str; 2], f64);
+
+/// All of them STABLE, at /metrics/resource by the scope's name.
+const RESOURCES: &[Figure] = &[
+    ("cpu_usage_seconds_total", "counter", NODE | POD | CONTAINER, ["cpu", "usageCoreNanoSeconds"], 1e9),
+    ("memory_working_set_bytes", "gauge", NODE | POD | CONTAINER, ["memory", "workingSetBytes"], 1.0),
+];
+
+/// Of those of cAdvisor (docs/storage/prometheus.md there) what the runtime knows.
+const CONTAINERS: &[Figure] = &[
+    ("cpu_usage_seconds_total", "counter", NODE | POD | CONTAINER, ["cpu", "usageCoreNanoSeconds"], 1e9),
+    ("memory_working_set_bytes", "gauge", NODE | POD | CONTAINER, ["memory", "workingSetBytes"], 1.0),
+    ("memory_usage_bytes", "gauge", NODE | POD | CONTAINER, ["memory", "usageBytes"], 1.0),
+    ("memory_rss", "gauge", NODE | POD | CONTAINER, ["memory", "rssBytes"], 1.0),
+    ("fs_usage_bytes", "gauge", NODE | CONTAINER, ["rootfs", "usedBytes"], 1.0),
+    ("network_receive_bytes_total", "counter", POD, ["network", "rxBytes"], 1.0),
+    ("network_receive_errors_total", "counter", POD, ["network", "rxErrors"], 1.0),
+    ("network_transmit_bytes_total", "counter", POD, ["network", "txBytes"], 1.0),
+    ("network_transmit_errors_total", "counter", POD, ["network", "txErrors"], 1.0),
+];
+
+/// One of what is measured.
+struct Row<'a> {
+    scope: u8,
+    labels: String,
+    stats: &'a Value,
+}
+
+impl Kubelet {
+    pub(crate) async fn figures(&self, of: Figures) -> Result<String, Status> {
+        let mut text = Text::default();
+        match of {
+            Figures::Kubelet => self.own_figures(&mut text).await?,
+            Figures::Probes => {}
+            Figures::Resources => {
+                let summary = self.summary().await;
+                let failed = summary.is_err();
+                if let Ok(summary) = summary {
+                    resources(&mut text, &summary);
+                }
+                text.family("resource_scrape_error", "gauge", "1 if what containers use could not be read.");
+                text.sample("", "", failed.into());
+            }
+            Figures::Containers => self.containers(&mut text).await?,
+        }
+        Ok(text.finish())
+    }
+
+    async fn own_figures(&self, text: &mut Text) -> Result<(), Status> {
+        text.family("kubelet_node_name", "gauge", "The node's name; always 1.");
+        text.sample("", &format!("node={:?}", self.config.node_name), 1.0);
+        let failed = |error: mote_cri::Error| Status::internal(error.to_string());
+        let sandboxes = self.runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await.map_err(failed)?;
+        let ready = sandboxes.items.iter().filter(|sandbox| sandbox.state == sandbox_state::READY).count();
+        text.family("kubelet_running_pods", "gauge", "Pods that have a sandbox that is ready.");
+        text.sample("", "", ready as f64);
+        let containers = self.all_containers().await?;
+        text.family("kubelet_running_containers", "gauge", "Containers there are, by state.");
+        for (name, state) in [
+            ("created", container_state::CREATED),
+            ("exited", container_state::EXITED),
+            ("running", container_state::RUNNING),
+            ("unknown", container_state::UNKNOWN),
+        ] {
+            let count = containers.iter().filter(|container| container.state == state).count();
+            if count > 0 {
+                text.sample("", &format!("container_state={name:?}"), count as f64);
+            }
+        }
+        Ok(())
+    }
+
+    async fn containers(&self, text: &mut Text) -> Result<(), Status> {
+        let summary = self.summary().await?;
+        let mut running = self.all_containers().await?;
+        running.retain(is_running);
+        let of = |uid: &Value, name: &Value| {
+            let is = |key: &str, value: &Value, container: &v1::Container| {
+                container.labels.get(key).map(String::as_str) == value.as_str()
+            };
+            let found = |c: &&v1::Container| is(labels::POD_UID, uid, c) && is(labels::CONTAINER_NAME, name, c);
+            running.iter().find(found)
+        };
+        let rows = rows(&summary, |pod, container| {
+            let container = container.unwrap_or(&Value::Null);
+            let known = of(&pod["podRef"]["uid"], &container["name"]);
+            let image = known.and_then(|c| c.image.as_ref()).map_or("", |image| image.image.as_str());
+            let id = known.map_or("", |c| c.id.as_str());
+            let pod = &pod["podRef"];
+            format!(
+                "container={:?},id={id:?},image={image:?},name={id:?},namespace={:?},pod={:?}",
+                word(&container["name"]),
+                word(&pod["namespace"]),
+                word(&pod["name"])
+            )
+        });
+        for figure in CONTAINERS {
+            write(text, figure, &["container"], &rows);
+        }
+        for (name, value) in [
+            ("machine_cpu_cores", self.machine.cpus as f64),
+            ("machine_memory_bytes", meminfo("MemTotal").unwrap_or(0) as f64),
+        ] {
+            text.family(name, "gauge", "What the machine has.");
+            text.sample("", "", value);
+        }
+        Ok(())
+    }
+
+    async fn all_containers(&self) -> Result<Vec<v1::Container>, Status> {
+        let answer = self.runtime.list_containers(v1::ListContainersRequest::default()).await;
+        Ok(answer.map_err(|error| Status::internal(error.to_string()))?.containers)
+    }
+
+    /// As the API has pods, with no more of them than the runtime knows (container.Pod.ToAPIPod).
+    pub(crate) async fn running_pods(&self) -> Result<Vec<Value>, Status> {
+        let mut pods: BTreeMap<[String; 3], Vec<Value>> = BTreeMap::new();
+        for container in self.all_containers().await?.into_iter().filter(is_running) {
+            let label = |name| container.labels.get(name).cloned().unwrap_or_default();
+            let key = [labels::POD_NAMESPACE, labels::POD_NAME, labels::POD_UID].map(label);
+            let image = container.image.as_ref().map_or("", |image| image.image.as_str());
+            let shown = mote_schema::json!({"name": label(labels::CONTAINER_NAME), "image": image, "resources": {}});
+            pods.entry(key).or_default().push(shown);
+        }
+        let shown = pods.into_iter().map(|([namespace, name, uid], containers)| {
+            mote_schema::json!({"metadata": {"name": name, "namespace": namespace, "uid": uid},
+                "spec": {"containers": containers}, "status": {}})
+        });
+        Ok(shown.collect())
+    }
+}
+
+fn is_running(container: &v1::Container) -> bool {
+    container.state == container_state::RUNNING
+}
+
+fn resources(text: &mut Text, summary: &Value) {
+    let rows = rows(summary, |pod, container| {
+        let container = container.map(|it| format!("container={:?},", word(&it["name"]))).unwrap_or_default();
+        let pod = &pod["podRef"];
+        format!("{container}namespace={:?},pod={:?}", word(&pod["namespace"]), word(&pod["name"]))
+    });
+    for figure in RESOURCES {
+        write(text, figure, &["node", "pod", "container"], &rows);
+    }
+}
+
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or("")
+}
+
+/// The node, its pods and their containers.
+fn rows<'a>(summary: &'a Value, labels: impl Fn(&Value, Option<&Value>) -> String) -> Vec<Row<'a>> {
+    let mut rows = vec![Row { scope: NODE, labels: String::new(), stats: &summary["node"] }];
+    for pod in summary["pods"].as_array().into_iter().flatten() {
+        for container in pod["containers"].as_array().into_iter().flatten() {
+            rows.push(Row { scope: CONTAINER, labels: labels(pod, Some(container)), stats: container });
+        }
+        rows.push(Row { scope: POD, labels: labels(pod, None), stats: pod });
+    }
+    rows
+}
+
+/// A family for each of `names`, or all in one where there is one.
+fn write(text: &mut Text, figure: &Figure, names: &[&str], rows: &[Row<'_>]) {
+    let (end, kind, scopes, [part, field], unit) = figure;
+    for name in names {
+        let scope = match *name {
+            _ if names.len() == 1 => *scopes,
+            "node" => NODE,
+            "pod" => POD,
+            _ => CONTAINER,
+        };
+        text.family(&[name, "_", end].concat(), kind, "What is used of it, as the runtime and the kernel say.");
+        for row in rows.iter().filter(|row| row.scope & scope & scopes != 0) {
+            let stats = &row.stats[*part];
+            let Some(value) = stats[*field].as_f64() else { continue };
+            text.sample("", &row.labels, value / unit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mote_schema::json;
+
+    #[test]
+    fn what_is_used_by_whom() {
+        let cpu = json!({"time": "1970-01-01T00:00:01Z", "usageCoreNanoSeconds": 1_500_000_000});
+        let pod = json!({"podRef": {"name": "p", "namespace": "n", "uid": "u"}, "cpu": cpu,
+            "containers": [{"name": "c", "memory": {"workingSetBytes": 7}}]});
+        let mut text = Text::default();
+        resources(&mut text, &json!({"node": {"cpu": cpu}, "pods": [pod]}));
+        let text = text.finish();
+        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            samples,
+            [
+                "node_cpu_usage_seconds_total 1.5",
+                "pod_cpu_usage_seconds_total{namespace=\"n\",pod=\"p\"} 1.5",
+                "container_memory_working_set_bytes{container=\"c\",namespace=\"n\",pod=\"p\"} 7",
+            ]
+        );
+    }
+}
