@@ -43,6 +43,7 @@ mod volumes;
 mod watch;
 mod worker;
 
+pub use backoff::go_duration;
 use cgroups::{Cgroups, Driver};
 use event_listener::Event;
 use futures_lite::future;

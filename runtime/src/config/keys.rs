@@ -3,7 +3,8 @@ use super::{
     Cidr, Component, Config, Etcd, LogLevel, is_subject_alt_name, kubelet, network::is_dns_name, source::Value,
 };
 use mote_api::audit::Profile;
-use std::{net::Ipv4Addr, time::Duration};
+use mote_kubelet::go_duration;
+use std::{net::Ipv4Addr, ops::RangeInclusive, str::FromStr, time::Duration};
 
 pub struct Key {
     pub path: &'static str,
@@ -32,9 +33,7 @@ pub const TABLE: &[Key] = &[
     Key {
         path: "apiServer.auditLog.maxFileSize",
         expects: "a number of megabytes from 1",
-        set: |config, value| {
-            put(&mut config.audit.max_file_size_mb, scalar(value)?.parse().ok().filter(|size| *size > 0))
-        },
+        set: |config, value| put(&mut config.audit.max_file_size_mb, number(value, 1..=u32::MAX)),
         show: |config| config.audit.max_file_size_mb.to_string(),
     },
     Key {
@@ -70,7 +69,7 @@ pub const TABLE: &[Key] = &[
     Key {
         path: "apiServer.port",
         expects: "a port from 1 to 65535",
-        set: |config, value| put(&mut config.api_port, scalar(value)?.parse().ok().filter(|port| *port > 0)),
+        set: |config, value| put(&mut config.api_port, number(value, 1..=u16::MAX)),
         show: |config| config.api_port.to_string(),
     },
     Key {
@@ -92,32 +91,25 @@ pub const TABLE: &[Key] = &[
     Key {
         path: "backups.everyHours",
         expects: "a number of hours up to 8760, 0 for never",
-        set: |config, value| {
-            put(&mut config.backups.every_hours, scalar(value)?.parse().ok().filter(|hours| *hours <= 8760))
-        },
+        set: |config, value| put(&mut config.backups.every_hours, number(value, 0..=8760)),
         show: |config| config.backups.every_hours.to_string(),
     },
     Key {
         path: "backups.healthyAfterSeconds",
         expects: "a number of seconds from 1 to 86400",
-        set: |config, value| {
-            let seconds = scalar(value)?.parse().ok().filter(|seconds| (1..=86400).contains(seconds));
-            put(&mut config.backups.healthy_after_seconds, seconds)
-        },
+        set: |config, value| put(&mut config.backups.healthy_after_seconds, number(value, 1..=86400)),
         show: |config| config.backups.healthy_after_seconds.to_string(),
     },
     Key {
         path: "backups.keep",
         expects: "a number up to 100, 0 for no backups",
-        set: |config, value| put(&mut config.backups.keep, scalar(value)?.parse().ok().filter(|keep| *keep <= 100)),
+        set: |config, value| put(&mut config.backups.keep, number(value, 0..=100)),
         show: |config| config.backups.keep.to_string(),
     },
     Key {
         path: "backups.maxSizeMB",
         expects: "a number of megabytes up to 1000000",
-        set: |config, value| {
-            put(&mut config.backups.max_size_mb, scalar(value)?.parse().ok().filter(|size| *size <= 1_000_000))
-        },
+        set: |config, value| put(&mut config.backups.max_size_mb, number(value, 0..=1_000_000)),
         show: |config| config.backups.max_size_mb.to_string(),
     },
     Key {
@@ -139,9 +131,7 @@ pub const TABLE: &[Key] = &[
     Key {
         path: "backups.scrubMBPerDay",
         expects: "a number of megabytes up to 100000, 0 for none",
-        set: |config, value| {
-            put(&mut config.backups.scrub_mb_per_day, scalar(value)?.parse().ok().filter(|size| *size <= 100_000))
-        },
+        set: |config, value| put(&mut config.backups.scrub_mb_per_day, number(value, 0..=100_000)),
         show: |config| config.backups.scrub_mb_per_day.to_string(),
     },
     Key {
@@ -199,10 +189,7 @@ pub const TABLE: &[Key] = &[
     Key {
         path: "kubelet.evictionMaxPodGracePeriod",
         expects: "a number of seconds up to 86400",
-        set: |config, value| {
-            let seconds = scalar(value)?.parse().ok().filter(|seconds| (0..=86400).contains(seconds));
-            put(&mut config.eviction.max_pod_grace_seconds, seconds)
-        },
+        set: |config, value| put(&mut config.eviction.max_pod_grace_seconds, number(value, 0..=86400)),
         show: |config| config.eviction.max_pod_grace_seconds.to_string(),
     },
     Key {
@@ -215,7 +202,7 @@ pub const TABLE: &[Key] = &[
         path: "kubelet.evictionPressureTransitionPeriod",
         expects: kubelet::EXPECTS_TIME,
         set: |config, value| put(&mut config.eviction.pressure_transition, kubelet::time(scalar(value)?)),
-        show: |config| kubelet::shown_time(config.eviction.pressure_transition),
+        show: |config| go_duration(config.eviction.pressure_transition),
     },
     Key {
         path: "kubelet.evictionSoft",
@@ -227,7 +214,7 @@ pub const TABLE: &[Key] = &[
         path: "kubelet.evictionSoftGracePeriod",
         expects: kubelet::EXPECTS_TIME,
         set: |config, value| kubelet::set_entry(&mut config.eviction.soft_grace, value, kubelet::time),
-        show: |config| kubelet::shown(&config.eviction.soft_grace.map(|time| time.map(kubelet::shown_time))),
+        show: |config| kubelet::shown(&config.eviction.soft_grace.map(|time| time.map(go_duration))),
     },
     Key {
         path: "kubelet.port",
@@ -323,11 +310,7 @@ pub const TABLE: &[Key] = &[
             let ttl = duration(scalar(value)?).filter(|ttl| (60..=8760 * 3600).contains(&ttl.as_secs()));
             put(&mut config.volatile.event_ttl, ttl)
         },
-        show: |config| match config.volatile.event_ttl.as_secs() {
-            seconds if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
-            seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
-            seconds => format!("{seconds}s"),
-        },
+        show: |config| go_duration(config.volatile.event_ttl),
     },
     Key {
         path: "store.persist",
@@ -352,13 +335,17 @@ pub const TABLE: &[Key] = &[
         set: |config, value| {
             config.threads = match scalar(value)? {
                 "" => None,
-                text => Some(text.parse().ok().filter(|threads| (1..=16).contains(threads))?),
+                _ => Some(number(value, 1..=16)?),
             };
             Some(())
         },
         show: |config| config.threads.map_or_else(|| quoted(""), |threads| threads.to_string()),
     },
 ];
+
+fn number<T: FromStr + PartialOrd>(value: &Value, range: RangeInclusive<T>) -> Option<T> {
+    scalar(value)?.parse().ok().filter(|number| range.contains(number))
+}
 
 type Persisted = fn(&mut mote_api::Volatile) -> &mut bool;
 
@@ -370,7 +357,7 @@ const PERSIST: [(&str, Persisted); 3] = [
 ];
 
 /// As Go writes one, in whole hours, minutes and seconds.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let (mut seconds, mut number) = (0u64, None::<u64>);
     for c in text.chars() {
         if let Some(digit) = c.to_digit(10) {

@@ -1,5 +1,5 @@
 //! `kubelet`: the names of a KubeletConfiguration. A map's entry is set as the list of its name and its value.
-use super::source::Value;
+use super::{keys::duration, source::Value};
 use mote_kubelet::eviction::{Amount, SIGNALS, Settings};
 use std::{fmt::Display, time::Duration};
 
@@ -21,27 +21,9 @@ pub fn set_entry<T>(list: &mut List<T>, value: &Value, parse: fn(&str) -> Option
     Some(())
 }
 
-/// Go's notation of times; no shorter than a second, no longer than a day.
+/// No shorter than a second, no longer than a day.
 pub fn time(text: &str) -> Option<Duration> {
-    let (mut rest, mut seconds) = (text, 0u64);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number: u64 = rest[..digits].parse().ok()?;
-        let scale = match rest[digits..].chars().next()? {
-            'h' => 3600,
-            'm' => 60,
-            's' => 1,
-            _ => return None,
-        };
-        seconds = seconds.checked_add(number.checked_mul(scale)?)?;
-        rest = &rest[digits + 1..];
-    }
-    (1..=86400).contains(&seconds).then(|| Duration::from_secs(seconds))
-}
-
-pub fn shown_time(time: Duration) -> String {
-    let (minutes, seconds) = (time.as_secs() / 60, time.as_secs() % 60);
-    if minutes == 0 { format!("{seconds}s") } else { format!("{minutes}m{seconds}s") }
+    duration(text).filter(|time| time.as_secs() <= 86400)
 }
 
 pub fn shown<T: Display>(list: &List<T>) -> String {
@@ -67,6 +49,5 @@ mod tests {
         {
             assert_eq!(time(text), want.map(Duration::from_secs), "{text}");
         }
-        assert_eq!(shown_time(Duration::from_secs(90)), "1m30s");
     }
 }
