@@ -36,8 +36,16 @@ fn two_planes_are_one_cluster() {
     let etcd = Etcd::start();
     let one = plane(&etcd, "one");
     one.kubectl.wait_for_account();
+    let a = one.client();
+    let told = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "told"}, "type": "Normal", "reason": "Told",
+        "involvedObject": {"kind": "Namespace", "name": "default", "namespace": "default"}});
+    let events = "/api/v1/namespaces/default/events";
+    assert_eq!(a.post(events, &told).code, 201);
+
     let two = second(&etcd, &one, "two");
-    let (a, b) = (one.client(), two.client());
+    let b = two.client();
+    // What is in the shared store is not the starting plane's to clean up.
+    assert_eq!(b.get(&format!("{events}/told")).code, 200);
 
     // Each sees at once what the other has written, by every verb.
     let list = b.get(MAPS).json();
@@ -248,8 +256,16 @@ fn what_was_compacted_unseen_is_read_anew() {
     let mut etcd = Etcd::start();
     let one = plane(&etcd, "one");
     one.kubectl.wait_for_account();
+    let a = one.client();
+    let told = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "told"}, "type": "Normal", "reason": "Told",
+        "involvedObject": {"kind": "Namespace", "name": "default", "namespace": "default"}});
+    let events = "/api/v1/namespaces/default/events";
+    assert_eq!(a.post(events, &told).code, 201);
+
     let two = second(&etcd, &one, "two");
-    let (a, b) = (one.client(), two.client());
+    let b = two.client();
+    // What is in the shared store is not the starting plane's to clean up.
+    assert_eq!(b.get(&format!("{events}/told")).code, 200);
     assert_eq!(a.post(MAPS, &config_map("goes", "1")).code, 201);
     assert_eq!(a.post(MAPS, &config_map("stays", "1")).code, 201);
     assert_eq!(b.get(MAPS).code, 200);

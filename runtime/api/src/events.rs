@@ -87,8 +87,11 @@ impl Recorder {
 }
 
 /// Events that a start found on disk: those that are to be there age on, the others go. They are there when they are, or
-/// once were, configured to persist.
+/// once were, configured to persist. In a store that others share they are everybody's, and it lets them go itself.
 pub(crate) async fn found(api: &Api) {
+    if api.store.is_shared() {
+        return;
+    }
     let snapshot = api.store.snapshot();
     let mut found: Vec<Entry> = snapshot.range("events/", None).collect();
     if found.is_empty() {
