@@ -145,7 +145,7 @@ fn open_store(
         let etcd = mote_store::Etcd {
             servers: place.config.etcd.servers(),
             prefix: place.config.etcd.key_prefix(),
-            layout: Arc::new(mote_api::EtcdLayout::default()),
+            layout: Arc::new(mote_api::EtcdLayout::new(place.config.volatile.event_ttl)),
             executor: executor.clone(),
         };
         return block_on(executor.run(Store::open_etcd(options, etcd, Some(keyring.clone()))));

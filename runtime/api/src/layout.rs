@@ -10,8 +10,6 @@ use std::{
     time::Duration,
 };
 
-/// kube-apiserver's --event-ttl.
-const EVENT_LIFETIME: Duration = Duration::from_secs(3600);
 const PROTOBUF: &[u8] = b"k8s\0";
 /// What is no object of a kind's.
 const OWN: &str = "mote/";
@@ -37,10 +35,11 @@ pub struct EtcdLayout {
     /// By key prefix, what objects of custom kinds are called. Learnt from the definitions that come by, which are there
     /// before any object of theirs is written.
     custom: RwLock<BTreeMap<String, String>>,
+    event_ttl: Duration,
 }
 
-impl Default for EtcdLayout {
-    fn default() -> EtcdLayout {
+impl EtcdLayout {
+    pub fn new(event_ttl: Duration) -> EtcdLayout {
         let catalog = Catalog::builtin();
         let stored = catalog.kinds.iter().filter(|kind| !kind.virtual_kind && !convert::is_needed(kind));
         let mut places: Vec<(Arc<Kind>, String)> = Vec::new();
@@ -51,11 +50,9 @@ impl Default for EtcdLayout {
                 places.push((kind.clone(), outer));
             }
         }
-        EtcdLayout { catalog, places, custom: RwLock::default() }
+        EtcdLayout { catalog, places, custom: RwLock::default(), event_ttl }
     }
-}
 
-impl EtcdLayout {
     fn kind_of(&self, key: &str) -> Option<&(Arc<Kind>, String)> {
         self.places.iter().find(|(kind, _)| key.starts_with(&*kind.prefix))
     }
@@ -162,7 +159,7 @@ impl Layout for EtcdLayout {
     }
 
     fn lifetime(&self, key: &str) -> Option<Duration> {
-        key.starts_with("events/").then_some(EVENT_LIFETIME)
+        key.starts_with("events/").then_some(self.event_ttl)
     }
 }
 
@@ -179,7 +176,7 @@ mod tests {
 
     #[test]
     fn keys_are_those_of_upstream_and_come_back() {
-        let layout = EtcdLayout::default();
+        let layout = EtcdLayout::new(Duration::from_secs(3600));
         for (inner, outer) in [
             ("pods/a/b", "pods/a/b"),
             ("services/a/b", "services/specs/a/b"),
@@ -222,7 +219,7 @@ mod tests {
 
     #[test]
     fn values_come_back() {
-        let layout = EtcdLayout::default();
+        let layout = EtcdLayout::new(Duration::from_secs(3600));
         let metadata = |name: &str| {
             json!({"name": name, "namespace": "a", "uid": "u", "creationTimestamp": "2024-01-01T00:00:00Z",
                 "labels": {"a": "b"}, "managedFields": [{"manager": "m", "operation": "Update", "apiVersion": "v1",
@@ -253,7 +250,7 @@ mod tests {
 
     #[test]
     fn other_versions_and_json_are_read() {
-        let layout = EtcdLayout::default();
+        let layout = EtcdLayout::new(Duration::from_secs(3600));
         let read =
             |key: &str, text: &str| layout.decode(key, text.as_bytes()).map(|doc| Doc::trusted(doc.as_slice().into()));
         let event =
