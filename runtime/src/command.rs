@@ -226,10 +226,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Misuse> {
             while let Some((flag, raw)) = args.next() {
                 match flag.as_str() {
                     "--data-dir" => data_dir = args.value(flag)?.into(),
-                    "-o" | "--output" => match lossy(&args.value(flag.clone())?).as_str() {
-                        "json" => json = true,
-                        other => return Err(not_a_value(flag, other, "json")),
-                    },
+                    "-o" | "--output" => json = args.is_json(flag)?,
                     _ => return Err(Misuse::UnknownArgument(lossy(&raw))),
                 }
             }

@@ -155,8 +155,8 @@ async fn run(store: Arc<Store>, executor: Arc<Executor<'static>>, config: Config
         }
     }
     if api.store.is_shared() {
-        executor.spawn(follow_others(api.clone(), rbac::GROUP, forget_decisions)).detach();
-        executor.spawn(follow_others(api.clone(), crate::custom::PREFIX, crate::custom::refresh)).detach();
+        crate::background::spawn(&executor, follow_others(api.clone(), rbac::GROUP, forget_decisions));
+        crate::background::spawn(&executor, follow_others(api.clone(), crate::custom::PREFIX, crate::custom::refresh));
     }
     let progress = Progress::new(&health, &STEPS);
     health.register("store-undamaged", Scope::Told, {

@@ -33,7 +33,7 @@ impl Dial for Far {
             let tls = match &self.files {
                 Some(files) => {
                     let (files, server_name) = (files.clone(), self.host.clone());
-                    Some(blocking::unblock(move || read(&files, server_name)).await?)
+                    Some(crate::unblock(move || read(&files, server_name)).await?)
                 }
                 None => None,
             };
