@@ -57,9 +57,10 @@ pub fn write_list_head(api_version: &str, kind: &str, meta: &ListMeta, items_len
         encoder.number(4, remaining);
     }
     encoder.close(open);
+    drop(encoder);
     let mut encoder = begin(api_version, kind, out);
     encoder.length(2, head.len() + items_len);
-    out.extend_from_slice(&head);
+    encoder.out.slice(&head);
 }
 
 /// One item: the object without an envelope, or its metadata alone.
@@ -90,9 +91,10 @@ pub fn write_event(kind: &str, len: usize, out: &mut Vec<u8>, write: &mut dyn Fn
     encoder.bytes(1, kind.as_bytes());
     let extension = encoder.open(2, len + 4);
     let raw = encoder.open(1, len);
-    write(encoder.out);
+    encoder.out.append(write);
     encoder.close(raw);
     encoder.close(extension);
+    drop(encoder);
     let len = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
     out[start..start + 4].copy_from_slice(&len.to_be_bytes());
 }
@@ -139,6 +141,7 @@ fn enclose<'a>(
     let open = encoder.open(2, len);
     write(&mut encoder);
     encoder.close(open);
+    drop(encoder);
     write_list_end(out);
 }
 

@@ -1,34 +1,23 @@
-//! An object's bytes to protobuf, without a tree: fields in the order of their numbers, maps in the order of their keys, as
-//! gogo protobuf writes them (a zero that Go would write and JSON leaves out is left out here too: readers see the same).
+//! An object's bytes to protobuf, without a tree, in one walk: fields in the order they are stored in (readers take any), those
+//! of embedded messages behind the others, maps in the order of their keys. A zero that Go would write and JSON leaves out is
+//! left out here too: readers see the same.
 //!
 //! The length before a message is guessed from the length of the Doc's own bytes, which is nearly the same, and the message
 //! is moved when its length takes another number of bytes. What does not fit its field's type is left out.
 use super::special::{self, Any};
 use crate::{
     Order as _,
-    doc::{Key, MAX_DEPTH, NULL, Ref, Value, key, skip, value, write_value},
+    doc::{Key, MAX_DEPTH, Ref, Room, Value, key, value},
     table::{Container, Field, Shape, Table, TypeId},
 };
 
 pub(super) struct Encoder<'a, 'o> {
     table: &'a Table,
-    pub out: &'o mut Vec<u8>,
-    /// Fields of the messages being written, each message's behind its parent's.
-    slots: Vec<Slot<'a>>,
-    /// The order in which they are written.
-    order: Vec<Place>,
+    pub out: Room<'o>,
+    /// Fields of embedded messages which wait for the end of the message, each message's behind its parent's.
+    embedded: Vec<(&'a Field, Value<'a>)>,
     depth: usize,
 }
-
-#[derive(Clone, Copy)]
-struct Slot<'a> {
-    field: &'a Field,
-    /// Its value begins here.
-    bytes: &'a [u8],
-}
-
-/// Numbers of the embedded messages around a field, its own, and which slot of its message it is; 16 bits each.
-type Place = u64;
 
 /// A message whose length is not yet known.
 pub(super) struct Open {
@@ -47,86 +36,68 @@ pub(super) enum Revision<'a> {
     Here(&'a str),
 }
 
-/// An embedded message that is open, and its number.
-type Embedded = Option<(u16, Open)>;
-
 const BYTES: u64 = 2;
 /// ObjectMeta's resourceVersion.
 const RESOURCE_VERSION: u16 = 6;
 
 impl<'a, 'o> Encoder<'a, 'o> {
     pub fn new(table: &'a Table, out: &'o mut Vec<u8>) -> Encoder<'a, 'o> {
-        Encoder { table, out, slots: Vec::with_capacity(64), order: Vec::with_capacity(64), depth: 0 }
+        Encoder { table, out: Room::new(out), embedded: Vec::new(), depth: 0 }
     }
 
-    #[inline]
-    fn varint(&mut self, value: u64) {
-        if value < 0x80 {
-            self.out.push(value as u8);
-        } else {
-            self.long_varint(value);
-        }
-    }
-
-    fn long_varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.out.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.out.push(value as u8);
-    }
-
-    #[inline]
+    #[inline(always)]
     fn tag(&mut self, number: u16, wire: u64) {
-        self.varint(u64::from(number) << 3 | wire);
+        self.out.varint(u64::from(number) << 3 | wire);
     }
 
     /// Begins a field of some length, about `len`.
     pub fn open(&mut self, number: u16, len: usize) -> Open {
         self.tag(number, BYTES);
         let width = varint_len(len);
-        self.out.extend_from_slice(&[0; 10][..width]);
+        // Written when it is known.
+        self.out.room(width);
+        self.out.advance(width);
         Open { start: self.out.len(), width }
     }
 
     /// Begins a field of exactly `len` bytes.
+    #[inline(always)]
     pub fn length(&mut self, number: u16, len: usize) {
         self.tag(number, BYTES);
-        self.varint(len as u64);
+        self.out.varint(len as u64);
     }
 
     pub fn close(&mut self, open: Open) {
-        let len = self.out.len() - open.start;
-        if len < 0x80 && open.width == 1 {
-            self.out[open.start - 1] = len as u8;
-            return;
-        }
+        let end = self.out.len();
+        let len = end - open.start;
         let width = varint_len(len);
         let head = open.start - open.width;
         if width > open.width {
-            let more = width - open.width;
-            self.out.extend_from_slice(&[0; 10][..more]);
-            self.out.copy_within(open.start..open.start + len, open.start + more);
-        } else if width < open.width {
-            self.out.copy_within(open.start.., head + width);
-            self.out.truncate(head + width + len);
+            self.out.room(width - open.width);
+            self.out.advance(width - open.width);
         }
-        let mut rest = len as u64;
-        for byte in &mut self.out[head..head + width] {
+        let written = self.out.written();
+        if width != open.width {
+            written.copy_within(open.start..end, head + width);
+        }
+        let mut rest = len;
+        for byte in &mut written[head..head + width - 1] {
             *byte = rest as u8 | 0x80;
             rest >>= 7;
         }
-        self.out[head + width - 1] &= 0x7f;
+        written[head + width - 1] = rest as u8;
+        self.out.truncate(head + width + len);
     }
 
+    #[inline(always)]
     pub fn bytes(&mut self, number: u16, bytes: &[u8]) {
         self.length(number, bytes.len());
-        self.out.extend_from_slice(bytes);
+        self.out.slice(bytes);
     }
 
     pub fn number(&mut self, number: u16, value: i64) {
         self.tag(number, 0);
-        self.varint(value as u64);
+        self.out.varint(value as u64);
     }
 
     /// The fields of a message of type `id`.
@@ -136,105 +107,71 @@ impl<'a, 'o> Encoder<'a, 'o> {
         }
     }
 
-    fn message(&mut self, id: TypeId, members: &'a [u8], revision: Revision<'a>) {
+    /// Stored names are in the table's own order most of the time, so each is looked for from where the last one was found.
+    fn message(&mut self, id: TypeId, mut members: &'a [u8], revision: Revision<'a>) {
         if self.depth >= MAX_DEPTH {
             return;
         }
         self.depth += 1;
-        let first = self.slots.len();
-        self.collect(id, members);
-        let mut revision = revision;
-        let (mut outer, mut inner): (Embedded, Embedded) = (None, None);
-        for at in first..self.slots.len() {
-            let place = self.order[at];
-            let (first_number, second, third) = ((place >> 48) as u16, (place >> 32) as u16, (place >> 16) as u16);
-            let Some(&Slot { field, bytes }) = self.slots.get(first + usize::from(place as u16)) else { continue };
-            // resourceVersion goes before all with higher numbers.
-            if let Revision::Here(text) = revision
-                && first_number > RESOURCE_VERSION
-            {
-                self.bytes(RESOURCE_VERSION, text.as_bytes());
-                revision = Revision::None;
+        let (first, len) = (self.embedded.len(), members.len());
+        let (table, fields) = (self.table, self.table.fields(id));
+        let mut from = 0;
+        while let Some((name, rest)) = key(members) {
+            let Some((found, next)) = value(rest) else { break };
+            members = next;
+            let at = match name {
+                Key::Name(id) => position(fields, from, |field| field.name == id),
+                Key::Inline(text) => position(fields, from, |field| table.name(field).as_bytes() == text),
+                Key::Field(_) => None,
+            };
+            let Some(at) = at else { continue };
+            from = at + 1;
+            let field = &fields[at];
+            if field.number == 0 || matches!(found, Value::Null) && field.shape != Shape::Any {
+                continue;
             }
-            if field.inline != 0 || outer.is_some() {
-                let wanted_outer = (second != 0).then_some(first_number);
-                let wanted_inner = (third != 0).then_some(second);
-                let same_outer = outer.as_ref().map(|(n, _)| *n) == wanted_outer;
-                if !same_outer || inner.as_ref().map(|(n, _)| *n) != wanted_inner {
-                    self.shut(&mut inner);
-                }
-                if !same_outer {
-                    self.shut(&mut outer);
-                }
-                if let (Some(number), None) = (wanted_outer, &outer) {
-                    outer = Some((number, self.open(number, members.len())));
-                }
-                if let (Some(number), None) = (wanted_inner, &inner) {
-                    inner = Some((number, self.open(number, members.len())));
-                }
-            }
-            if let Some((found, _)) = value(bytes) {
-                self.field(id, field, found, revision);
+            match (field.inline, field.container, field.shape, found) {
+                (0, Container::One, Shape::String, Value::Str { text, .. }) => self.bytes(field.number, text),
+                (0, ..) => self.field(id, field, found, revision),
+                _ => self.embedded.push((field, found)),
             }
         }
         if let Revision::Here(text) = revision {
             self.bytes(RESOURCE_VERSION, text.as_bytes());
         }
-        self.shut(&mut inner);
-        self.shut(&mut outer);
-        self.slots.truncate(first);
-        self.order.truncate(first);
+        if self.embedded.len() > first {
+            self.embedded(id, first, len);
+        }
         self.depth -= 1;
     }
 
-    fn shut(&mut self, open: &mut Embedded) {
-        if let Some((_, open)) = open.take() {
+    /// The fields that waited, in their messages.
+    fn embedded(&mut self, id: TypeId, first: usize, len: usize) {
+        // The outer message is in the lower four bits.
+        self.embedded[first..].order_by_key(|(field, _)| field.inline.rotate_left(4));
+        let (mut outer, mut inner): (Option<(u8, Open)>, Option<(u8, Open)>) = (None, None);
+        for at in first..self.embedded.len() {
+            let (field, found) = self.embedded[at];
+            self.shut(&mut inner, field.inline);
+            self.shut(&mut outer, field.inline & 15);
+            if outer.is_none() {
+                outer = Some((field.inline & 15, self.open((field.inline & 15).into(), len)));
+            }
+            if inner.is_none() && field.inline > 15 {
+                inner = Some((field.inline, self.open((field.inline >> 4).into(), len)));
+            }
+            self.field(id, field, found, Revision::None);
+        }
+        self.shut(&mut inner, 0);
+        self.shut(&mut outer, 0);
+        self.embedded.truncate(first);
+    }
+
+    /// Unless it is the message wanted.
+    fn shut(&mut self, open: &mut Option<(u8, Open)>, wanted: u8) {
+        if let Some((_, open)) = open.take_if(|(which, _)| *which != wanted) {
             self.close(open);
         }
-    }
-
-    /// Pushes the fields that are there, sorted by number. Stored names are in the table's own order most of the time, so each is
-    /// looked for from where the last one was found.
-    fn collect(&mut self, id: TypeId, mut members: &'a [u8]) {
-        let first = self.slots.len();
-        let fields = self.table.fields(id);
-        let mut from = 0;
-        while let Some((name, rest)) = key(members) {
-            let Some(next) = skip(rest) else { return };
-            members = next;
-            let found = match name {
-                Key::Name(id) => position(fields, from, |field| field.name == id),
-                Key::Inline(text) => position(fields, from, |field| self.table.name(field).as_bytes() == text),
-                Key::Field(_) => None,
-            };
-            let Some(at) = found else { continue };
-            from = at + 1;
-            let field = &fields[at];
-            let is_null = rest.first() == Some(&NULL) && field.shape != Shape::Any;
-            if field.number != 0 && !is_null {
-                self.slot(first, field, rest);
-            }
-        }
-    }
-
-    /// Puts a field where its number belongs. Most messages have few.
-    fn slot(&mut self, first: usize, field: &'a Field, bytes: &'a [u8]) {
-        let number = Place::from(field.number);
-        let numbers = match (Place::from(field.inline & 15), Place::from(field.inline >> 4)) {
-            (0, _) => number << 48,
-            (outer, 0) => outer << 48 | number << 32,
-            (outer, inner) => outer << 48 | inner << 32 | number << 16,
-        };
-        let place = numbers | (self.slots.len() - first) as Place;
-        self.slots.push(Slot { field, bytes });
-        self.order.push(place);
-        let order = &mut self.order[first..];
-        let mut at = order.len() - 1;
-        while at > 0 && order[at - 1] > place {
-            order[at] = order[at - 1];
-            at -= 1;
-        }
-        order[at] = place;
     }
 
     fn field(&mut self, owner: TypeId, field: &Field, found: Value<'a>, revision: Revision<'a>) {
@@ -301,10 +238,12 @@ impl<'a, 'o> Encoder<'a, 'o> {
             (Shape::String, Value::Str { text, .. }) => self.bytes(number, text),
             (Shape::Bytes, Value::Str { text, .. }) => {
                 let open = self.open(number, text.len() / 4 * 3);
-                // `prune` wrote it; other text would be what was read before the fault.
-                if base64::Engine::decode_vec(&base64::prelude::BASE64_STANDARD, text, self.out).is_err() {
-                    self.out.truncate(open.start);
-                }
+                self.out.append(&mut |out| {
+                    // `prune` wrote it; other text would be what was read before the fault.
+                    if base64::Engine::decode_vec(&base64::prelude::BASE64_STANDARD, text, out).is_err() {
+                        out.truncate(open.start);
+                    }
+                });
                 self.close(open);
             }
             (Shape::Quantity, Value::Str { text, .. }) => {
@@ -374,7 +313,7 @@ impl<'a, 'o> Encoder<'a, 'o> {
             }
             (Any::Raw, found) => {
                 let open = self.open(1, len(found) + len(found) / 2);
-                write_value(found, self.depth, self.out);
+                self.out.json(found, self.depth);
                 self.close(open);
             }
             _ => {}
@@ -389,7 +328,7 @@ impl<'a, 'o> Encoder<'a, 'o> {
 
     fn double(&mut self, number: u16, value: f64) {
         self.tag(number, 1);
-        self.out.extend_from_slice(&value.to_bits().to_le_bytes());
+        self.out.bytes(&value.to_bits().to_le_bytes());
     }
 }
 
@@ -432,6 +371,7 @@ fn len(value: Value<'_>) -> usize {
     }
 }
 
+#[inline(always)]
 fn varint_len(value: usize) -> usize {
     let bits = usize::BITS - (value | 1).leading_zeros();
     bits.div_ceil(7) as usize

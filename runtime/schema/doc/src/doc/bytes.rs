@@ -72,6 +72,12 @@ impl<'a> Key<'a> {
             _ => self,
         }
     }
+    pub(super) fn is(self, name: &str) -> bool {
+        match self {
+            Key::Inline(text) => text == name.as_bytes(),
+            key => key.text() == Some(name),
+        }
+    }
     pub fn text(self) -> Option<&'a str> {
         match self {
             Key::Name(id) => names::name(id),
@@ -197,12 +203,15 @@ fn wide(head: u8, low: u8) -> u16 {
     u16::from(KEY_WIDE) + u16::from(head - KEY_WIDE) * 256 + u16::from(low)
 }
 
-/// Whether `byte` may not stand for itself inside JSON quotes, as Go's encoder sees it. 0xe2 is there because it opens
-/// U+2028 and U+2029: other text with that byte takes the slower way and comes out the same.
-#[inline]
-pub(super) const fn needs_escape(byte: u8) -> bool {
-    ESCAPES[byte as usize] != 0
+/// The letter of the escape that stands for `byte` inside JSON quotes, as Go's encoder writes it; 0 when it stands for itself,
+/// `LINE` where that depends on what follows.
+#[inline(always)]
+pub(super) const fn escape(byte: u8) -> u8 {
+    ESCAPES[byte as usize]
 }
+
+/// Opens U+2028 and U+2029, and much else: text with it takes the slower way and comes out the same.
+pub(super) const LINE: u8 = 0xe2;
 
 pub(super) fn is_plain(text: &[u8]) -> bool {
     text.iter().fold(0, |seen, &byte| seen | ESCAPES[usize::from(byte)]) == 0
@@ -211,7 +220,16 @@ pub(super) fn is_plain(text: &[u8]) -> bool {
 static ESCAPES: [u8; 256] = {
     let (mut table, mut i) = ([0; 256], 0);
     while i < 256 {
-        table[i] = (i < 0x20 || matches!(i as u8, b'"' | b'\\' | b'<' | b'>' | b'&' | 0xe2)) as u8;
+        table[i] = match i as u8 {
+            byte @ (b'"' | b'\\' | LINE) => byte,
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            0x08 => b'b',
+            0x0c => b'f',
+            0..0x20 | b'<' | b'>' | b'&' => b'u',
+            _ => 0,
+        };
         i += 1;
     }
     table

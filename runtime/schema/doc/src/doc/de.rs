@@ -15,6 +15,9 @@ pub enum Node<'a> {
     Overlay(&'a Overlay<'a>),
 }
 
+/// Of what is in an overlay: members are read two objects deep, since the object itself and its metadata are laid over.
+pub(super) const DEPTH: usize = 2;
+
 /// An object whose members in `over` come first and hide those of `base`.
 pub struct Overlay<'a> {
     pub base: Ref<'a>,
@@ -33,8 +36,7 @@ impl<'a> Overlay<'a> {
             Some(Value::Map(inner)) => inner,
             _ => &[],
         };
-        // Members are read two objects deep: the object itself and its metadata are laid over.
-        Members { over: self.over.iter(), hidden: self.over, base: Entries(base), depth: 2, value: None }
+        Members { over: self.over.iter(), hidden: self.over, base: Entries(base), depth: DEPTH, value: None }
     }
 }
 

@@ -1,6 +1,6 @@
 //! JSON text to Doc in one pass, without a tree. Accepts and refuses what Go's decoder does, and words errors as it does,
 //! since kubectl shows them to people.
-use super::bytes::needs_escape;
+use super::bytes::escape;
 use super::{Doc, DocError, MAX_BYTES, MAX_DEPTH, Writer};
 
 /// Where a byte was not what the grammar asks for; the words are part of what clients see.
@@ -51,7 +51,7 @@ static CLASSES: [u8; 256] = {
         let byte = i as u8;
         if byte < 0x20 || byte == b'"' || byte == b'\\' {
             table[i] = STOP;
-        } else if needs_escape(byte) {
+        } else if escape(byte) != 0 {
             table[i] = ESCAPED;
         }
         i += 1;

@@ -2,90 +2,49 @@
 //! digits that read back as the same number. Streams; no tree.
 use super::MAX_DEPTH;
 use super::Node;
-use super::bytes::{self, Key, Value, needs_escape};
+use super::bytes::{self, Key, LINE, Value, escape};
+use super::de::DEPTH;
 use super::names::{self, PIECE};
+use super::{Overlay, Room};
 use std::io::Write;
 
 pub fn write_node(node: Node<'_>, out: &mut Vec<u8>) {
-    match node {
-        Node::Ref(place, depth) => match place.encoded() {
-            Some(encoded) => match bytes::value(encoded) {
-                Some((value, _)) => write_value(value, depth, out),
-                None => out.extend_from_slice(b"null"),
-            },
-            None => out.extend_from_slice(b"null"),
-        },
-        Node::Str(text) => write_string(text, out),
-        Node::Overlay(overlay) => {
-            out.push(b'{');
-            for (i, (name, member)) in overlay.members().enumerate() {
-                if i > 0 {
-                    out.push(b',');
-                }
-                write_string(name, out);
-                out.push(b':');
-                write_node(member, out);
-            }
-            out.push(b'}');
-        }
-    }
-}
-
-/// `depth` containers are around it.
-pub fn write_value(value: Value<'_>, depth: usize, out: &mut Vec<u8>) {
-    Text::of(out, |text| text.value(value, depth));
+    Room::new(out).node(node);
 }
 
 /// Appends `text` in quotes.
 pub fn write_string(string: &str, out: &mut Vec<u8>) {
-    Text::of(out, |text| text.string(string.as_bytes()));
+    Room::new(out).string(string.as_bytes());
 }
 
-/// JSON being written at `at` into bytes that are there already: a key or a short string is copied as one piece of a fixed
-/// length, of which the next thing overwrites what is too much.
-struct Text<'o> {
-    out: &'o mut Vec<u8>,
-    at: usize,
-}
-
-/// Most bytes made ready at a time.
-const ROOM: usize = 2048;
-
-impl Text<'_> {
-    fn of(out: &mut Vec<u8>, write: impl FnOnce(&mut Text<'_>)) {
-        let at = out.len();
-        let mut text = Text { out, at };
-        write(&mut text);
-        let Text { out, at } = text;
-        out.truncate(at);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn grow(&mut self, len: usize) {
-        // Little for what is short, since a watcher's frames are kept as they are.
-        self.out.resize(self.at + len + (self.at / 4).clamp(PIECE, ROOM), 0);
-    }
-
-    /// The next `len` bytes, and more.
-    #[inline(always)]
-    fn room(&mut self, len: usize) -> &mut [u8] {
-        if self.out.len() - self.at < len {
-            self.grow(len);
+impl Room<'_> {
+    fn node(&mut self, node: Node<'_>) {
+        match node {
+            Node::Ref(place, depth) => match place.value() {
+                Some(value) => self.json(value, depth),
+                None => self.bytes(b"null"),
+            },
+            Node::Str(text) => self.string(text.as_bytes()),
+            Node::Overlay(overlay) => self.overlay(overlay),
         }
-        &mut self.out[self.at..]
     }
 
-    #[inline(always)]
-    fn bytes<const N: usize>(&mut self, bytes: &[u8; N]) {
-        self.room(N)[..N].copy_from_slice(bytes);
-        self.at += N;
-    }
-
-    #[inline(always)]
-    fn slice(&mut self, bytes: &[u8]) {
-        self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
-        self.at += bytes.len();
+    fn overlay(&mut self, overlay: &Overlay<'_>) {
+        let mut before = b'{';
+        for &(name, member) in overlay.over {
+            self.bytes(&[before]);
+            self.string(name.as_bytes());
+            self.bytes(b":");
+            self.node(member);
+            before = b',';
+        }
+        if let Some(Value::Map(inner)) = overlay.base.value() {
+            before = self.members(before, inner, DEPTH, &|key| overlay.over.iter().any(|(name, _)| key.is(name)));
+        }
+        if before == b'{' {
+            self.bytes(b"{");
+        }
+        self.bytes(b"}");
     }
 
     /// `before`, a quote and the first `len` bytes of `from`, behind which more may stand.
@@ -99,7 +58,7 @@ impl Text<'_> {
         room[0] = before;
         room[1] = b'"';
         room[2..PIECE + 2].copy_from_slice(piece);
-        self.at += len + 2;
+        self.advance(len + 2);
     }
 
     /// The value at the front of `encoded`; what follows it. Damage is written as null.
@@ -116,11 +75,12 @@ impl Text<'_> {
             self.bytes(b"null");
             return None;
         };
-        self.value(value, depth);
+        self.json(value, depth);
         Some(rest)
     }
 
-    fn value(&mut self, value: Value<'_>, depth: usize) {
+    /// `depth` containers are around it.
+    pub fn json(&mut self, value: Value<'_>, depth: usize) {
         match value {
             Value::Str { text, .. } => self.string(text),
             Value::Map([]) => self.bytes(b"{}"),
@@ -146,9 +106,22 @@ impl Text<'_> {
     }
 
     /// Of one member or more.
-    fn map(&mut self, mut inner: &[u8], depth: usize) {
-        let mut before = b'{';
+    fn map(&mut self, inner: &[u8], depth: usize) {
+        if self.members(b'{', inner, depth, &|_| false) == b'{' {
+            self.bytes(b"{");
+        }
+        self.bytes(b"}");
+    }
+
+    /// Each behind `before` or a comma; what the next one would stand behind.
+    #[inline(always)]
+    fn members(&mut self, mut before: u8, mut inner: &[u8], depth: usize, is_hidden: &impl Fn(Key<'_>) -> bool) -> u8 {
         while let Some((key, rest)) = bytes::key(inner) {
+            if is_hidden(key) {
+                let Some(next) = bytes::skip(rest) else { break };
+                inner = next;
+                continue;
+            }
             let quoted = match key {
                 Key::Name(id) => names::quoted(id, false),
                 Key::Field(id) => names::quoted(id, true),
@@ -163,10 +136,11 @@ impl Text<'_> {
                 // A number that this build does not know.
                 (None, _) => self.bytes(&[before, b'"', b'"']),
             }
+            before = b',';
             let Some(next) = self.encoded(b':', rest, depth) else { break };
-            (inner, before) = (next, b',');
+            inner = next;
         }
-        self.bytes(b"}");
+        before
     }
 
     fn integer(&mut self, mut value: u64, negative: bool) {
@@ -197,39 +171,51 @@ impl Text<'_> {
             let text = if size >= 1.0 { text.replace('e', "e+") } else { text };
             self.slice(text.as_bytes());
         } else {
-            self.out.truncate(self.at);
             // Writing into a Vec does not fail.
-            let _ = write!(self.out, "{value}");
-            self.at = self.out.len();
+            self.append(&mut |out| drop(write!(out, "{value}")));
         }
     }
 
     /// In quotes.
     fn string(&mut self, text: &[u8]) {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
         self.bytes(b"\"");
-        let mut rest = text;
-        while let Some(at) = rest.iter().position(|&byte| needs_escape(byte)) {
-            let (plain, odd) = rest.split_at(at);
-            self.slice(plain);
-            let (escape, width): (&[u8], usize) = match *odd {
-                [b'"', ..] => (b"\\\"", 1),
-                [b'\\', ..] => (b"\\\\", 1),
-                [b'\n', ..] => (b"\\n", 1),
-                [b'\r', ..] => (b"\\r", 1),
-                [b'\t', ..] => (b"\\t", 1),
-                [0x08, ..] => (b"\\b", 1),
-                [0x0c, ..] => (b"\\f", 1),
-                [0xe2, 0x80, 0xa8, ..] => (b"\\u2028", 3),
-                [0xe2, 0x80, 0xa9, ..] => (b"\\u2029", 3),
-                [0xe2, ..] => (b"\xe2", 1),
-                [byte, ..] => (&[b'\\', b'u', b'0', b'0', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]], 1),
-                [] => break,
-            };
-            self.slice(escape);
-            rest = &odd[width..];
+        let mut from = 0;
+        while from < text.len() {
+            let end = text.len().min(from + PIECE);
+            let room = self.room(PIECE * LONGEST_ESCAPE);
+            let mut to = 0;
+            while let Some(&byte) = text.get(from).filter(|_| from < end) {
+                from += 1;
+                match escape(byte) {
+                    0 => {
+                        room[to] = byte;
+                        to += 1;
+                    }
+                    letter => {
+                        let (escaped, len, read) = escaped(byte, letter, &text[from..]);
+                        room[to..to + LONGEST_ESCAPE].copy_from_slice(&escaped);
+                        to += len;
+                        from += read;
+                    }
+                }
+            }
+            self.advance(to);
         }
-        self.slice(rest);
         self.bytes(b"\"");
+    }
+}
+
+const LONGEST_ESCAPE: usize = 6;
+
+/// What stands for `byte`, how much of it, and how many of the bytes behind it are a part of that.
+fn escaped(byte: u8, letter: u8, behind: &[u8]) -> ([u8; LONGEST_ESCAPE], usize, usize) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    match (letter, behind) {
+        (LINE, [0x80, last @ (0xa8 | 0xa9), ..]) => {
+            ([b'\\', b'u', b'2', b'0', b'2', HEX[usize::from(last & 15)]], 6, 2)
+        }
+        (LINE, _) => ([byte, 0, 0, 0, 0, 0], 1, 0),
+        (b'u', _) => ([b'\\', b'u', b'0', b'0', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]], 6, 0),
+        _ => ([b'\\', letter, 0, 0, 0, 0], 2, 0),
     }
 }

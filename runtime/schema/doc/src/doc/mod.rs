@@ -10,16 +10,17 @@ mod json_read;
 mod json_write;
 pub mod names;
 mod reference;
+mod room;
 mod ser;
 mod write;
 
 pub use bytes::{Key, NULL, Value, key, skip, value};
 pub use de::{Node, Overlay};
 pub use edit::Edit;
-pub use json_write::write_string;
-pub use json_write::{write_node, write_value};
+pub use json_write::{write_node, write_string};
 pub use names::{DATA_VERSION, name_count};
 pub use reference::Ref;
+pub use room::Room;
 pub use write::Writer;
 
 use serde::{Serialize, de::DeserializeOwned};
