@@ -36,6 +36,9 @@ pub(super) enum Revision<'a> {
     Here(&'a str),
 }
 
+/// An embedded message that is open, and its `Field::inline`.
+type Embedded = Option<(u8, Open)>;
+
 const BYTES: u64 = 2;
 /// ObjectMeta's resourceVersion.
 const RESOURCE_VERSION: u16 = 6;
@@ -149,7 +152,7 @@ impl<'a, 'o> Encoder<'a, 'o> {
     fn embedded(&mut self, id: TypeId, first: usize, len: usize) {
         // The outer message is in the lower four bits.
         self.embedded[first..].order_by_key(|(field, _)| field.inline.rotate_left(4));
-        let (mut outer, mut inner): (Option<(u8, Open)>, Option<(u8, Open)>) = (None, None);
+        let (mut outer, mut inner): (Embedded, Embedded) = (None, None);
         for at in first..self.embedded.len() {
             let (field, found) = self.embedded[at];
             self.shut(&mut inner, field.inline);
@@ -168,7 +171,7 @@ impl<'a, 'o> Encoder<'a, 'o> {
     }
 
     /// Unless it is the message wanted.
-    fn shut(&mut self, open: &mut Option<(u8, Open)>, wanted: u8) {
+    fn shut(&mut self, open: &mut Embedded, wanted: u8) {
         if let Some((_, open)) = open.take_if(|(which, _)| *which != wanted) {
             self.close(open);
         }
