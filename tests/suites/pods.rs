@@ -356,9 +356,12 @@ fn a_node_answers_through_the_proxy_what_a_kubelet_answers() {
     eventually("the pod's figures", 30, || {
         let summary = get("stats/summary");
         let has = |text: &str| summary.contains(text);
-        let is_there =
-            has("\"talker\"") && has("usageCoreNanoSeconds") && has("workingSetBytes") && has("\"nodeName\"");
-        if is_there { Ok(()) } else { Err(summary) }
+        let missing =
+            ["talker", "usageCoreNanoSeconds", "workingSetBytes", "nodeName", "startTime", "rlimit", "imageFs"]
+                .into_iter()
+                .chain(["inodesFree", "rootfs", "logs", "ephemeral-storage", "volume", "kube-api-access-"])
+                .find(|name| !has(&format!("\"{name}")));
+        missing.map_or(Ok(()), |name| Err(format!("no {name} in {summary}")))
     });
     let metrics = get("metrics/resource");
     for name in
@@ -367,6 +370,10 @@ fn a_node_answers_through_the_proxy_what_a_kubelet_answers() {
         assert!(metrics.contains(name), "no {name} in {metrics}");
     }
     assert!(get("metrics/cadvisor").contains("container_memory_working_set_bytes{container=\"main\",id="));
+    let own = get("metrics");
+    for name in ["kubelet_running_pods ", "kubelet_started_pods_total ", "kubelet_pod_start_duration_seconds_count "] {
+        assert!(own.contains(name), "no {name} in {own}");
+    }
     assert!(get("runningpods/").contains("\"talker\""));
     let of_pods = format!("{}/talker/main", kubectl.name());
     let ran = kubectl.with_input(

@@ -6,7 +6,7 @@
 use crate::{driver::BoxFuture, feed, http::User, rbac::Attributes, registry::Target, server::Api};
 use async_executor::Executor;
 use event_listener::{Event, listener};
-use mote_schema::{Cause, Kind, Object, Status};
+use mote_schema::{Cause, Kind, Map, Object, Status};
 use mote_store::Snapshot;
 use std::{
     future::Future,
@@ -343,11 +343,11 @@ impl Client {
     /// Records or counts up an Event (core/v1) as upstream's recorder does: the same (object, type, reason,
     /// message, component) within the last 10 minutes raises `count` and `lastTimestamp`. Never fails the caller.
     pub fn event(&self, about: &Object, type_: &str, reason: &str, message: &str) {
-        self.event_at(about, "", type_, reason, message);
+        self.event_at(about, "", type_, reason, message, Map::new());
     }
-    /// `field_path` names a part of the object: `spec.containers{web}`.
-    pub fn event_at(&self, about: &Object, field_path: &str, type_: &str, reason: &str, message: &str) {
-        crate::events::record(self, about, field_path, type_, reason, message);
+    /// `path` names a part of the object: `spec.containers{web}`.
+    pub fn event_at(&self, about: &Object, path: &str, type_: &str, reason: &str, message: &str, annotations: Map) {
+        crate::events::record(self, about, path, type_, reason, message, annotations);
     }
 }
 

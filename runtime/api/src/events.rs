@@ -2,7 +2,7 @@
 //! up instead of written again, and the oldest go when there are too many or they are as old as they may become.
 use crate::{Api, Client, Object, Patch, Sub};
 use jiff::Timestamp;
-use mote_schema::{Order as _, Value, json};
+use mote_schema::{Map, Order as _, Value, json};
 use mote_store::{Class, Entry, Transaction, Write};
 use std::{
     collections::VecDeque,
@@ -137,7 +137,15 @@ fn source(user: &str) -> (&str, &str) {
     }
 }
 
-pub(crate) fn record(client: &Client, about: &Object, field_path: &str, kind: &str, reason: &str, message: &str) {
+pub(crate) fn record(
+    client: &Client,
+    about: &Object,
+    field_path: &str,
+    kind: &str,
+    reason: &str,
+    message: &str,
+    annotations: Map,
+) {
     let (component, host) = source(&client.user().name);
     let namespace = if about.namespace().is_empty() { "default" } else { about.namespace() };
     let mut hasher = DefaultHasher::new();
@@ -178,12 +186,15 @@ pub(crate) fn record(client: &Client, about: &Object, field_path: &str, kind: &s
             if !host.is_empty() {
                 origin["host"] = Value::from(host);
             }
-            let object = json!({
+            let mut object = json!({
                 "metadata": {"name": name, "namespace": namespace},
                 "involvedObject": involved, "type": kind, "reason": reason, "message": message, "source": origin,
                 "firstTimestamp": seconds, "lastTimestamp": seconds, "count": 1,
                 "reportingComponent": component, "reportingInstance": host,
             });
+            if !annotations.is_empty() {
+                object["metadata"]["annotations"] = annotations.into();
+            }
             let namespace = namespace.to_owned();
             client.spawn(async move {
                 if let Err(status) = writer.create_value(&event, &namespace, object).await {

@@ -169,9 +169,6 @@ impl Metrics {
             }
         }
         write_process(&mut text);
-        text.family("kubernetes_build_info", "gauge", "The release whose API is served.");
-        let version = crate::http::GIT_VERSION;
-        text.sample("", &format!("git_version={version:?},major=\"1\",minor=\"36\",platform=\"linux\""), 1.0);
         if let Ok(sources) = self.sources.lock() {
             for source in sources.iter() {
                 source(&mut text);
@@ -227,10 +224,21 @@ impl Text {
         let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
         writeln!(self.out, "{}{suffix}{open}{labels}{close} {value}", self.name).unwrap_or(());
     }
+    /// One that was true at that moment.
+    pub fn sample_at(&mut self, labels: &str, value: f64, at_ms: Option<i64>) {
+        self.sample("", labels, value);
+        if let Some(at_ms) = at_ms {
+            self.out.pop();
+            writeln!(self.out, " {at_ms}").unwrap_or(());
+        }
+    }
 }
 
-/// What the kernel knows of this process (proc(5)).
-fn write_process(text: &mut Text) {
+/// What program this is, and what the kernel knows of its process (proc(5)).
+pub fn write_process(text: &mut Text) {
+    text.family("kubernetes_build_info", "gauge", "The release whose API is served.");
+    let version = crate::http::GIT_VERSION;
+    text.sample("", &format!("git_version={version:?},major=\"1\",minor=\"36\",platform=\"linux\""), 1.0);
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The fields after the name, which may hold spaces: state is field 3.
     let fields: Vec<f64> = stat

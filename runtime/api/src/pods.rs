@@ -55,8 +55,8 @@ pub trait PodBackend: Send + Sync + 'static {
     fn run(&self, pod: Object, container: String, command: Vec<String>) -> BoxFuture<'_, Result<Bytes, Status>>;
     /// Pods with containers that run, by what the runtime says.
     fn running(&self) -> BoxFuture<'_, Result<Vec<mote_schema::Value>, Status>>;
-    /// What node and pods use, as a kubelet's /stats/summary shows it.
-    fn summary(&self) -> BoxFuture<'_, Result<mote_schema::Value, Status>>;
+    /// What node and pods use, as a kubelet's /stats/summary shows it; without disks and the network it costs less.
+    fn summary(&self, whole: bool) -> BoxFuture<'_, Result<mote_schema::Value, Status>>;
     /// What a kubelet shows at /metrics and below.
     fn figures(&self, of: Figures) -> BoxFuture<'_, Result<String, Status>>;
     /// What a kubelet's /configz shows as `kubeletconfig`.

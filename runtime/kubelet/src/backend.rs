@@ -24,8 +24,8 @@ impl PodBackend for Backend {
         &self.0.config.node_name
     }
 
-    fn summary(&self) -> BoxFuture<'_, Result<mote_schema::Value, Status>> {
-        Box::pin(self.0.summary())
+    fn summary(&self, whole: bool) -> BoxFuture<'_, Result<mote_schema::Value, Status>> {
+        Box::pin(self.0.summary(whole))
     }
 
     fn configuration(&self) -> mote_schema::Value {

@@ -61,6 +61,7 @@ pub async fn start(kubelet: &Kubelet, start: &Start<'_>) -> Result<String, Failu
     let image = image.inspect_err(|why| recorder.warning("Failed", &format!("Error: {}", why.reason)))?;
     let volumes = image_volumes(kubelet, start, &wanted).await;
     let volumes = volumes.inspect_err(|why| recorder.warning("Failed", &format!("Error: {}", why.reason)))?;
+    let image_volumes = volumes.len();
     let config = config(kubelet, start, &image, &volumes, restart_count).await;
     let config = config.map_err(|e| refused("CreateContainerConfigError", e))?;
     let log_link = config.log_path.clone();
@@ -70,6 +71,12 @@ pub async fn start(kubelet: &Kubelet, start: &Start<'_>) -> Result<String, Failu
         sandbox_config: Some(start.sandbox.clone()),
     };
     let created = kubelet.runtime.create_container(request).await;
+    if image_volumes > 0 {
+        kubelet.counts.add("image_volume_requested_total", "", image_volumes);
+        let failed = created.as_ref().is_err_and(|error| error.message().contains("ImageVolumeMountFailed"));
+        let mounted = if failed { "image_volume_mounted_errors_total" } else { "image_volume_mounted_succeed_total" };
+        kubelet.counts.add(mounted, "", image_volumes);
+    }
     let id = created.map_err(|e| refused("CreateContainerError", e.message().into()))?.container_id;
     recorder.normal("Created", "Container created");
     let log = Path::new(&start.sandbox.log_directory).join(log_link);

@@ -2,7 +2,7 @@
 //! trouble must count up one event, not make many.
 use crate::pod::Role;
 use mote_api::Client;
-use mote_schema::Object;
+use mote_schema::{Map, Object};
 
 pub struct Recorder<'a> {
     client: &'a Client,
@@ -18,14 +18,18 @@ impl<'a> Recorder<'a> {
         Recorder { client, about, field_path: role.field_path(name) }
     }
     pub fn normal(&self, reason: &str, message: &str) {
-        self.record("Normal", reason, message);
+        self.record("Normal", reason, message, Map::new());
     }
     pub fn warning(&self, reason: &str, message: &str) {
-        self.record("Warning", reason, message);
+        self.record("Warning", reason, message, Map::new());
     }
-    fn record(&self, type_: &str, reason: &str, message: &str) {
+    /// A warning with annotations.
+    pub fn annotated(&self, reason: &str, message: &str, annotations: Map) {
+        self.record("Warning", reason, message, annotations);
+    }
+    fn record(&self, type_: &str, reason: &str, message: &str, annotations: Map) {
         tracing::debug!(pod = %format_args!("{}/{}", self.about.namespace(), self.about.name()),
             part = self.field_path, reason, message, "event");
-        self.client.event_at(self.about, &self.field_path, type_, reason, message);
+        self.client.event_at(self.about, &self.field_path, type_, reason, message, annotations);
     }
 }

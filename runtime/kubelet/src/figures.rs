@@ -1,8 +1,12 @@
 //! What a kubelet shows at /metrics and below, made when somebody asks: of itself, of what the node and pods use
 //! (kubelet/pkg/metrics/collectors/resource_metrics.go), and by cAdvisor's names what dashboards are made of. Nothing is
 //! kept for it but a few counts.
-use crate::{Kubelet, labels, node::meminfo};
-use mote_api::{metrics::Text, pods::Figures};
+use crate::{Kubelet, labels, node::meminfo, probes::RESULTS, state::lock};
+use jiff::Timestamp;
+use mote_api::{
+    metrics::{Text, write_process},
+    pods::Figures,
+};
 use mote_cri::v1::{self, container_state, sandbox_state};
 use mote_schema::{Status, Value};
 use std::collections::BTreeMap;
@@ -11,6 +15,7 @@ use std::collections::BTreeMap;
 const NODE: u8 = 1;
 const POD: u8 = 2;
 const CONTAINER: u8 = 4;
+const INTERFACE: u8 = 8;
 
 /// Its end, kind, the scopes, where it is in their stats, how many make one of its unit.
 type Figure = (&'static str, &'static str, u8, [&'static str; 2], f64);
@@ -27,11 +32,24 @@ const CONTAINERS: &[Figure] = &[
     ("memory_working_set_bytes", "gauge", NODE | POD | CONTAINER, ["memory", "workingSetBytes"], 1.0),
     ("memory_usage_bytes", "gauge", NODE | POD | CONTAINER, ["memory", "usageBytes"], 1.0),
     ("memory_rss", "gauge", NODE | POD | CONTAINER, ["memory", "rssBytes"], 1.0),
-    ("fs_usage_bytes", "gauge", NODE | CONTAINER, ["rootfs", "usedBytes"], 1.0),
-    ("network_receive_bytes_total", "counter", POD, ["network", "rxBytes"], 1.0),
-    ("network_receive_errors_total", "counter", POD, ["network", "rxErrors"], 1.0),
-    ("network_transmit_bytes_total", "counter", POD, ["network", "txBytes"], 1.0),
-    ("network_transmit_errors_total", "counter", POD, ["network", "txErrors"], 1.0),
+    ("fs_usage_bytes", "gauge", CONTAINER, ["rootfs", "usedBytes"], 1.0),
+    ("fs_limit_bytes", "gauge", CONTAINER, ["rootfs", "capacityBytes"], 1.0),
+    ("fs_inodes_free", "gauge", CONTAINER, ["rootfs", "inodesFree"], 1.0),
+    ("fs_inodes_total", "gauge", CONTAINER, ["rootfs", "inodes"], 1.0),
+    ("network_receive_bytes_total", "counter", INTERFACE, ["", "rxBytes"], 1.0),
+    ("network_receive_errors_total", "counter", INTERFACE, ["", "rxErrors"], 1.0),
+    ("network_transmit_bytes_total", "counter", INTERFACE, ["", "txBytes"], 1.0),
+    ("network_transmit_errors_total", "counter", INTERFACE, ["", "txErrors"], 1.0),
+];
+
+/// Of the file system that a claim is on.
+const VOLUMES: [(&str, &str); 6] = [
+    ("available_bytes", "availableBytes"),
+    ("capacity_bytes", "capacityBytes"),
+    ("inodes", "inodes"),
+    ("inodes_free", "inodesFree"),
+    ("inodes_used", "inodesUsed"),
+    ("used_bytes", "usedBytes"),
 ];
 
 /// One of what is measured.
@@ -46,9 +64,9 @@ impl Kubelet {
         let mut text = Text::default();
         match of {
             Figures::Kubelet => self.own_figures(&mut text).await?,
-            Figures::Probes => {}
+            Figures::Probes => self.probes(&mut text),
             Figures::Resources => {
-                let summary = self.summary().await;
+                let summary = self.summary(false).await;
                 let failed = summary.is_err();
                 if let Ok(summary) = summary {
                     resources(&mut text, &summary);
@@ -82,11 +100,55 @@ impl Kubelet {
                 text.sample("", &format!("container_state={name:?}"), count as f64);
             }
         }
+        self.counts.write(text);
+        self.claims(text).await;
+        write_process(text);
         Ok(())
     }
 
+    /// What claims have of the disk they are on.
+    async fn claims(&self, text: &mut Text) {
+        let disks = self.disks().await;
+        let of = |stats: &Value| {
+            let claim = &stats["pvcRef"];
+            let labels =
+                format!("namespace={:?},persistentvolumeclaim={:?}", word(&claim["namespace"]), word(&claim["name"]));
+            claim.is_object().then_some(labels)
+        };
+        // Pods may share a claim.
+        let claims = disks.values().flat_map(|disk| &disk.volumes).filter_map(|stats| Some((of(stats)?, stats)));
+        let claims: BTreeMap<String, &Value> = claims.collect();
+        for (end, field) in VOLUMES.iter().filter(|_| !claims.is_empty()) {
+            text.family(&["kubelet_volume_stats_", end].concat(), "gauge", "Of the file system that a claim is on.");
+            for (labels, stats) in &claims {
+                text.sample("", labels, stats[*field].as_f64().unwrap_or(0.0));
+            }
+        }
+    }
+
+    /// Of the containers that run.
+    fn probes(&self, text: &mut Text) {
+        text.family("prober_probe_total", "counter", "Attempts of a container's probes, by result.");
+        for worker in lock(&self.workers).values() {
+            let memory = lock(&worker.memory);
+            let Some(pod) = memory.pod.as_ref() else { continue };
+            for (container, type_, results) in memory.probe_results() {
+                for (result, count) in RESULTS.iter().zip(results).filter(|(_, count)| *count > 0) {
+                    let labels = format!(
+                        "container={container:?},namespace={:?},pod={:?},pod_uid={:?},probe_type={:?},result={result:?}",
+                        pod.namespace,
+                        pod.name,
+                        pod.uid,
+                        type_.name()
+                    );
+                    text.sample("", &labels, count as f64);
+                }
+            }
+        }
+    }
+
     async fn containers(&self, text: &mut Text) -> Result<(), Status> {
-        let summary = self.summary().await?;
+        let summary = self.summary(true).await?;
         let mut running = self.all_containers().await?;
         running.retain(is_running);
         let of = |uid: &Value, name: &Value| {
@@ -97,6 +159,9 @@ impl Kubelet {
             running.iter().find(found)
         };
         let rows = rows(&summary, |pod, container| {
+            if pod.is_null() {
+                return "id=\"/\"".to_owned();
+            }
             let container = container.unwrap_or(&Value::Null);
             let known = of(&pod["podRef"]["uid"], &container["name"]);
             let image = known.and_then(|c| c.image.as_ref()).map_or("", |image| image.image.as_str());
@@ -112,6 +177,7 @@ impl Kubelet {
         for figure in CONTAINERS {
             write(text, figure, &["container"], &rows);
         }
+        starts(text, &rows);
         for (name, value) in [
             ("machine_cpu_cores", self.machine.cpus as f64),
             ("machine_memory_bytes", meminfo("MemTotal").unwrap_or(0) as f64),
@@ -151,6 +217,9 @@ fn is_running(container: &v1::Container) -> bool {
 
 fn resources(text: &mut Text, summary: &Value) {
     let rows = rows(summary, |pod, container| {
+        if pod.is_null() {
+            return String::new();
+        }
         let container = container.map(|it| format!("container={:?},", word(&it["name"]))).unwrap_or_default();
         let pod = &pod["podRef"];
         format!("{container}namespace={:?},pod={:?}", word(&pod["namespace"]), word(&pod["name"]))
@@ -158,6 +227,20 @@ fn resources(text: &mut Text, summary: &Value) {
     for figure in RESOURCES {
         write(text, figure, &["node", "pod", "container"], &rows);
     }
+    starts(text, &rows);
+}
+
+fn starts(text: &mut Text, rows: &[Row<'_>]) {
+    text.family("container_start_time_seconds", "gauge", "When the container started, since 1970.");
+    for row in rows.iter().filter(|row| row.scope == CONTAINER) {
+        if let Some(at) = moment(&row.stats["startTime"]) {
+            text.sample("", &row.labels, at.as_duration().as_secs_f64());
+        }
+    }
+}
+
+fn moment(time: &Value) -> Option<Timestamp> {
+    time.as_str()?.parse().ok()
 }
 
 fn word(value: &Value) -> &str {
@@ -166,12 +249,21 @@ fn word(value: &Value) -> &str {
 
 /// The node, its pods and their containers.
 fn rows<'a>(summary: &'a Value, labels: impl Fn(&Value, Option<&Value>) -> String) -> Vec<Row<'a>> {
-    let mut rows = vec![Row { scope: NODE, labels: String::new(), stats: &summary["node"] }];
+    let mut rows = vec![Row { scope: NODE, labels: labels(&Value::Null, None), stats: &summary["node"] }];
     for pod in summary["pods"].as_array().into_iter().flatten() {
         for container in pod["containers"].as_array().into_iter().flatten() {
             rows.push(Row { scope: CONTAINER, labels: labels(pod, Some(container)), stats: container });
         }
-        rows.push(Row { scope: POD, labels: labels(pod, None), stats: pod });
+        let own = labels(pod, None);
+        // The first stands by itself, whether it is among the others or not.
+        let (network, first) = (&pod["network"], word(&pod["network"]["name"]));
+        let others = network["interfaces"].as_array().into_iter().flatten();
+        let others = others.filter(|other| word(&other["name"]) != first);
+        for interface in others.chain((!first.is_empty()).then_some(network)) {
+            let labels = format!("{own},interface={:?}", word(&interface["name"]));
+            rows.push(Row { scope: INTERFACE, labels, stats: interface });
+        }
+        rows.push(Row { scope: POD, labels: own, stats: pod });
     }
     rows
 }
@@ -188,9 +280,10 @@ fn write(text: &mut Text, figure: &Figure, names: &[&str], rows: &[Row<'_>]) {
         };
         text.family(&[name, "_", end].concat(), kind, "What is used of it, as the runtime and the kernel say.");
         for row in rows.iter().filter(|row| row.scope & scope & scopes != 0) {
-            let stats = &row.stats[*part];
+            let stats = if part.is_empty() { row.stats } else { &row.stats[*part] };
             let Some(value) = stats[*field].as_f64() else { continue };
-            text.sample("", &row.labels, value / unit);
+            let at = moment(&stats["time"]).map(|time| time.as_millisecond());
+            text.sample_at(&row.labels, value / unit, at);
         }
     }
 }
@@ -204,7 +297,7 @@ mod tests {
     fn what_is_used_by_whom() {
         let cpu = json!({"time": "1970-01-01T00:00:01Z", "usageCoreNanoSeconds": 1_500_000_000});
         let pod = json!({"podRef": {"name": "p", "namespace": "n", "uid": "u"}, "cpu": cpu,
-            "containers": [{"name": "c", "memory": {"workingSetBytes": 7}}]});
+            "containers": [{"name": "c", "startTime": "1970-01-01T00:00:02.5Z", "memory": {"workingSetBytes": 7}}]});
         let mut text = Text::default();
         resources(&mut text, &json!({"node": {"cpu": cpu}, "pods": [pod]}));
         let text = text.finish();
@@ -212,9 +305,10 @@ mod tests {
         assert_eq!(
             samples,
             [
-                "node_cpu_usage_seconds_total 1.5",
-                "pod_cpu_usage_seconds_total{namespace=\"n\",pod=\"p\"} 1.5",
+                "node_cpu_usage_seconds_total 1.5 1000",
+                "pod_cpu_usage_seconds_total{namespace=\"n\",pod=\"p\"} 1.5 1000",
                 "container_memory_working_set_bytes{container=\"c\",namespace=\"n\",pod=\"p\"} 7",
+                "container_start_time_seconds{container=\"c\",namespace=\"n\",pod=\"p\"} 2.5",
             ]
         );
     }

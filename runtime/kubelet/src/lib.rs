@@ -9,6 +9,7 @@ mod backoff;
 mod cgroups;
 mod conditions;
 mod container;
+mod counts;
 mod dns;
 mod env;
 mod events;
@@ -118,6 +119,8 @@ pub(crate) struct Kubelet {
     /// Logs of the containers that run, by container id.
     running_logs: Mutex<HashMap<String, PathBuf>>,
     started: Instant,
+    counts: counts::Counts,
+    walked: Mutex<stats::Walked>,
 }
 
 /// Starts the kubelet on the client's executor. The runtime need not be there yet.
@@ -146,6 +149,8 @@ pub async fn start(client: Client, config: Config) -> Arc<dyn PodBackend> {
         changed: Event::new(),
         running_logs: Mutex::default(),
         started: Instant::now(),
+        counts: counts::Counts::default(),
+        walked: Mutex::default(),
         client: client.clone(),
         config,
     });

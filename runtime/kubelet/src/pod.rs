@@ -32,6 +32,14 @@ pub enum Role {
 }
 
 impl Role {
+    /// As upstream's metrics have it.
+    pub fn metric_label(self) -> &'static str {
+        match self {
+            Role::Init => "init_container",
+            Role::Main => "container",
+            Role::Ephemeral => "ephemeral_container",
+        }
+    }
     /// Path of the container in events' involvedObject.
     pub fn field_path(self, name: &str) -> String {
         let list = match self {

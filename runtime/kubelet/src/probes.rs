@@ -15,7 +15,10 @@ use mote_api::Client;
 use mote_cri::{Code, Runtime, Serving, check_health, v1::ExecSyncRequest};
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,7 +30,7 @@ pub enum Type {
 }
 
 impl Type {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Type::Startup => "Startup",
             Type::Liveness => "Liveness",
@@ -42,6 +45,9 @@ impl Type {
         }
     }
 }
+
+/// How upstream counts what comes of an attempt (prober.go).
+pub const RESULTS: [&str; 3] = ["successful", "failed", "unknown"];
 
 /// Results in a row, and when they change the standing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,6 +71,7 @@ impl Tally {
 #[derive(Default)]
 pub struct Verdict {
     standing: Mutex<Option<Standing>>,
+    results: [AtomicU64; RESULTS.len()],
     changed: Event,
 }
 
@@ -72,10 +79,14 @@ pub type Shared = Arc<Verdict>;
 
 impl Verdict {
     pub fn new(initial: Option<Standing>) -> Shared {
-        Arc::new(Verdict { standing: Mutex::new(initial), changed: Event::new() })
+        Arc::new(Verdict { standing: Mutex::new(initial), ..Verdict::default() })
     }
     pub fn get(&self) -> Option<Standing> {
         *lock(&self.standing)
+    }
+    /// How many there were of each of `RESULTS`.
+    pub fn results(&self) -> [u64; RESULTS.len()] {
+        self.results.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
     fn set(&self, standing: Standing) {
         *lock(&self.standing) = Some(standing);
@@ -139,7 +150,10 @@ impl Job {
         }
         let mut tally = Tally::default();
         loop {
-            if let Some(success) = self.once(&probe).await {
+            let result = self.once(&probe).await;
+            let at = result.map_or(2, |success| usize::from(!success));
+            self.standing.results[at].fetch_add(1, Ordering::Relaxed);
+            if let Some(success) = result {
                 let standing = tally.add(success, &probe);
                 if let Some(standing) = standing.filter(|s| Some(*s) != self.standing.get()) {
                     self.standing.set(standing);

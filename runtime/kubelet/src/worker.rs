@@ -16,7 +16,7 @@ use crate::{
     kill,
     plan::{self, Actions, Probed, Standing},
     pod::{Pod, Role, is_sidecar},
-    probes::{Job, Shared, Type, Verdict},
+    probes::{Job, RESULTS, Shared, Type, Verdict},
     resize::{Actuated, Allocation, Standing as Resizing},
     resources, sandbox,
     spec::{Field as _, PodStatus},
@@ -34,6 +34,7 @@ use mote_api::{
 use mote_cri::v1;
 use std::{
     collections::HashMap,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -62,6 +63,8 @@ pub struct Memory {
     pub volumes_stale: bool,
     pub failed: Option<Failed>,
     cleaned: bool,
+    /// When the pod was seen first; None once it ran.
+    first_seen: Option<Instant>,
     /// None: the first time since the start.
     allocated: Option<Allocation>,
     actuated: Actuated,
@@ -81,6 +84,7 @@ impl Default for Memory {
             volumes_stale: false,
             failed: None,
             cleaned: false,
+            first_seen: Some(Instant::now()),
             allocated: None,
             actuated: Actuated::default(),
             resize: Resizing::default(),
@@ -107,6 +111,7 @@ impl Failed {
 
 /// A probe's standing, and its task, which ends when this is dropped.
 struct Running {
+    container: String,
     standing: Shared,
     _task: Task<()>,
 }
@@ -386,6 +391,13 @@ impl Kubelet {
         if status == pod.status {
             return Ok(());
         }
+        // A pod that ran before this process did has no start here.
+        if status.phase.as_deref() == Some("Running")
+            && let Some(since) = lock(&worker.memory).first_seen.take()
+            && pod.status.phase.as_deref() == Some("Pending")
+        {
+            self.counts.started(since.elapsed());
+        }
         let mut value = object.to_value();
         // What others say in the status stays.
         let mut written = object.root().get("status").to_value();
@@ -405,6 +417,15 @@ impl Kubelet {
 }
 
 impl Memory {
+    pub fn volume_dir(&self, name: &str) -> Option<&Path> {
+        self.volumes.as_ref()?.0.paths.get(name).map(PathBuf::as_path)
+    }
+
+    /// Container, kind and counted results of the probes that run.
+    pub fn probe_results(&self) -> impl Iterator<Item = (&str, Type, [u64; RESULTS.len()])> {
+        self.probes.iter().map(|((_, type_), run)| (run.container.as_str(), *type_, run.standing.results()))
+    }
+
     /// The pod has ended, and what it had of the node is given back.
     pub fn is_cleaned(&self) -> bool {
         self.cleaned

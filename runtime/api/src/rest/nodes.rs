@@ -82,7 +82,7 @@ async fn local(api: &Api, backend: &dyn PodBackend, request: Request) -> Result<
             ["pods"] => list(pods_of(api, backend.node_name())),
             ["runningpods"] => list(backend.running().await?),
             ["configz"] => Response::value(200, &json!({"kubeletconfig": backend.configuration()})),
-            ["stats", "summary"] => Response::value(200, &backend.summary().await?),
+            ["stats", "summary"] => Response::value(200, &backend.summary(!query.bool("only_cpu_and_memory")).await?),
             ["metrics"] => figures(backend, Figures::Kubelet).await?,
             ["metrics", "resource"] => figures(backend, Figures::Resources).await?,
             ["metrics", "cadvisor"] => figures(backend, Figures::Containers).await?,

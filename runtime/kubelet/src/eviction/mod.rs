@@ -7,7 +7,8 @@ mod rank;
 mod threshold;
 
 pub use alarm::Alarm;
-pub use measure::{memory, pids, space};
+pub use measure::{extent, memory, pids, space};
+pub use rank::Extent;
 pub use threshold::{Amount, CONDITIONS, Condition, SIGNALS, Settings, Signal};
 
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
 };
 use measure::Trees;
 use mote_api::driver::Key;
+use mote_schema::Map;
 use rank::{Candidate, Use, is_critical};
 use std::{
     collections::HashMap,
@@ -86,7 +88,8 @@ pub(crate) async fn look(kubelet: &Kubelet, alarm: &mut Alarm) -> Option<Duratio
     if is_leaving(kubelet) {
         return Some(LEAVING_LOOK);
     }
-    if let Some((candidate, message)) = over_limit(kubelet).await {
+    if let Some((candidate, (signal, message))) = over_limit(kubelet).await {
+        let message = Told { message, signal, annotations: Default::default() };
         evict(kubelet, candidate, message, IMMEDIATE, false);
         return Some(LEAVING_LOOK);
     }
@@ -105,7 +108,8 @@ pub(crate) async fn look(kubelet: &Kubelet, alarm: &mut Alarm) -> Option<Duratio
         tracing::warn!(resource, "no pod can go for it");
         return None;
     };
-    let message = victim.message(threshold, &seen);
+    let (message, annotations) = victim.message(threshold, &seen);
+    let message = Told { message, signal: SIGNALS[threshold.signal as usize].0, annotations };
     let grace = match threshold.grace {
         None => IMMEDIATE,
         Some(_) => {
@@ -154,7 +158,7 @@ async fn reclaim(kubelet: &Kubelet, threshold: &Threshold) -> bool {
 }
 
 /// A pod that uses more of the disk than its own limits allow.
-async fn over_limit(kubelet: &Kubelet) -> Option<(Candidate, String)> {
+async fn over_limit(kubelet: &Kubelet) -> Option<(Candidate, (&'static str, String))> {
     let due = {
         let mut seen = lock(&kubelet.pressure.limits_seen);
         let due = seen.is_none_or(|seen| seen.elapsed() >= LIMITS);
@@ -174,8 +178,8 @@ async fn over_limit(kubelet: &Kubelet) -> Option<(Candidate, String)> {
     let apart = images_apart(kubelet);
     let found = candidates(kubelet, rank::has_limit, Resource::Storage).await?;
     found.into_iter().find_map(|candidate| {
-        let message = candidate.over_limit(apart).filter(|_| !is_critical(&candidate.pod))?;
-        Some((candidate, message))
+        let found = candidate.over_limit(apart).filter(|_| !is_critical(&candidate.pod))?;
+        Some((candidate, found))
     })
 }
 
@@ -221,9 +225,18 @@ async fn candidates(kubelet: &Kubelet, wanted: fn(&Pod) -> bool, resource: Resou
     Some(measured.await)
 }
 
-fn evict(kubelet: &Kubelet, victim: Candidate, message: String, grace: Duration, disrupts: bool) {
+/// What is said of an eviction, and as what it counts.
+struct Told {
+    message: String,
+    signal: &'static str,
+    annotations: Map,
+}
+
+fn evict(kubelet: &Kubelet, victim: Candidate, told: Told, grace: Duration, disrupts: bool) {
+    let Told { message, signal, annotations } = told;
+    kubelet.counts.add("evictions", format!("eviction_signal={signal:?}"), 1);
     tracing::warn!(pod = %victim.key, message, "a pod is evicted");
-    Recorder::of_pod(&kubelet.client, &victim.pod.object).warning(EVICTED, &message);
+    Recorder::of_pod(&kubelet.client, &victim.pod.object).annotated(EVICTED, &message, annotations);
     let worker = lock(&kubelet.workers).get(&victim.key).cloned();
     if let Some(worker) = worker {
         lock(&worker.memory).failed = Some(Failed { reason: EVICTED.into(), message, grace: Some(grace), disrupts });

@@ -2,7 +2,7 @@
 use super::threshold::{Observations, Resource, Signal, Threshold};
 use crate::{pod::Pod, resources};
 use mote_api::driver::Key;
-use mote_schema::quantity::Quantity;
+use mote_schema::{Map, quantity::Quantity};
 use std::{collections::HashMap, ops::AddAssign, sync::Arc};
 
 /// Priorities from here on are the system's (scheduling.SystemCriticalPriority).
@@ -91,7 +91,8 @@ impl Candidate {
         (used <= allowed, priority(&self.pod), request.saturating_sub(used))
     }
 
-    pub fn message(&self, threshold: &Threshold, seen: &Observations) -> String {
+    /// The Event's message and annotations (evictionMessage).
+    pub fn message(&self, threshold: &Threshold, seen: &Observations) -> (String, Map) {
         let resource = threshold.signal.resource();
         let name = resource.name();
         let mut message = format!("The node was low on resource: {name}. ");
@@ -100,8 +101,9 @@ impl Candidate {
             let (least, available) = (resource.amount(least), resource.amount(available));
             message += &format!("Threshold quantity: {least}, available: {available}. ");
         }
-        let mut blame = |what: &str, who: &str, used: i64, request: &str| {
-            let used = resource.amount(used);
+        let mut annotations = Map::new();
+        let (mut offending, mut usage) = (Vec::new(), Vec::new());
+        let mut blame = |what: &str, who: &str, used: String, request: &str| {
             let larger = "has larger consumption of";
             message += &format!("{what} {who} was using {used}, request is {request}, {larger} {name}. ");
         };
@@ -111,6 +113,9 @@ impl Candidate {
         };
         if let Some(request) = text(&self.pod.spec.resources).filter(|_| resource == Resource::Memory) {
             let used = self.used.containers.values().map(|c| c.memory_bytes).fold(0, i64::saturating_add);
+            let used = resource.amount(used);
+            annotations.insert("offending_pod".into(), self.pod.name.as_str().into());
+            annotations.insert("offending_pod_usage".into(), used.as_str().into());
             blame("Pod", &self.pod.name, used, &request);
         }
         for container in self.pod.spec.containers.iter().chain(self.pod.init_containers()) {
@@ -122,28 +127,35 @@ impl Candidate {
             };
             if used > resources::request_and_limit(&container.resources, name).0 {
                 let request = text(&container.resources).unwrap_or_else(|| "0".into());
-                blame("Container", &container.name, used, &request);
+                offending.push(container.name.as_str());
+                usage.push(resource.amount(used));
+                blame("Container", &container.name, resource.amount(used), &request);
             }
         }
-        message
+        annotations.insert("offending_containers".into(), offending.join(",").into());
+        annotations.insert("offending_containers_usage".into(), usage.join(",").into());
+        annotations.insert("starved_resource".into(), name.into());
+        (message, annotations)
     }
 
-    /// What of the pod is over a limit of its own, whether the disk is full or not.
-    pub fn over_limit(&self, images_apart: bool) -> Option<String> {
+    /// What of the pod is over a limit of its own, whether the disk is full or not: as which signal it counts, and what is said.
+    pub fn over_limit(&self, images_apart: bool) -> Option<(&'static str, String)> {
         let shown = |text: &str| Quantity::parse(text).map_or_else(|_| text.to_owned(), |q| q.to_string());
         for volume in self.pod.spec.volumes.iter().flatten() {
             let limit = volume.empty_dir.as_ref().and_then(|source| source.size_limit.as_ref());
             let (Some(limit), Some(used)) = (limit, self.used.volumes.get(&volume.name)) else { continue };
             if (1..used.bytes).contains(&resources::number(STORAGE, Some(&limit.0))) {
                 let (name, limit) = (&volume.name, shown(&limit.0));
-                return Some(format!("Usage of EmptyDir volume {name:?} exceeds the limit {limit:?}. "));
+                let said = format!("Usage of EmptyDir volume {name:?} exceeds the limit {limit:?}. ");
+                return Some(("emptydirfs.limit", said));
             }
         }
         let all = self.used.on_disk(Signal::NodeFsAvailable, false).bytes;
         let limit = resources::pod_limit(&self.pod, STORAGE);
         if (1..all).contains(&limit) {
             let limit = Resource::Storage.amount(limit);
-            return Some(format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "));
+            let said = format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. ");
+            return Some(("ephemeralpodfs.limit", said));
         }
         self.pod.spec.containers.iter().find_map(|container| {
             let found = self.used.containers.get(&container.name)?;
@@ -153,9 +165,8 @@ impl Candidate {
             let name = &container.name;
             let limits = container.resources.as_ref().and_then(|own| own.limits.as_ref());
             let text = shown(&limits?.get(STORAGE)?.0);
-            (1..used)
-                .contains(&limit)
-                .then(|| format!("Container {name} exceeded its local ephemeral storage limit {text:?}. "))
+            let said = || format!("Container {name} exceeded its local ephemeral storage limit {text:?}. ");
+            (1..used).contains(&limit).then(|| ("ephemeralcontainerfs.limit", said()))
         })
     }
 }
@@ -246,12 +257,15 @@ pub mod tests {
         seen[2] = Some(Observation { available: 7, capacity: 1000 });
         let thresholds = Settings::default().thresholds();
         let said = |at: usize| memory("p", 0, "1Mi", 50 << 20).message(&thresholds[at], &seen);
+        let annotations =
+            json!({"offending_containers": "c", "offending_containers_usage": "50Mi", "starved_resource": "memory"});
+        assert_eq!(Value::from(said(0).1), annotations);
         assert_eq!(
-            said(0),
+            said(0).0,
             "The node was low on resource: memory. Threshold quantity: 100Mi, available: 90Mi. Container c was using 50Mi, \
              request is 1Mi, has larger consumption of memory. "
         );
-        assert_eq!(said(2), "The node was low on resource: inodes. Threshold quantity: 50, available: 7. ");
+        assert_eq!(said(2).0, "The node was low on resource: inodes. Threshold quantity: 50, available: 7. ");
     }
 
     #[test]
@@ -266,7 +280,7 @@ pub mod tests {
                 pids: 0,
             };
             let candidate = Candidate { key: Key::new("ns", "p"), pod: pod("p", spec), used };
-            assert_eq!(candidate.over_limit(false).as_deref(), want);
+            assert_eq!(candidate.over_limit(false).map(|found| found.1).as_deref(), want);
             assert_eq!(has_limit(&candidate.pod), limit != json!({}) || size != json!({}));
         };
         check(json!({}), json!({}), None);

@@ -155,7 +155,7 @@ fn plan(
 }
 
 /// The claim behind a volume; that of an ephemeral volume is named after the pod.
-fn claim(pod: &Pod, volume: &Volume) -> Option<String> {
+pub fn claim(pod: &Pod, volume: &Volume) -> Option<String> {
     let named = volume.persistent_volume_claim.as_ref().map(|source| source.claim_name.clone());
     named.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name, volume.name)))
 }

@@ -52,10 +52,12 @@ impl Kubelet {
         let (sandbox_id, ips) = if actions.create_sandbox {
             let request =
                 v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: self.runtime_handler(pod) };
+            self.counts.add("started_pods_total", "", 1);
             let made = self.runtime.run_pod_sandbox(request).await;
             let id = match made {
                 Ok(answer) => answer.pod_sandbox_id,
                 Err(e) => {
+                    self.counts.add("started_pods_errors_total", "", 1);
                     recorder.warning("FailedCreatePodSandBox", &format!("Failed to create pod sandbox: {e}"));
                     soonest.offer(Some(self.retry(worker, "sandbox")));
                     return Ok(true);
@@ -111,7 +113,14 @@ impl Kubelet {
             }
             let outcome = match self.crash_back_off(worker, pod, kind, spec, state) {
                 Some(why) => Err(why),
-                None => container::start(self, &start).await,
+                None => {
+                    let labels = format!("container_type={:?}", kind.metric_label());
+                    self.counts.add("started_containers_total", labels.as_str(), 1);
+                    container::start(self, &start).await.inspect_err(|why| {
+                        let labels = format!("code={:?},{labels}", why.reason);
+                        self.counts.add("started_containers_errors_total", labels, 1);
+                    })
+                }
             };
             match outcome {
                 Ok(id) => {

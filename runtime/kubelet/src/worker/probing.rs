@@ -52,7 +52,8 @@ impl Kubelet {
                         job.run(move || queue.add(key.clone())).await;
                     }
                 });
-                memory.probes.insert(slot, Running { standing, _task: task });
+                let container = container.name.clone();
+                memory.probes.insert(slot, Running { container, standing, _task: task });
             }
         }
     }
