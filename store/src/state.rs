@@ -86,6 +86,8 @@ pub(crate) struct State {
     assigned: Revision,
     pub visible: Snapshot,
     queue: VecDeque<Pending>,
+    /// Refused because of something in the queue, which was all there up to this revision.
+    refused: VecDeque<(Revision, Error, Reply)>,
     /// Acknowledged lazy writes that are not on disk.
     dirty: Writes,
     dirty_since: Option<Instant>,
@@ -122,8 +124,10 @@ struct Pending {
     /// It needs more space than it gives back.
     grows: bool,
     root: Root,
-    reply: Sender<Result<Revision, Error>>,
+    reply: Reply,
 }
+
+type Reply = Sender<Result<Revision, Error>>;
 
 /// What a key holds from some revision on, as a shared store has it.
 #[cfg(feature = "etcd")]
@@ -160,6 +164,7 @@ impl State {
             assigned: reserved,
             visible,
             queue: VecDeque::new(),
+            refused: VecDeque::new(),
             dirty: Writes::new(),
             dirty_since: None,
             lazy_in_flight: false,
@@ -183,7 +188,7 @@ impl State {
     }
 
     /// Applies a transaction; `reply` gets its outcome as soon as that is known, which may be at once.
-    pub fn submit(&mut self, transaction: Transaction, reply: Sender<Result<Revision, Error>>, wake: &mut Vec<Waker>) {
+    pub fn submit(&mut self, transaction: Transaction, reply: Reply, wake: &mut Vec<Waker>) {
         if self.closing {
             return send(&reply, Err(Error::Closed));
         }
@@ -191,12 +196,13 @@ impl State {
         self.settle(wake);
     }
 
-    fn admit(&mut self, transaction: Transaction, reply: Sender<Result<Revision, Error>>) {
+    fn admit(&mut self, transaction: Transaction, reply: Reply) {
         if let Some(unreadable) = self.unreadable_among(&transaction) {
             return send(&reply, Err(Error::Unreadable(unreadable)));
         }
         if let Some((key, found)) = self.root.violated(&transaction) {
-            return send(&reply, Err(Error::Precondition { key, found }));
+            // Who lost a race looks again and tries again: in vain, for as long as he cannot see what he lost to.
+            return self.refused.push_back((self.assigned, Error::Precondition { key, found }, reply));
         }
         self.assigned += 1;
         let revision = self.assigned;
@@ -232,8 +238,16 @@ impl State {
         self.reserved.is_some_and(|reserved| durable || pending.revision > reserved)
     }
 
-    /// Publishes from the front of the queue what needs no flush.
+    /// Publishes from the front of the queue what needs no flush, and tells who was refused because of what is no longer in it.
     fn settle(&mut self, wake: &mut Vec<Waker>) {
+        self.publish_all(wake);
+        let waits_from = self.queue.front().map_or(Revision::MAX, |pending| pending.revision);
+        while let Some((_, error, reply)) = self.refused.pop_front_if(|(revision, ..)| *revision < waits_from) {
+            send(&reply, Err(error));
+        }
+    }
+
+    fn publish_all(&mut self, wake: &mut Vec<Waker>) {
         while let Some(pending) = self.queue.pop_front() {
             if self.needs_flush(&pending) {
                 self.queue.push_front(pending);
@@ -414,6 +428,7 @@ impl State {
     pub fn close(&mut self, wake: &mut Vec<Waker>) {
         self.closing = true;
         self.queue.clear();
+        self.refused.clear();
         self.ring.wake_all(wake);
     }
 
@@ -517,6 +532,6 @@ fn changes(events: &[Event]) -> impl Iterator<Item = (crate::Key, Option<Held>)>
 }
 
 /// Nobody listens when the caller gave up waiting: the transaction happens all the same.
-fn send(reply: &Sender<Result<Revision, Error>>, result: Result<Revision, Error>) {
+fn send(reply: &Reply, result: Result<Revision, Error>) {
     let _ = reply.try_send(result);
 }

@@ -194,7 +194,8 @@ impl Store {
 
     /// All preconditions hold and all writes happen at one new revision, or nothing does. Returns that revision.
     /// Resolves once the class' promise holds and the revision is visible. Preconditions are checked against the
-    /// newest state, visible or not. Dropping the future does not take the transaction back.
+    /// newest state, visible or not; a refusal is told when what it is for can be seen. Dropping the future does not take the
+    /// transaction back.
     ///
     /// After an error of the storage the transaction is not visible and never will be, unless a crash follows before
     /// the next flush: then it may be found done.

@@ -56,6 +56,43 @@ fn what_is_behind_a_durable_commit_waits_for_it() {
     assert_eq!(block_on(watcher.next()).unwrap().len(), 2);
 }
 
+/// Or he would read the old state again, and be refused again, until the flush is done.
+#[test]
+fn who_loses_a_race_is_told_when_he_can_see_to_whom() {
+    let (storage, store) = started();
+    commit(&store, put(Durable, "a", "1")).unwrap();
+    let race = |value: &str| given(put(Durable, "a", value), "a", Precondition::Modified(3));
+    let refused = |key: &str, modified: Option<u64>, result: Result<u64, Error>| match result {
+        Err(Error::Precondition { key: which, found }) => {
+            assert_eq!((&*which, found.map(|entry| entry.modified)), (key, modified));
+        }
+        other => panic!("{other:?}"),
+    };
+    let busy = storage.medium();
+    let mut first = Box::pin(store.commit(race("2")));
+    let mut second = Box::pin(store.commit(race("3")));
+    assert!(block_on(poll_once(&mut first)).is_none());
+    assert!(block_on(poll_once(&mut second)).is_none());
+    drop(busy);
+    refused("a", Some(4), block_on(second));
+    assert_eq!(store.snapshot().get("a").unwrap().modified, 4);
+    assert_eq!(block_on(first).unwrap(), 4);
+
+    // The one that was first may fail: then there is nothing to see, and still an answer.
+    let mut busy = storage.medium();
+    busy.sync_fails = true;
+    let race = |value: &str| given(put(Durable, "a", value), "a", Precondition::Modified(4));
+    let mut first = Box::pin(store.commit(race("4")));
+    let mut second = Box::pin(store.commit(race("5")));
+    assert!(block_on(poll_once(&mut first)).is_none());
+    assert!(block_on(poll_once(&mut second)).is_none());
+    drop(busy);
+    refused("a", Some(5), block_on(second));
+    assert!(block_on(first).is_err());
+    assert_eq!(store.snapshot().get("a").unwrap().modified, 4);
+    storage.medium().sync_fails = false;
+}
+
 #[test]
 fn a_lazy_write_is_acknowledged_at_once_and_goes_with_the_next_durable_one() {
     let (storage, store) = started();
