@@ -1,6 +1,7 @@
 //! A disk for a guest whose power can be cut: an NBD server on a Unix socket that keeps what was written, but not flushed, in
 //! memory, as a card's or drive's volatile cache does. A flush puts it in the file; a cut puts there only some of it, in whole sectors
-//! of 512 bytes, chosen by a seed, in any order. Killing QEMU alone would lose nothing: the host's page cache outlives it.
+//! of 512 bytes, chosen by a seed, in any order. Killing QEMU alone would lose nothing: the host's page cache outlives it. The
+//! moment can be a write's: then nothing is answered from it on, so that it, at least, is unflushed.
 //!
 //! NBD's fixed newstyle negotiation and simple replies (the protocol's doc/proto.md): one client at a time, which is QEMU.
 use std::{
@@ -12,8 +13,9 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
     thread,
+    time::Duration,
 };
 
 const SECTOR: usize = 512;
@@ -30,11 +32,26 @@ struct Contents {
     file: File,
     /// Written and not flushed, by sector.
     cache: BTreeMap<u64, Vec<u8>>,
+    /// Writes until the power fails, when that is arranged.
+    left: Option<u64>,
+    failed: bool,
+}
+
+#[derive(Clone)]
+struct Shared {
+    contents: Arc<Mutex<Contents>>,
+    changed: Arc<Condvar>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().expect("no request panicked")
+    }
 }
 
 pub struct Disk {
     socket: PathBuf,
-    contents: Arc<Mutex<Contents>>,
+    shared: Shared,
 }
 
 impl Disk {
@@ -42,17 +59,18 @@ impl Disk {
     pub fn serve(file: &Path, socket: &Path) -> io::Result<Disk> {
         let file = OpenOptions::new().read(true).write(true).open(file)?;
         let size = file.metadata()?.len();
-        let contents = Arc::new(Mutex::new(Contents { file, cache: BTreeMap::new() }));
+        let contents = Contents { file, cache: BTreeMap::new(), left: None, failed: false };
+        let shared = Shared { contents: Arc::new(Mutex::new(contents)), changed: Arc::new(Condvar::new()) };
         let _ = fs::remove_file(socket);
         let listener = UnixListener::bind(socket)?;
-        let shared = contents.clone();
+        let served = shared.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A client that goes away in the middle is a guest that was cut off.
-                let _ = negotiate(stream, size).and_then(|stream| answer(stream, size, &shared));
+                let _ = negotiate(stream, size).and_then(|stream| answer(stream, size, &served));
             }
         });
-        Ok(Disk { socket: socket.to_owned(), contents })
+        Ok(Disk { socket: socket.to_owned(), shared })
     }
 
     /// For QEMU's -drive.
@@ -60,10 +78,33 @@ impl Disk {
         format!("nbd+unix:///?socket={}", self.socket.display())
     }
 
+    /// The power fails when this many more writes have come: from then on nothing is answered.
+    pub fn fail_after(&self, writes: u64) {
+        self.shared.lock().left = Some(writes);
+    }
+
+    /// Waits for that moment. False: it did not come.
+    pub fn wait_failed(&self, patience: Duration) -> bool {
+        let waited = self.shared.changed.wait_timeout_while(self.shared.lock(), patience, |contents| !contents.failed);
+        waited.expect("no request panicked").0.failed
+    }
+
+    /// The machine was reset, and the disk kept its power: nothing is lost. Call it when QEMU is gone.
+    pub fn reset(&self) -> io::Result<()> {
+        self.revive().flush()
+    }
+
+    fn revive(&self) -> MutexGuard<'_, Contents> {
+        let mut contents = self.shared.lock();
+        (contents.left, contents.failed) = (None, false);
+        self.shared.changed.notify_all();
+        contents
+    }
+
     /// The power fails: of what was not flushed, each sector is kept or lost by chance. Call it when QEMU is gone. Says how many
     /// there were, and how many are lost.
     pub fn cut(&self, seed: u64) -> io::Result<(usize, usize)> {
-        let mut contents = self.contents.lock().expect("no request panicked");
+        let mut contents = self.revive();
         let cache = std::mem::take(&mut contents.cache);
         let (unflushed, mut lost, mut state) = (cache.len(), 0, seed | 1);
         for (sector, bytes) in cache {
@@ -91,10 +132,14 @@ impl Contents {
         Ok(())
     }
 
-    fn write(&mut self, offset: u64, bytes: &[u8]) {
+    /// True: with this write the power fails.
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> bool {
         for (n, sector) in bytes.chunks_exact(SECTOR).enumerate() {
             self.cache.insert(offset / SECTOR as u64 + n as u64, sector.to_vec());
         }
+        self.failed |= self.left == Some(0);
+        self.left = self.left.map(|left| left.saturating_sub(1));
+        self.failed
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -171,7 +216,7 @@ fn negotiate(mut stream: UnixStream, size: u64) -> io::Result<UnixStream> {
     }
 }
 
-fn answer(mut stream: UnixStream, size: u64, contents: &Mutex<Contents>) -> io::Result<()> {
+fn answer(mut stream: UnixStream, size: u64, shared: &Shared) -> io::Result<()> {
     loop {
         let (_magic, flags, command) = (u32_of(&mut stream)?, u16_of(&mut stream)?, u16_of(&mut stream)?);
         let (handle, offset, length) = (u64_of(&mut stream)?, u64_of(&mut stream)?, u32_of(&mut stream)?);
@@ -179,14 +224,18 @@ fn answer(mut stream: UnixStream, size: u64, contents: &Mutex<Contents>) -> io::
         let inside = offset.checked_add(u64::from(length)).is_some_and(|end| end <= size);
         let whole = offset.is_multiple_of(SECTOR as u64) && (length as usize).is_multiple_of(SECTOR);
         let mut data = Vec::new();
-        let mut contents = contents.lock().expect("no request panicked");
+        let mut contents = shared.lock();
         let error = match command {
             0 if inside && whole && length <= REQUEST_LIMIT_BYTES => {
                 data.resize(length as usize, 0);
                 contents.read(offset, &mut data).err()
             }
             1 if inside && whole => {
-                contents.write(offset, &written);
+                if contents.write(offset, &written) {
+                    shared.changed.notify_all();
+                    let _ended = shared.changed.wait_while(contents, |contents| contents.failed);
+                    return Ok(());
+                }
                 // Forced unit access: this and, which is more than is asked for, all before it.
                 if flags & 1 != 0 { contents.flush().err() } else { None }
             }

@@ -13,15 +13,25 @@ use std::{
 pub const PATIENCE_SECONDS: u64 = 900;
 /// The image's disk has grown to this when it boots.
 const DISK_BYTES: u64 = 4 << 30;
-/// Until a command on the board has answered.
-const COMMAND_SECONDS: &str = "60";
+
+/// How a board is set up before its first power-on.
+#[derive(Clone)]
+pub struct Setup {
+    pub board: String,
+    pub memory_mb: u32,
+    /// A boot loader finds the kernel on the disk; otherwise QEMU is given it.
+    pub loader: bool,
+    /// A second disk, read-only.
+    pub second: Option<PathBuf>,
+    /// `config.yaml` on the boot partition.
+    pub config: String,
+}
 
 pub struct Guest {
     dir: PathBuf,
     images: PathBuf,
-    board: String,
-    memory_mb: u32,
-    disk: Disk,
+    setup: Setup,
+    pub disk: Disk,
     ssh: u16,
     api: u16,
     child: Child,
@@ -31,21 +41,24 @@ pub struct Guest {
 impl Guest {
     /// Powers a board on: `MOTE_IMAGES`/BOARD holds its image. A key for the secure shell is dropped on its boot partition.
     #[track_caller]
-    pub fn start(board: &str, memory_mb: u32) -> Guest {
-        let images =
-            PathBuf::from(std::env::var_os("MOTE_IMAGES").expect("MOTE_IMAGES is set; run ./dev boards")).join(board);
+    pub fn start(setup: Setup) -> Guest {
+        let images = images(&setup.board);
         let dir = scratch();
         let image = dir.join("disk");
-        run(Command::new("cp").arg("--sparse=always").arg(images.join(format!("mote-{board}.img"))).arg(&image));
+        let from = images.join(format!("mote-{}.img", setup.board));
+        run(Command::new("cp").arg("--sparse=always").arg(from).arg(&image));
         run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(dir.join("key")));
+        fs::write(dir.join("config.yaml"), &setup.config).expect("the temporary directory can be written");
         let partition = format!("{}@@1M", image.display());
-        run(Command::new("mcopy").args(["-o", "-i", &partition]).arg(dir.join("key.pub")).arg("::authorized_keys"));
+        for (file, name) in [("key.pub", "::authorized_keys"), ("config.yaml", "::config.yaml")] {
+            run(Command::new("mcopy").args(["-o", "-i", &partition]).arg(dir.join(file)).arg(name));
+        }
         let file = File::options().write(true).open(&image).expect("the copy is there");
         file.set_len(DISK_BYTES).expect("a file with a hole");
         let disk = Disk::serve(&image, &dir.join("disk.socket")).expect("a socket in the temporary directory");
         let (ssh, api) = (free_port(), free_port());
-        let child = power_on(&images, &dir, board, memory_mb, &disk, ssh, api);
-        Guest { dir, images, board: board.to_owned(), memory_mb, disk, ssh, api, child, powered: Instant::now() }
+        let child = power_on(&images, &dir, &setup, &disk, ssh, api);
+        Guest { dir, images, setup, disk, ssh, api, child, powered: Instant::now() }
     }
 
     /// The power fails now, as a disk with a volatile cache sees it: says how many sectors were unflushed, and lost.
@@ -56,9 +69,18 @@ impl Guest {
         self.disk.cut(seed).expect("the disk's file can be written")
     }
 
-    /// Powers it on again, after a cut or a clean shutdown.
+    /// The reset button: the disk keeps its power.
+    #[track_caller]
+    pub fn reset(&mut self) {
+        self.child.kill().expect("QEMU runs");
+        self.child.wait().expect("QEMU was started here");
+        self.disk.reset().expect("the disk's file can be written");
+        self.power_on();
+    }
+
+    /// Powers it on again, after a cut or when it went off by itself.
     pub fn power_on(&mut self) {
-        self.child = power_on(&self.images, &self.dir, &self.board, self.memory_mb, &self.disk, self.ssh, self.api);
+        self.child = power_on(&self.images, &self.dir, &self.setup, &self.disk, self.ssh, self.api);
         self.powered = Instant::now();
     }
 
@@ -66,10 +88,32 @@ impl Guest {
     #[track_caller]
     pub fn shut_down(&mut self) {
         let _ = self.shell("systemctl --no-block poweroff");
+        self.wait_off();
+    }
+
+    /// Until the board is off, or has wanted to start again: QEMU ends with either.
+    #[track_caller]
+    pub fn wait_off(&mut self) {
         eventually("the board is off", PATIENCE_SECONDS, || match self.child.try_wait() {
             Ok(Some(_)) => Ok(()),
             other => Err(format!("{other:?}; console: {}", self.console())),
         });
+    }
+
+    /// The same when it is to start again, as often as it does, until its secure shell answers.
+    #[track_caller]
+    pub fn follow_restarts(&mut self) {
+        let end = Instant::now() + Duration::from_secs(PATIENCE_SECONDS);
+        loop {
+            if let Ok(Some(_)) = self.child.try_wait() {
+                self.power_on();
+            }
+            if self.shell("true").is_ok() {
+                return;
+            }
+            assert!(Instant::now() < end, "the board does not come up; console: {}", self.console());
+            std::thread::sleep(Duration::from_secs(2));
+        }
     }
 
     pub fn since_power_on(&self) -> Duration {
@@ -84,17 +128,16 @@ impl Guest {
 
     /// A command on the board: what it printed, or what went wrong.
     pub fn shell(&self, command: &str) -> Result<String, String> {
+        self.shell_for(60, command)
+    }
+
+    /// The same, with more patience.
+    pub fn shell_for(&self, seconds: u32, command: &str) -> Result<String, String> {
         let output = Command::new("timeout")
-            .args([
-                COMMAND_SECONDS,
-                "ssh",
-                "-q",
-                "-o",
-                "StrictHostKeyChecking=no",
-                "-o",
-                "UserKnownHostsFile=/dev/null",
-            ])
-            .args(["-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-p", &self.ssh.to_string(), "-i"])
+            .arg(seconds.to_string())
+            .args(["ssh", "-q", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"])
+            .args(["-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=15"])
+            .args(["-p", &self.ssh.to_string(), "-i"])
             .arg(self.dir.join("key"))
             .args(["root@127.0.0.1", command])
             .output()
@@ -154,41 +197,47 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn power_on(images: &Path, dir: &Path, board: &str, memory_mb: u32, disk: &Disk, ssh: u16, api: u16) -> Child {
-    let (program, machine): (_, &[&str]) = match board {
-        board if board.contains("arm64") => ("qemu-system-aarch64", &["-M", "virt", "-cpu", "cortex-a72"]),
-        board if board.contains("riscv64") => ("qemu-system-riscv64", &["-M", "virt"]),
-        _ => ("qemu-system-x86_64", &["-M", "q35", "-cpu", "max"]),
+/// Where `./dev image` leaves what it makes of a board.
+pub fn images(board: &str) -> PathBuf {
+    PathBuf::from(std::env::var_os("MOTE_IMAGES").expect("MOTE_IMAGES is set; run ./dev boards")).join(board)
+}
+
+fn power_on(images: &Path, dir: &Path, setup: &Setup, disk: &Disk, ssh: u16, api: u16) -> Child {
+    // The last console is the main one. Boot loaders are those of Debian's u-boot-qemu and ovmf.
+    let (program, machine, console, loader): (_, &[&str], _, &[&str]) = match &setup.board {
+        board if board.contains("arm64") => (
+            "qemu-system-aarch64",
+            &["-M", "virt", "-cpu", "cortex-a72"],
+            "ttyAMA0",
+            &["-bios", "/usr/lib/u-boot/qemu_arm64/u-boot.bin"],
+        ),
+        board if board.contains("riscv64") => (
+            "qemu-system-riscv64",
+            &["-M", "virt"],
+            "ttyS0",
+            &["-kernel", "/usr/lib/u-boot/qemu-riscv64_smode/uboot.elf"],
+        ),
+        _ => ("qemu-system-x86_64", &["-M", "q35", "-cpu", "max"], "ttyS0", &["-bios", "/usr/share/ovmf/OVMF.fd"]),
     };
     let words = fs::read_to_string(images.join("cmdline")).expect("the image has a command line");
-    // The last console is the main one.
-    let console = if board.contains("arm64") { "ttyAMA0" } else { "ttyS0" };
     let log = File::create(dir.join("qemu")).expect("the temporary directory can be written");
-    Command::new(program)
-        .args(machine)
-        .args([
-            "-accel",
-            "tcg,thread=multi",
-            "-smp",
-            "2",
-            "-m",
-            &memory_mb.to_string(),
-            "-display",
-            "none",
-            "-no-reboot",
-        ])
-        .args(["-monitor", "none", "-serial", &format!("file:{}", dir.join("console").display())])
-        .arg("-kernel")
-        .arg(images.join("vmlinuz"))
-        .arg("-initrd")
-        .arg(images.join("initrd"))
-        .args(["-append", &format!("{} console={console} quiet systemd.show_status=0", words.trim())])
-        .args(["-drive", &format!("file={},format=raw,if=virtio,cache=none,aio=threads", disk.address())])
-        .args(["-device", "virtio-rng-pci", "-nic"])
-        .arg(format!("user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{ssh}-:22,hostfwd=tcp:127.0.0.1:{api}-:6443"))
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("a second descriptor"))
-        .stderr(log)
-        .spawn()
-        .unwrap_or_else(|error| panic!("{program}: {error}"))
+    let mut command = Command::new(program);
+    command.args(machine).args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", &setup.memory_mb.to_string()]);
+    command.args(["-display", "none", "-no-reboot", "-monitor", "none"]);
+    command.args(["-serial", &format!("file:{}", dir.join("console").display())]);
+    if setup.loader {
+        command.args(loader);
+    } else {
+        command.arg("-kernel").arg(images.join("vmlinuz")).arg("-initrd").arg(images.join("initrd"));
+        command.args(["-append", &format!("{} console={console} loglevel=4 systemd.show_status=auto", words.trim())]);
+    }
+    command.args(["-drive", &format!("file={},format=raw,if=virtio,cache=none,aio=threads", disk.address())]);
+    if let Some(second) = &setup.second {
+        command.args(["-drive", &format!("file={},format=raw,if=virtio,readonly=on", second.display())]);
+    }
+    let network = format!("user,id=network,hostfwd=tcp:127.0.0.1:{ssh}-:22,hostfwd=tcp:127.0.0.1:{api}-:6443");
+    // Not -nic, for which the RISC-V machine makes no device.
+    command.args(["-netdev", &network, "-device", "virtio-net-pci,netdev=network", "-device", "virtio-rng-pci"]);
+    command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second descriptor")).stderr(log);
+    command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"))
 }

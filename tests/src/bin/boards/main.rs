@@ -1,0 +1,85 @@
+//! `./dev boards [WHAT] BOARD [COUNT]`: a board's image under QEMU. Each of these starts with a disk that was never booted:
+//!
+//! - `boot`: from power-on to a running pod, what the node takes, and a clean shutdown
+//! - `power`: the power fails, or somebody resets the board, COUNT times, most of them while clients write
+//! - `update`: the other slot's system, one that is well and ones that are not
+//! - `squeeze`: pods that want more memory than there is
+//! - `smoke`: a Raspberry Pi's kernel, device tree and initramfs, without its disk
+mod power;
+mod smoke;
+mod squeeze;
+mod update;
+
+use mote_tests::{
+    Kubectl,
+    guest::{Guest, Setup},
+};
+
+/// A pod from the image that came with the system.
+const POD: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: hello}
+spec:
+  containers:
+  - {name: hello, image: "localhost/busybox:1", imagePullPolicy: Never, command: [sh, -c, "while :; do sleep 3600; done"]}
+"#;
+
+/// From power-on to a node that is Ready.
+fn start(setup: Setup) -> (Guest, Kubectl) {
+    let board = setup.board.clone();
+    let guest = Guest::start(setup);
+    let kubectl = guest.kubectl();
+    guest.wait_ready(&kubectl);
+    println!("{board}: Ready {:.0?} after power-on", guest.since_power_on());
+    guest.eventually("the default account", || kubectl.field("serviceaccount/default", ".metadata.name").map(drop));
+    (guest, kubectl)
+}
+
+fn wait_running(guest: &Guest, kubectl: &Kubectl, pod: &str) {
+    guest.eventually("the pod runs", || match kubectl.field(&format!("pod/{pod}"), ".status.phase") {
+        Ok(phase) if phase == "Running" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
+fn boot(setup: Setup) {
+    let board = setup.board.clone();
+    let (mut guest, kubectl) = start(setup);
+    kubectl.apply(POD);
+    wait_running(&guest, &kubectl, "hello");
+    println!("{board}: the pod runs {:.0?} after power-on", guest.since_power_on());
+    let memory = "cat /proc/meminfo /proc/$(systemctl show -P MainPID mote)/smaps_rollup";
+    for line in guest.shell(memory).expect("the shell answers").lines() {
+        if ["MemTotal:", "MemAvailable:", "Pss:", "Anonymous:"].iter().any(|key| line.starts_with(key)) {
+            println!("{board}: {line}");
+        }
+    }
+    let times = guest.shell("systemd-analyze time; systemctl show -P ActiveEnterTimestampMonotonic mote");
+    println!("{board}: {}", times.expect("the shell answers").trim().replace('\n', "; "));
+    guest.shut_down();
+    println!("{board}: shut down");
+}
+
+fn main() {
+    let text = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is set; run ./dev boards"));
+    let number = |name: &str, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let board = text("MOTE_BOARD");
+    let profile = mote_boards::named(&board).unwrap_or_else(|| panic!("{board} is no board"));
+    let setup = Setup {
+        // What is sold: the kernel leaves programs less of it.
+        memory_mb: number("MOTE_BOARD_MB", profile.budget.ram_mb.next_power_of_two().min(2048)) as u32,
+        board,
+        loader: std::env::var("MOTE_LOADER").is_ok_and(|text| text == "1"),
+        second: None,
+        config: String::new(),
+    };
+    match text("MOTE_BOARDS").as_str() {
+        "boot" => boot(setup),
+        "power" => power::run(setup, number("MOTE_CUTS", 10), number("MOTE_CUTS_SEED", 20)),
+        "update" => update::run(setup),
+        "squeeze" => squeeze::run(setup),
+        "smoke" => smoke::run(&setup.board),
+        other => panic!("{other}: boot, power, update, squeeze or smoke"),
+    }
+}
