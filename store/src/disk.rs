@@ -325,7 +325,10 @@ impl Disk {
         let needed = self.journal.needs(batch.bytes.len());
         let spare = if flush.grows { HELD_BACK } else { 0 };
         while self.journal.free.len() < needed + spare {
-            if self.journal.places >= self.sizes.places() * MAX_JOURNAL_TIMES + needed {
+            // What is on its way out is not in use: else a journal that was full once would have no place for the batch
+            // that frees it.
+            let places = self.journal.places - self.journal.leaving.len();
+            if places >= self.sizes.places() * MAX_JOURNAL_TIMES + needed {
                 return Err(Error::Full);
             }
             self.journal.extend(&**blocks).map_err(|e| Error::io("making room in the journal", &e))?;

@@ -14,6 +14,8 @@ pub(crate) const HEADER_BYTES: usize = 64;
 
 pub(crate) const VERSION: u8 = 1;
 const MAGIC: [u8; 4] = *b"MOTE";
+/// The header says where its batch begins.
+const BEGIN: u8 = 1;
 /// In place of a change's offset.
 const NONE: u32 = u32::MAX;
 
@@ -41,6 +43,8 @@ pub(crate) struct Header {
     /// The segment before this one in the journal, and how many of its blocks count. 0: there is none.
     pub previous: u64,
     pub previous_end: usize,
+    /// Segment and block of the batch's first frame. None: it is from a build that did not say.
+    pub begin: Option<(u64, usize)>,
 }
 
 /// What the first bytes of a block say.
@@ -71,6 +75,12 @@ impl Header {
         put(48, &self.salt.to_le_bytes());
         put(52, &distance(self.tail));
         put(56, &distance(self.previous));
+        if let Some((begin, block)) = self.begin
+            && let Ok(distance) = u16::try_from(self.segment.saturating_sub(begin))
+        {
+            put(60, &[BEGIN, block as u8]);
+            put(62, &distance.to_le_bytes());
+        }
         let sum = checksum(&bytes[8..]);
         bytes[4..8].copy_from_slice(&sum.to_le_bytes());
         bytes
@@ -102,6 +112,12 @@ impl Header {
             salt: u32_at(bytes, 48)?,
             tail: distant(52)?,
             previous: distant(56)?,
+            begin: match *bytes.get(60..)?.first_chunk()? {
+                [BEGIN, block, low, high] => {
+                    Some((segment.saturating_sub(u16::from_le_bytes([low, high]).into()), block.into()))
+                }
+                _ => None,
+            },
         };
         let fits = header.payload_bytes <= SEGMENT_BYTES && header.block + header.blocks() <= SEGMENT_BLOCKS;
         fits.then_some(header)
@@ -148,6 +164,7 @@ mod tests {
             tail: (1 << 40) - 5,
             previous: (1 << 40) - 1,
             previous_end: 16,
+            begin: Some(((1 << 40) - 2, 15)),
         };
         let bytes = header.encode();
         assert!(matches!(Header::find(&bytes), Found::Frame(found) if found == header));

@@ -153,8 +153,8 @@ impl Journal {
                     self.free.insert(segment.place);
                 }
                 // Unless it has to, nothing is written over what failed: the place may be bad, or hold a frame
-                // that nobody was promised. In one segment the next batch's frames hide those that failed, but not when
-                // it fails too and the power goes.
+                // that nobody was promised. Where it is, the next batch says where it begins, so that nothing from there
+                // on is taken for what was before it.
                 self.unsure = unsure || !self.free.is_empty() || self.may_grow;
                 self.head = head;
             }
@@ -164,7 +164,7 @@ impl Journal {
 
     fn write(&mut self, blocks: &dyn Blocks, batch: &Batch, number: u64, reserved: Revision) -> io::Result<()> {
         let tail = self.in_use.front().map_or(self.head.segment.number, |segment| segment.number);
-        let (mut at, mut flags) = (0, FIRST);
+        let (mut at, mut flags, mut begin) = (0, FIRST, None);
         while flags & LAST == 0 {
             if self.unsure || room(self.head.block) == 0 {
                 self.next_segment_is_head()?;
@@ -190,6 +190,7 @@ impl Journal {
                 tail,
                 previous: head.previous,
                 previous_end: head.previous_end,
+                begin: Some(*begin.get_or_insert((head.segment.number, head.block))),
             };
             self.buffer.clear();
             self.buffer.extend_from_slice(&header.encode());

@@ -44,11 +44,22 @@ pub(crate) fn recover(blocks: &dyn Blocks, done: u64, sums: &Sums) -> Result<Opt
     let Some(chain) = reader.chain()? else { return Ok(None) };
     let mut replay = Replay { done, ..Replay::default() };
     let mut next_batch = 0;
+    // Where a batch that goes on in another segment was written, nothing else counts: where it is torn, there may be the
+    // remains of one that failed before it in the same place.
+    let spans: Vec<Span> = chain.iter().filter_map(Link::span).collect();
     for link in &chain {
         match link.place {
             Some(place) => {
                 reader.read(place)?;
-                walk(&reader.bytes, link, |at, piece| replay.piece(Segment { place, number: link.number }, at, &piece));
+                walk(&reader.bytes, link, |at, piece| {
+                    let here = (link.number, at);
+                    let torn = |batch| spans.iter().any(|span| span.covers(here) && span.batch != batch);
+                    let piece = match piece {
+                        Piece::Frame { header, .. } if torn(header.batch) => Piece::Lost { blocks: header.blocks() },
+                        piece => piece,
+                    };
+                    replay.piece(Segment { place, number: link.number }, at, &piece);
+                });
             }
             None => replay.lost(format!("segment {}", link.number)),
         }
@@ -124,6 +135,25 @@ struct Link {
 impl Link {
     fn segment(&self) -> Option<Segment> {
         Some(Segment { place: self.place?, number: self.number })
+    }
+
+    /// What the batch takes that goes on at the start of this segment.
+    fn span(&self) -> Option<Span> {
+        let Header { batch, begin, block: 0, .. } = self.header else { return None };
+        self.place.and(begin).filter(|begin| begin.0 < self.number).map(|from| Span { from, end: self.number, batch })
+    }
+}
+
+/// From this segment and block on, up to the segment `end`, there is nothing but this batch.
+struct Span {
+    from: (u64, usize),
+    end: u64,
+    batch: u64,
+}
+
+impl Span {
+    fn covers(&self, here: (u64, usize)) -> bool {
+        here >= self.from && here.0 < self.end
     }
 }
 
@@ -480,5 +510,93 @@ impl Replay {
     fn damage(&mut self, key: Key) {
         self.damaged.insert(key.to_string());
         self.changes.insert(key, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{change, journal::Batch};
+    use std::{io, sync::Mutex};
+
+    /// A file in memory; a flush fails on demand.
+    #[derive(Default)]
+    struct Rows {
+        bytes: Mutex<Vec<u8>>,
+        fails: Mutex<bool>,
+    }
+
+    impl Rows {
+        fn bytes(&self) -> Vec<u8> {
+            self.bytes.lock().expect("nobody panics").clone()
+        }
+    }
+
+    impl Blocks for Rows {
+        fn size(&self) -> io::Result<u64> {
+            Ok(self.bytes().len() as u64)
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            let (bytes, offset) = (self.bytes(), offset as usize);
+            let from = bytes.get(offset..offset + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+            out.copy_from_slice(from);
+            Ok(())
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            let (mut bytes, offset) = (self.bytes.lock().expect("nobody panics"), offset as usize);
+            let end = bytes.len().max(offset + data.len());
+            bytes.resize(end, 0);
+            bytes[offset..offset + data.len()].copy_from_slice(data);
+            Ok(())
+        }
+        fn truncate(&self, size: u64) -> io::Result<()> {
+            self.bytes.lock().expect("nobody panics").truncate(size as usize);
+            Ok(())
+        }
+        fn sync(&self) -> io::Result<()> {
+            if *self.fails.lock().expect("nobody panics") { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+        }
+    }
+
+    fn put(key: &str, value: &[u8]) -> Batch {
+        let mut batch = Batch { bytes: Vec::new(), starts: vec![0] };
+        change::encode(&mut batch.bytes, key, Some((value, 1, 1))).expect("it is small");
+        batch
+    }
+
+    /// A journal that has no room left: one batch fails where the next one begins that fails too, and of the second only
+    /// what is in another segment reaches the disk. What the first one left there is neither done nor damage.
+    #[test]
+    fn what_lies_under_a_torn_batch_costs_no_older_value() {
+        let (rows, mut journal) = (Rows::default(), Journal::new(1, 2));
+        journal.format(&rows, 1).unwrap();
+        journal.append(&rows, &put("a", b"acknowledged"), 1).unwrap();
+        journal.append(&rows, &put("large", &vec![7; SEGMENT_BYTES]), 1).unwrap();
+        journal.may_grow = false;
+        *rows.fails.lock().unwrap() = true;
+        let (place, block) = (journal.head.segment.place, journal.head.block);
+        for (first_bytes, intact) in [(9000, true), (9000, false), (100, true)] {
+            let before = rows.bytes();
+            journal.unsure = false;
+            journal.append(&rows, &put("a", &vec![8; first_bytes]), 1).unwrap_err();
+            assert!(!journal.unsure, "there is no other place");
+            let mut torn = rows.bytes();
+            journal.extend(&rows).unwrap();
+            journal.append(&rows, &put("b", &vec![9; SEGMENT_BYTES]), 1).unwrap_err();
+            let at = place * SEGMENT_BYTES + block * BLOCK_BYTES;
+            if !intact {
+                torn[at + 5000] ^= 255;
+            }
+            // The second batch's first frame never got to the disk.
+            let mut disk = rows.bytes();
+            disk[at..(place + 1) * SEGMENT_BYTES].copy_from_slice(&torn[at..(place + 1) * SEGMENT_BYTES]);
+            let disk = Rows { bytes: Mutex::new(disk), ..Rows::default() };
+            let found = recover(&disk, 0, &Sums::default()).unwrap().expect("it was flushed once");
+            let value = found.changes.get("a").cloned().flatten().map(|held| held.value.to_vec());
+            assert!(value.as_deref() == Some(b"acknowledged"), "{:?}", found.damaged);
+            assert!(found.damaged.is_empty() && !found.changes.contains_key("b"), "{:?}", found.damaged);
+            journal.shrink(&rows, 2).unwrap();
+            rows.bytes.lock().unwrap().clone_from(&before);
+        }
     }
 }

@@ -5,9 +5,9 @@
 //! A cut counts when something was written and not flushed, and where it fell is counted too. Writes that were not flushed
 //! are torn, dropped, doubled and reordered. `MOTE_STORE_CUTS` says how many cuts, and `MOTE_STORE_SEED` with which seed they
 //! begin; `./dev power` runs 100,000.
-use crate::support::{Commit, Faulty, Random};
+use crate::support::{Commit, Faulty, Random, SIZES};
 use futures_lite::future::{block_on, poll_once};
-use mote_store::{Class, Key, Part, Revision, Snapshot, Store, Transaction, Value, Write, Writer, entries};
+use mote_store::{Class, Key, Part, Revision, Sizes, Snapshot, Store, Transaction, Value, Write, Writer, entries};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -295,12 +295,16 @@ fn a_power_cut_leaves_a_prefix() {
 /// the store goes on by itself.
 fn fail(seed: u64) {
     let (storage, mut random) = (Faulty::default(), Random::new(seed));
-    drop(storage.open_by_hand().expect("nothing was wrong yet"));
+    // In a small one there is soon no place left but those where something has failed.
+    let sizes = if seed.is_multiple_of(2) { SIZES } else { Sizes { journal_bytes: 64 * 1024, ..SIZES } };
+    let open = || storage.open_sized(sizes).expect("it opens by itself");
+    drop(open());
     let mut state = State::new();
     for cut in 0..10 {
-        let (store, mut writer) = storage.open_by_hand().expect("it opens by itself");
+        let (store, mut writer) = open();
         storage.medium().random = Random::new(random.below(1 << 30));
         storage.medium().error_every = Some(2 + random.below(40));
+        storage.medium().database_fails = sizes.journal_bytes < SIZES.journal_bytes && random.below(8) > 0;
         // What may be found: what was seen since something lasted, and what was refused and is on disk all the same.
         let mut allowed = vec![state.clone()];
         for _ in 0..random.below(200) {
@@ -327,10 +331,10 @@ fn fail(seed: u64) {
             }
             assert!(found(&store.snapshot()) == state, "seed {seed}, cut {cut}: not what was acknowledged is seen");
         }
-        storage.medium().error_every = None;
+        (storage.medium().error_every, storage.medium().database_fails) = (None, false);
         drop((store, writer));
         storage.medium().power_cycle(&mut random);
-        let (store, mut writer) = storage.open_by_hand().expect("it opens by itself");
+        let (store, mut writer) = open();
         let now = found(&store.snapshot());
         assert!(allowed.contains(&now), "seed {seed}, cut {cut}: this was never so");
         state = now;
@@ -342,7 +346,7 @@ fn fail(seed: u64) {
 
 #[test]
 fn a_disk_that_fails_loses_nothing_and_ends_nothing() {
-    for seed in 0..number("MOTE_STORE_CUTS", CUTS) / 250 {
-        fail(seed);
-    }
+    let first = number("MOTE_STORE_SEED", 0);
+    // The last one lost a value once.
+    (first..first + number("MOTE_STORE_CUTS", CUTS) / 250).chain([314]).for_each(fail);
 }

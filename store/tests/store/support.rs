@@ -68,6 +68,8 @@ pub struct Medium {
     pub sync_fails: bool,
     /// One step in so many fails, and leaves something behind or not.
     pub error_every: Option<u64>,
+    /// No step of the database succeeds.
+    pub database_fails: bool,
     pub random: Random,
 }
 
@@ -118,8 +120,9 @@ impl Medium {
         if self.dark { Err(io::Error::other("the power is off")) } else { Ok(()) }
     }
 
-    fn fails(&mut self) -> bool {
-        self.error_every.is_some_and(|every| self.random.below(every) == 0)
+    fn fails(&mut self, (part, _): (Part, bool)) -> bool {
+        self.database_fails && part == Part::Database
+            || self.error_every.is_some_and(|every| self.random.below(every) == 0)
     }
 
     fn file(&mut self, name: (Part, bool)) -> io::Result<&mut Image> {
@@ -150,7 +153,7 @@ impl Medium {
         if self.full || grows > 0 && self.capacity.is_some_and(|capacity| self.size() + grows > capacity) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let fails = self.fails().then(|| Random::new(self.random.below(1 << 30)));
+        let fails = self.fails(name).then(|| Random::new(self.random.below(1 << 30)));
         let (file, garbage) = (self.file(name)?, may_be_garbage(name));
         if let Some(mut torn) = fails {
             if torn.below(2) == 0 {
@@ -255,7 +258,10 @@ impl Faulty {
         image
     }
     pub fn open_by_hand(&self) -> Result<(Store, Writer), Error> {
-        Store::open_by_hand(options(), SIZES, Arc::new(self.clone()))
+        self.open_sized(SIZES)
+    }
+    pub fn open_sized(&self, sizes: Sizes) -> Result<(Store, Writer), Error> {
+        Store::open_by_hand(options(), sizes, Arc::new(self.clone()))
     }
 }
 
@@ -359,7 +365,7 @@ impl Blocks for Row {
         let mut medium = self.storage.medium();
         medium.step(Some(self.name))?;
         medium.syncs += 1;
-        let (fails, forgets) = (medium.fails(), medium.random.below(2) == 0);
+        let (fails, forgets) = (medium.fails(self.name), medium.random.below(2) == 0);
         let file = medium.file(self.name)?;
         if fails {
             // The kernel forgets that these were to be written, and shows them all the same.
