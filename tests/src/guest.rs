@@ -236,8 +236,9 @@ fn power_on(images: &Path, dir: &Path, setup: &Setup, disk: &Disk, ssh: u16, api
         command.args(["-drive", &format!("file={},format=raw,if=virtio,readonly=on", second.display())]);
     }
     let network = format!("user,id=network,hostfwd=tcp:127.0.0.1:{ssh}-:22,hostfwd=tcp:127.0.0.1:{api}-:6443");
-    // Not -nic, for which the RISC-V machine makes no device.
-    command.args(["-netdev", &network, "-device", "virtio-net-pci,netdev=network", "-device", "virtio-rng-pci"]);
+    // Not -nic, for which the RISC-V machine makes no device; nothing boots from the network, so its ROM need not be installed.
+    command.args(["-netdev", &network, "-device", "virtio-net-pci,netdev=network,romfile="]);
+    command.args(["-device", "virtio-rng-pci"]);
     command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second descriptor")).stderr(log);
     command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"))
 }

@@ -93,62 +93,63 @@ fn update(guest: &mut Guest) {
     guest.follow_restarts();
 }
 
+/// A system that is not well in slot b, which is gone back from without anybody's help; meanwhile, what `meanwhile` does.
+fn goes_back(guest: &mut Guest, kubectl: &Kubectl, mark: &str, meanwhile: impl FnOnce(&Guest)) {
+    update(guest);
+    assert_eq!(guest.shell("cat /etc/mark").as_deref(), Ok(mark));
+    assert_eq!(slot(guest), "running=b good=a try=b left=1");
+    meanwhile(guest);
+    guest.wait_off();
+    guest.power_on();
+    guest.follow_restarts();
+    is_back(guest, kubectl);
+}
+
+fn is_back(guest: &Guest, kubectl: &Kubectl) {
+    assert_eq!(slot(guest), "running=a good=a try= left=0");
+    guest.wait_ready(kubectl);
+    assert_eq!(names(kubectl, guest), ["of-a"], "the data is the good slot's");
+}
+
 pub fn run(mut setup: Setup) {
     let board = setup.board.clone();
     let dir = mote_tests::server::scratch();
     setup.loader = true;
     setup.second = Some(dir.join("second"));
     setup.config = CONFIG.to_owned();
-    system(&dir, &board, "well", None);
+    // It serves for a while, every time, so that there is data of its own.
+    let falls =
+        "#!/bin/sh\n[ \"$1\" = run ] || exec mote-real \"$@\"\nexec timeout --foreground -s KILL 40 mote-real \"$@\"\n";
+    system(&dir, &board, "falls", Some(falls));
     let (mut guest, kubectl) = start(setup);
     assert_eq!(slot(&guest), "running=a good=a try= left=0");
     put(&kubectl, &guest, "of-a");
 
+    goes_back(&mut guest, &kubectl, "falls", |guest| put(&kubectl, guest, "of-the-one-that-falls"));
+    println!("{board}: a system whose Mote does not stay up was gone back from, and its data with it");
+
+    let stops = "#!/bin/sh\n[ \"$1\" != run ] || exit 1\nexec mote-real \"$@\"\n";
+    system(&dir, &board, "stops", Some(stops));
+    goes_back(&mut guest, &kubectl, "stops", |_| ());
+    println!("{board}: a system whose Mote does not start was gone back from");
+
+    // What is written is a file system, but no system.
+    change(&dir.join("second"), "unlink /usr/lib/systemd/systemd\n");
+    update(&mut guest);
+    is_back(&guest, &kubectl);
+    println!("{board}: a slot that holds no system was gone back from");
+
+    system(&dir, &board, "well", None);
     update(&mut guest);
     assert_eq!(guest.shell("cat /etc/mark").as_deref(), Ok("well"));
     guest.wait_ready(&kubectl);
     put(&kubectl, &guest, "of-b");
     wait_slot(&guest, "running=b good=b try= left=0");
-    println!("{board}: an update that is well runs in slot b, and stays");
     guest.reset();
     guest.wait_ready(&kubectl);
     assert_eq!(slot(&guest), "running=b good=b try= left=0");
     assert_eq!(names(&kubectl, &guest), ["of-a", "of-b"]);
-
-    let stops = "#!/bin/sh\n[ \"$1\" != run ] || exit 1\nexec /usr/bin/mote-real \"$@\"\n";
-    system(&dir, &board, "stops", Some(stops));
-    update(&mut guest);
-    assert_eq!(guest.shell("cat /etc/mark").as_deref(), Ok("stops"));
-    assert_eq!(slot(&guest), "running=a good=b try=a left=1");
-    guest.wait_off();
-    guest.power_on();
-    guest.follow_restarts();
-    assert_eq!(slot(&guest), "running=b good=b try= left=0");
-    guest.wait_ready(&kubectl);
-    assert_eq!(names(&kubectl, &guest), ["of-a", "of-b"]);
-    println!("{board}: a system whose Mote does not start was gone back from");
-
-    // It serves for a while, every time, so that there is data of its own.
-    let falls = "#!/bin/sh\n[ \"$1\" != run ] || exec timeout --foreground -s KILL 40 /usr/bin/mote-real \"$@\"\nexec /usr/bin/mote-real \"$@\"\n";
-    system(&dir, &board, "falls", Some(falls));
-    update(&mut guest);
-    assert_eq!(guest.shell("cat /etc/mark").as_deref(), Ok("falls"));
-    put(&kubectl, &guest, "of-the-one-that-falls");
-    guest.wait_off();
-    guest.power_on();
-    guest.follow_restarts();
-    assert_eq!(slot(&guest), "running=b good=b try= left=0");
-    guest.wait_ready(&kubectl);
-    assert_eq!(names(&kubectl, &guest), ["of-a", "of-b"], "the data went back with the system");
-    println!("{board}: a system whose Mote does not stay up was gone back from, and its data with it");
-
-    // What is written is a file system, but no system.
-    change(&dir.join("second"), "unlink /usr/lib/systemd/systemd\n");
-    update(&mut guest);
-    assert_eq!(slot(&guest), "running=b good=b try= left=0");
-    guest.wait_ready(&kubectl);
-    assert_eq!(names(&kubectl, &guest), ["of-a", "of-b"]);
-    println!("{board}: a slot that holds no system was gone back from");
+    println!("{board}: an update that is well runs in slot b, and stays");
     guest.shut_down();
     let _ = fs::remove_dir_all(&dir);
 }
