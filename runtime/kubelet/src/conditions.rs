@@ -25,6 +25,10 @@ pub fn all_statuses(status: &PodStatus) -> Vec<&ContainerStatus> {
     init.chain(status.container_statuses.iter().flatten()).collect()
 }
 
+pub fn is_of_others(condition: &PodCondition) -> bool {
+    !OWNED.contains(&condition.type_.as_str())
+}
+
 struct Verdict {
     status: bool,
     reason: &'static str,
@@ -48,8 +52,7 @@ pub fn build(
     now: Timestamp,
 ) -> Vec<PodCondition> {
     let old = pod.status.conditions.as_deref().unwrap_or_default();
-    let mut conditions: Vec<PodCondition> =
-        old.iter().filter(|c| !OWNED.contains(&c.type_.as_str())).cloned().collect();
+    let mut conditions: Vec<PodCondition> = old.iter().filter(|c| is_of_others(c)).cloned().collect();
     let containers_ready = containers_ready(pod, statuses, phase);
     let ready = ready(pod, &containers_ready, &conditions);
     let sandbox = Verdict { status: sandbox_ready, ..TRUE };

@@ -33,7 +33,7 @@ pub struct Inputs<'a> {
     pub resize: &'a Standing,
     /// Nothing of the pod runs any more and nothing will be started.
     pub ended: bool,
-    /// The node ended the pod: reason and message of its failure.
+    /// The node ended the pod, or never took it: reason and message of its failure.
     pub failed: Option<&'a Failed>,
     pub now: Timestamp,
 }
@@ -49,6 +49,11 @@ pub fn build(pod: &Pod, inputs: &Inputs<'_>) -> PodStatus {
     let mut status = old.clone();
     status.observed_generation = pod.generation.or(old.observed_generation);
     status.qos_class = Some(resources::qos_class(pod).into());
+    status.start_time = old.start_time.clone().or_else(|| Some(time(inputs.now)));
+    if was_refused(old, inputs) {
+        refuse(&mut status, inputs.failed);
+        return status;
+    }
     status.host_ip = Some(inputs.host_ip.into());
     status.host_ips = Some(vec![HostIP { ip: inputs.host_ip.into() }]);
     let host = [inputs.host_ip.to_owned()];
@@ -59,7 +64,6 @@ pub fn build(pod: &Pod, inputs: &Inputs<'_>) -> PodStatus {
         status.pod_ips =
             Some(ips.iter().map(|ip| PodIP { ip: ip.clone() }).collect::<Vec<_>>()).filter(|l| !l.is_empty());
     }
-    status.start_time = old.start_time.clone().or_else(|| Some(time(inputs.now)));
 
     let has_init = !pod.init_containers().is_empty();
     let main: Vec<&Container> = pod.spec.containers.iter().collect();
@@ -101,6 +105,23 @@ pub fn build(pod: &Pod, inputs: &Inputs<'_>) -> PodStatus {
     }
     status.phase = Some(final_phase.into());
     status
+}
+
+/// The node never took the pod: nothing was ever said of its containers, and nothing will be.
+fn was_refused(old: &PodStatus, inputs: &Inputs<'_>) -> bool {
+    let is_over = inputs.failed.is_some() && inputs.ended || old.phase.as_deref() == Some("Failed");
+    is_over && old.container_statuses.is_none() && inputs.state.containers.is_empty()
+}
+
+/// Upstream's rejectPod (pkg/kubelet/kubelet.go). A container that waits would be what kubectl shows in place of the reason.
+fn refuse(status: &mut PodStatus, failed: Option<&Failed>) {
+    status.phase = Some("Failed".into());
+    if let Some(Failed { reason, message, .. }) = failed {
+        (status.reason, status.message) = (Some(reason.clone()), Some(message.clone()));
+    }
+    if let Some(conditions) = &mut status.conditions {
+        conditions.retain(conditions::is_of_others);
+    }
 }
 
 fn container(

@@ -1,6 +1,6 @@
 //! What `status` makes of a pod's containers, in tables.
 use super::*;
-use crate::{fixture, images::failure};
+use crate::{fixture, images::failure, worker::Failed};
 use mote_schema::{Value, json};
 
 fn found(name: &str, state: State, exit_code: i32) -> state::Container {
@@ -33,10 +33,20 @@ struct Case {
     waiting: HashMap<String, Failure>,
     ready: bool,
     ended: bool,
+    failed: Option<Failed>,
 }
 
 fn case(spec: Value, found: Vec<state::Container>) -> Case {
-    Case { spec, old: json!({}), found, sandbox: true, waiting: HashMap::new(), ready: true, ended: false }
+    Case {
+        spec,
+        old: json!({}),
+        found,
+        sandbox: true,
+        waiting: HashMap::new(),
+        ready: true,
+        ended: false,
+        failed: None,
+    }
 }
 
 fn run(case: &Case) -> PodStatus {
@@ -55,7 +65,7 @@ fn run(case: &Case) -> PodStatus {
         actuated: &Actuated::default(),
         resize: &Standing::default(),
         ended: case.ended,
-        failed: None,
+        failed: case.failed.as_ref(),
         now: Timestamp::from_second(100).unwrap(),
     };
     build(&pod, &inputs)
@@ -121,6 +131,28 @@ fn phases_and_conditions() {
         "Failed",
         "PodReadyToStartContainers -Initialized(ContainersNotInitialized) -Ready(PodFailed) -ContainersReady(PodFailed) PodScheduled",
     );
+}
+
+#[test]
+fn a_pod_that_was_never_taken_says_why_and_nothing_of_its_containers() {
+    let failed = Failed::new("OutOfcpu", "Pod was rejected: Node didn't have enough resource: cpu");
+    let mut refused = Case { sandbox: false, ended: true, failed: Some(failed), ..case(one("Always"), vec![]) };
+    refused.old = json!({"phase": "Pending", "conditions": [
+        {"type": "PodScheduled", "status": "True"}, {"type": "example.com/mine", "status": "True"}]});
+    let status = run(&refused);
+    let expected = |status: &PodStatus| {
+        assert_eq!(summary(status), ("Failed".into(), "example.com/mine".into()));
+        assert_eq!(status.reason.as_deref(), Some("OutOfcpu"));
+        assert_eq!((&status.container_statuses, &status.host_ip), (&None, &None));
+    };
+    expected(&status);
+    // And after the node has started anew, and does not remember.
+    refused.failed = None;
+    refused.old = json!({"phase": "Failed", "reason": "OutOfcpu", "conditions": [{"type": "example.com/mine", "status": "True"}]});
+    expected(&run(&refused));
+    // A pod that ran keeps what is known of its containers.
+    refused.found = vec![found("a", State::Exited, 137)];
+    assert!(run(&refused).container_statuses.is_some());
 }
 
 #[test]

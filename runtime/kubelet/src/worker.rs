@@ -104,7 +104,7 @@ pub struct Failed {
 }
 
 impl Failed {
-    fn new(reason: impl Into<String>, message: impl Into<String>) -> Failed {
+    pub(crate) fn new(reason: impl Into<String>, message: impl Into<String>) -> Failed {
         Failed { reason: reason.into(), message: message.into(), grace: None, disrupts: false }
     }
 }
