@@ -1,4 +1,4 @@
-//! The small HTTP client of probes and hooks: one GET, no redirects followed off the host, a bounded body.
+//! The small HTTP client of probes and hooks: a GET, redirects followed as long as they stay on the host, a bounded body.
 use crate::spec::{Container, HTTPGetAction, HTTPHeader, IntOrString};
 use async_io::{Async, Timer};
 use bytes::Bytes;
@@ -13,6 +13,8 @@ use std::{
 
 /// Upstream's limit for what a probe reads.
 const MAX_BODY_BYTES: usize = 10 << 10;
+/// Go's http.Client
+const MAX_REDIRECTS: usize = 10;
 
 pub struct Response {
     pub status: u16,
@@ -81,29 +83,95 @@ pub async fn get(
     timeout: Duration,
 ) -> Result<Response, Failed> {
     let port = port(&action.port, container).map_err(Failed::Request)?;
-    let host = action.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(pod_ip);
+    let host = action.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(pod_ip).to_owned();
     let path = action.path.as_deref().unwrap_or("/");
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
     let tls = action.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https"));
-    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let url = format!("{}://{authority}{path}", if tls { "https" } else { "http" });
     let headers = action.http_headers.as_deref().unwrap_or_default();
-    let request = request(&path, &authority, agent, headers).map_err(Failed::Request)?;
-    let shown = |why: String| Failed::Answer(format!("Get \"{url}\": {why}"));
-    let exchange = async {
-        let stream = connect(host, port, timeout).await.map_err(&shown)?;
-        if tls {
-            let stream = mote_api::dial::insecure_tls(stream, host).await.map_err(&shown)?;
+    let mut place = Place { tls, host, port, path };
+    let first = place.url();
+    let exchanges = async {
+        for _ in 0..MAX_REDIRECTS {
+            let answer = place.get(agent, headers, timeout).await?;
+            let is_redirect = matches!(answer.status, 301 | 302 | 303 | 307 | 308);
+            match answer.location.as_deref().filter(|_| is_redirect).and_then(|to| place.redirected(to)) {
+                Some(next) => place = next,
+                None => return Ok(answer),
+            }
+        }
+        Err(place.failed(format!("stopped after {MAX_REDIRECTS} redirects")))
+    };
+    let late = async {
+        Timer::after(timeout).await;
+        let why = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
+        Err(Failed::Answer(format!("Get \"{first}\": {why}")))
+    };
+    future::or(exchanges, late).await
+}
+
+/// Where a request goes.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    tls: bool,
+    host: String,
+    port: u16,
+    path: String,
+}
+
+impl Place {
+    fn authority(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("{}://{}{}", if self.tls { "https" } else { "http" }, self.authority(), self.path)
+    }
+
+    fn failed(&self, why: String) -> Failed {
+        Failed::Answer(format!("Get \"{}\": {why}", self.url()))
+    }
+
+    async fn get(&self, agent: &str, headers: &[HTTPHeader], timeout: Duration) -> Result<Response, Failed> {
+        let request = request(&self.path, &self.authority(), agent, headers).map_err(Failed::Request)?;
+        let shown = |why: String| self.failed(why);
+        let stream = connect(&self.host, self.port, timeout).await.map_err(&shown)?;
+        if self.tls {
+            let stream = mote_api::dial::insecure_tls(stream, &self.host).await.map_err(&shown)?;
             exchange(stream, request).await.map_err(&shown)
         } else {
             exchange(stream, request).await.map_err(&shown)
         }
-    };
-    let late = async {
-        Timer::after(timeout).await;
-        Err(shown("context deadline exceeded (Client.Timeout exceeded while awaiting headers)".into()))
-    };
-    future::or(exchange, late).await
+    }
+
+    /// None: it leads to another host, or nowhere (upstream's RedirectChecker, pkg/probe/http/http.go).
+    fn redirected(&self, to: &str) -> Option<Place> {
+        let to = to.split('#').next()?;
+        let (tls, rest) = match to.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (false, Some(rest)),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, Some(rest)),
+            _ => (self.tls, to.strip_prefix("//")),
+        };
+        let Some(rest) = rest else {
+            let (path, _) = self.path.split_once('?').unwrap_or((&self.path, ""));
+            let path = match to {
+                _ if to.starts_with('/') => to.to_owned(),
+                _ if to.is_empty() || to.starts_with('?') => format!("{path}{to}"),
+                _ => format!("{}/{to}", path.rsplit_once('/')?.0),
+            };
+            return Some(Place { path, host: self.host.clone(), ..*self });
+        };
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, port.parse().ok()?),
+            _ => (authority, if tls { 443 } else { 80 }),
+        };
+        let is_here = host.trim_matches(['[', ']']).eq_ignore_ascii_case(&self.host);
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        is_here.then(|| Place { tls, host: self.host.clone(), port, path })
+    }
 }
 
 fn request(path: &str, authority: &str, agent: &str, headers: &[HTTPHeader]) -> Result<Request<Empty<Bytes>>, String> {
@@ -154,4 +222,29 @@ async fn exchange(stream: impl Stream, request: Request<Empty<Bytes>>) -> Result
         }
     };
     future::or(answer, drive).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_stay_on_the_host() {
+        let place = |tls, port, path: &str| Place { tls, host: "10.0.0.5".into(), port, path: path.into() };
+        let check = |to: &str, expected: Option<Place>| {
+            assert_eq!(place(false, 8080, "/a/b?x=1").redirected(to), expected, "{to}");
+        };
+        check("/healthz", Some(place(false, 8080, "/healthz")));
+        check("c?y=2#z", Some(place(false, 8080, "/a/c?y=2")));
+        check("?y=2", Some(place(false, 8080, "/a/b?y=2")));
+        check("http://10.0.0.5/c", Some(place(false, 80, "/c")));
+        check("HTTPS://10.0.0.5:8443?y", Some(place(true, 8443, "/?y")));
+        check("//10.0.0.5:81/c", Some(place(false, 81, "/c")));
+        check("http://0.0.0.0/", None);
+        check("https://example.com:8080/", None);
+        check("http://10.0.0.5:port/", None);
+        let six = Place { tls: false, host: "fd00::5".into(), port: 80, path: "/".into() };
+        assert_eq!(six.redirected("http://[FD00::5]/").map(|p| p.url()), Some("http://[fd00::5]:80/".into()));
+        assert_eq!(six.redirected("http://[fd00::5]:81/").map(|p| p.port), Some(81));
+    }
 }

@@ -213,11 +213,9 @@ impl Job {
         if let Some(get) = &probe.http_get {
             return match http::get(get, &self.container, &self.pod_ip, "kube-probe/1.36", timeout).await {
                 Ok(answer) if (200..300).contains(&answer.status) => Ok(Outcome::Success),
-                Ok(answer) if (300..400).contains(&answer.status) => Ok(match answer.location {
-                    // A redirect to the same host would be followed; it lives, which is what was asked.
-                    Some(to) if to.starts_with('/') => Outcome::Success,
-                    _ => Outcome::Warning(format!("Probe terminated redirects, Response body: {}", answer.body)),
-                }),
+                Ok(answer) if (300..400).contains(&answer.status) => {
+                    Ok(Outcome::Warning(format!("Probe terminated redirects, Response body: {}", answer.body)))
+                }
                 Ok(answer) => Ok(Outcome::Failure(format!("HTTP probe failed with statuscode: {}", answer.status))),
                 Err(Failed::Answer(why)) => Ok(Outcome::Failure(why)),
                 Err(Failed::Request(why)) => Err(why),
