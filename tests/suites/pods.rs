@@ -374,6 +374,8 @@ fn a_node_answers_through_the_proxy_what_a_kubelet_answers() {
     for name in ["kubelet_running_pods ", "kubelet_started_pods_total ", "kubelet_pod_start_duration_seconds_count "] {
         assert!(own.contains(name), "no {name} in {own}");
     }
+    assert!(get("logs/").contains("<a href=\"./pods/\">pods/</a>"));
+    assert!(get("logs/containers/").contains("talker_"));
     assert!(get("runningpods/").contains("\"talker\""));
     let of_pods = format!("{}/talker/main", kubectl.name());
     let ran = kubectl.with_input(

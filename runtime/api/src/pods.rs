@@ -30,6 +30,13 @@ pub enum StreamRequest {
     PortForward { ports: Vec<u16> },
 }
 
+/// Of the host's own logs.
+pub enum HostLog {
+    /// Names in order; those of directories end in a slash.
+    Directory(Vec<String>),
+    File(LogStream),
+}
+
 /// The pages of a kubelet's figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Figures {
@@ -55,6 +62,8 @@ pub trait PodBackend: Send + Sync + 'static {
     fn run(&self, pod: Object, container: String, command: Vec<String>) -> BoxFuture<'_, Result<Bytes, Status>>;
     /// Pods with containers that run, by what the runtime says.
     fn running(&self) -> BoxFuture<'_, Result<Vec<mote_schema::Value>, Status>>;
+    /// Below /var/log; None: there is no such thing.
+    fn host_log(&self, path: String) -> BoxFuture<'_, Option<HostLog>>;
     /// What node and pods use, as a kubelet's /stats/summary shows it; without disks and the network it costs less.
     fn summary(&self, whole: bool) -> BoxFuture<'_, Result<mote_schema::Value, Status>>;
     /// What a kubelet shows at /metrics and below.

@@ -17,6 +17,11 @@ pub fn refusal(pod: &Pod, node: Ref<'_>, others: &[Arc<Pod>]) -> Option<Refusal>
         tracing::debug!(os = os.name, "a pod for another operating system");
         return Some(("PodOSNotSupported".into(), "Failed to admit pod as the OS field doesn't match node OS".into()));
     }
+    let policy = pod.spec.security_context.as_ref().and_then(|context| context.supplemental_groups_policy.as_deref());
+    if policy == Some("Strict") && !node.at("status.features").get("supplementalGroupsPolicy").is_true() {
+        let why = "SupplementalGroupsPolicy=Strict is not supported in this node";
+        return Some(("SupplementalGroupsPolicyNotSupported".into(), why.into()));
+    }
     let failed = |name: &str, why: &str| Some((name.to_owned(), format!("Predicate {name} failed: {why}")));
     let spec = pod.object.root().get("spec");
     if let Some(short) = shortage(pod, node.at("status.allocatable"), others) {
@@ -158,6 +163,10 @@ mod tests {
         check(json!({"tolerations": []}), there(), want);
         let want = "PodOSNotSupported: Failed to admit pod as the OS field doesn't match node OS";
         check(json!({"os": {"name": "windows"}}), there(), want);
+        check(json!({"securityContext": {"supplementalGroupsPolicy": "Merge"}}), there(), "");
+        let want =
+            "SupplementalGroupsPolicyNotSupported: SupplementalGroupsPolicy=Strict is not supported in this node";
+        check(json!({"securityContext": {"supplementalGroupsPolicy": "Strict"}}), there(), want);
     }
 
     #[test]

@@ -1,18 +1,22 @@
 //! What the API server asks of the kubelet: logs, and streaming URLs for exec, attach and port-forward. Messages:
 //! upstream's validateContainerLogStatus and the kubelet server's.
 use crate::spec::ContainerStatus;
-use crate::{Kubelet, logs, pod::Pod};
+use crate::{Kubelet, host_logs, logs, pod::Pod};
 use async_channel::Receiver;
 use async_io::Timer;
 use bytes::Bytes;
 use futures_lite::future;
 use mote_api::{
     driver::BoxFuture,
-    pods::{Figures, LogOptions, LogStream, PodBackend, StreamRequest},
+    pods::{Figures, HostLog, LogOptions, LogStream, PodBackend, StreamRequest},
 };
 use mote_cri::v1;
 use mote_schema::{Object, Status};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// A follower asks again after this long even if no change was announced.
 const FOLLOW_RECHECK: Duration = Duration::from_secs(5);
@@ -49,6 +53,11 @@ impl PodBackend for Backend {
 
     fn figures(&self, of: Figures) -> BoxFuture<'_, Result<String, Status>> {
         Box::pin(self.0.figures(of))
+    }
+
+    fn host_log(&self, path: String) -> BoxFuture<'_, Option<HostLog>> {
+        let root = self.0.config.pod_log_dir.parent().unwrap_or(Path::new("/var/log"));
+        Box::pin(host_logs::open(root.to_owned(), path))
     }
 
     fn running(&self) -> BoxFuture<'_, Result<Vec<mote_schema::Value>, Status>> {

@@ -170,6 +170,16 @@ async fn config(
     let ((hosts, termination), log_dir) = future::zip(future::zip(hosts, termination), log_dir).await;
     mounts.extend(hosts?);
     mounts.extend(termination?);
+    // As the sandbox has it, which may be older than this process.
+    let context = start.sandbox.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    let users = context.and_then(|it| it.namespace_options.as_ref()?.userns_options.clone());
+    if let Some(users) = &users {
+        // Files belong to the pod's users and not to those that the host knows by the same numbers.
+        for mount in &mut mounts {
+            mount.uid_mappings.clone_from(&users.uids);
+            mount.gid_mappings.clone_from(&users.gids);
+        }
+    }
     log_dir.map_err(|e| format!("create container log directory for container {} failed: {e}", container.name))?;
     let seccomp_dir = kubelet.config.data_dir.join("seccomp");
     Ok(v1::ContainerConfig {
@@ -195,7 +205,7 @@ async fn config(
                 resources::of_container(pod, container, kubelet.machine.memory_bytes),
                 kubelet.machine.swap,
             )),
-            security_context: Some(security::of_container(pod, container, &user, &seccomp_dir, start.target)),
+            security_context: Some(security::of_container(pod, container, &user, &seccomp_dir, start.target, users)),
         }),
         ..Default::default()
     })

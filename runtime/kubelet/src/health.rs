@@ -3,6 +3,7 @@
 use crate::state::lock;
 use event_listener::{Event, EventListener};
 use mote_cri::v1;
+use mote_schema::{Value, json};
 use std::sync::Mutex;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,6 +15,9 @@ struct Inner {
     version: String,
     runtime_error: Option<String>,
     network_error: Option<String>,
+    /// By the name that a RuntimeClass has for them; older runtimes tell of none.
+    handlers: Vec<v1::RuntimeHandler>,
+    features: Option<v1::RuntimeFeatures>,
 }
 
 #[derive(Default)]
@@ -68,7 +72,27 @@ impl Health {
         self.changed.notify(usize::MAX);
     }
 
-    pub fn set_up(&self, version: &v1::VersionResponse, status: &v1::RuntimeStatus) {
+    pub fn has_user_namespaces(&self, handler: &str) -> bool {
+        let inner = lock(&self.inner);
+        let found = inner.handlers.iter().find(|known| known.name == handler);
+        found.and_then(|known| known.features.as_ref()).is_some_and(|features| features.user_namespaces)
+    }
+    /// What the runtime says it can do, as a node's status has it.
+    pub fn abilities(&self) -> [(&'static str, Option<Value>); 2] {
+        let inner = lock(&self.inner);
+        let handlers = inner.handlers.iter().map(|handler| {
+            let features = handler.features.clone().unwrap_or_default();
+            json!({"name": handler.name, "features": {"userNamespaces": features.user_namespaces,
+                "recursiveReadOnlyMounts": features.recursive_read_only_mounts}})
+        });
+        let handlers: Value = handlers.collect();
+        let features = inner.features.as_ref();
+        let features = features.map(|it| json!({"supplementalGroupsPolicy": it.supplemental_groups_policy}));
+        [("runtimeHandlers", (!inner.handlers.is_empty()).then_some(handlers)), ("features", features)]
+    }
+
+    pub fn set_up(&self, version: &v1::VersionResponse, answer: v1::StatusResponse) {
+        let status = answer.status.unwrap_or_default();
         let condition = |name: &str| status.conditions.iter().find(|c| c.r#type == name);
         let failing = |name: &str, what: &str| {
             let c = condition(name).filter(|c| !c.status)?;
@@ -81,6 +105,8 @@ impl Health {
             version: version.runtime_version.clone(),
             runtime_error: failing("RuntimeReady", "container runtime"),
             network_error: failing("NetworkReady", "container runtime network"),
+            handlers: answer.runtime_handlers,
+            features: answer.features,
         });
     }
 
@@ -113,18 +139,22 @@ mod tests {
             reason: "R".into(),
             message: "m".into(),
         };
-        let status = |network| v1::RuntimeStatus {
-            conditions: vec![condition("RuntimeReady", true), condition("NetworkReady", network)],
+        let status = |network| {
+            let conditions = vec![condition("RuntimeReady", true), condition("NetworkReady", network)];
+            v1::StatusResponse { status: Some(v1::RuntimeStatus { conditions }), ..Default::default() }
         };
         let version = v1::VersionResponse {
             runtime_name: "containerd".into(),
             runtime_version: "1.7".into(),
             ..Default::default()
         };
-        health.set_up(&version, &status(false));
+        health.set_up(&version, status(false));
         let want = "container runtime network not ready: NetworkReady=false reason:R message:m";
         assert_eq!(health.not_ready().as_deref(), Some(want));
-        health.set_up(&version, &status(true));
+        let features = v1::RuntimeHandlerFeatures { user_namespaces: true, ..Default::default() };
+        let handler = v1::RuntimeHandler { name: "crun".into(), features: Some(features) };
+        health.set_up(&version, v1::StatusResponse { runtime_handlers: vec![handler], ..status(true) });
+        assert!(health.has_user_namespaces("crun") && !health.has_user_namespaces(""));
         assert_eq!((health.not_ready(), health.runtime_version().as_str()), (None, "containerd://1.7"));
         health.set_down();
         assert_eq!(health.not_ready().as_deref(), Some("container runtime is down"));

@@ -33,6 +33,7 @@ pub struct Machine {
     pub cpus: usize,
     pub hugepages: Vec<(i64, i64)>,
     pub swap: Swap,
+    pub has_apparmor: bool,
     machine_id: String,
     system_uuid: String,
     boot_id: String,
@@ -51,6 +52,7 @@ impl Machine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             hugepages: hugepages(),
             swap: swap(),
+            has_apparmor: has_apparmor(),
             system_uuid: system_uuid.unwrap_or_else(|| machine_id.clone()),
             machine_id,
             boot_id: line("/proc/sys/kernel/random/boot_id"),
@@ -73,6 +75,11 @@ pub enum Swap {
     Unbounded,
     V1,
     V2,
+}
+
+fn has_apparmor() -> bool {
+    let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+    Path::new("/sys/kernel/security/apparmor").exists() && enabled.is_ok_and(|text| text.starts_with('Y'))
 }
 
 /// The root of v2's hierarchy has no such file: this process's own group is asked.
@@ -294,6 +301,11 @@ impl Kubelet {
                 "systemUUID": self.machine.system_uuid,
             },
         });
+        for (name, value) in self.health.abilities() {
+            if let Some(value) = value {
+                status[name] = value;
+            }
+        }
         if images.is_array() {
             status["images"] = images;
         }

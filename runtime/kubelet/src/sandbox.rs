@@ -1,6 +1,8 @@
 //! What the runtime is told to make a pod's sandbox of. Pure.
 use crate::{dns, labels, pod::Pod, resources, security};
-use mote_cri::v1::{DnsConfig, LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PortMapping, protocol};
+use mote_cri::v1::{
+    DnsConfig, LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PortMapping, UserNamespace, protocol,
+};
 use std::path::{Path, PathBuf};
 
 /// DIR/NAMESPACE_NAME_UID
@@ -14,6 +16,8 @@ pub struct Parts<'a> {
     pub cgroup_parent: String,
     pub cluster_domain: &'a str,
     pub dns: DnsConfig,
+    /// None: the host's users.
+    pub users: Option<UserNamespace>,
 }
 
 pub fn config(pod: &Pod, parts: Parts<'_>) -> Result<PodSandboxConfig, String> {
@@ -35,7 +39,7 @@ pub fn config(pod: &Pod, parts: Parts<'_>) -> Result<PodSandboxConfig, String> {
         annotations: labels::sandbox_annotations(pod),
         linux: Some(LinuxPodSandboxConfig {
             cgroup_parent: parts.cgroup_parent,
-            security_context: Some(security::of_sandbox(pod)),
+            security_context: Some(security::of_sandbox(pod, parts.users)),
             sysctls: sysctls.map(|s| (s.name.clone(), s.value.clone())).collect(),
             resources: Some(resources::of_sandbox(pod)),
             ..Default::default()

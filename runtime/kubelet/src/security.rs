@@ -4,7 +4,7 @@ use crate::pod::Pod;
 use crate::spec::{Container, SeccompProfile, SecurityContext};
 use mote_cri::v1::{
     Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceOption,
-    SecurityProfile, namespace_mode, profile_type,
+    SecurityProfile, UserNamespace, namespace_mode, profile_type,
 };
 use std::path::Path;
 
@@ -31,7 +31,7 @@ pub struct ImageUser {
     pub name: String,
 }
 
-pub fn namespaces(pod: &Pod) -> NamespaceOption {
+fn namespaces(pod: &Pod, users: Option<UserNamespace>) -> NamespaceOption {
     let node = |yes: Option<bool>, other| if yes == Some(true) { namespace_mode::NODE } else { other };
     let shared =
         if pod.spec.share_process_namespace == Some(true) { namespace_mode::POD } else { namespace_mode::CONTAINER };
@@ -39,14 +39,15 @@ pub fn namespaces(pod: &Pod) -> NamespaceOption {
         network: node(pod.spec.host_network, namespace_mode::POD),
         pid: node(pod.spec.host_pid, shared),
         ipc: node(pod.spec.host_ipc, namespace_mode::POD),
+        userns_options: users,
         ..Default::default()
     }
 }
 
-pub fn of_sandbox(pod: &Pod) -> LinuxSandboxSecurityContext {
+pub fn of_sandbox(pod: &Pod, users: Option<UserNamespace>) -> LinuxSandboxSecurityContext {
     let own = pod.spec.security_context.clone().unwrap_or_default();
     LinuxSandboxSecurityContext {
-        namespace_options: Some(namespaces(pod)),
+        namespace_options: Some(namespaces(pod, users)),
         run_as_user: own.run_as_user.map(|value| Int64Value { value }),
         run_as_group: own.run_as_group.map(|value| Int64Value { value }),
         supplemental_groups: groups(pod),
@@ -78,11 +79,12 @@ pub fn of_container(
     user: &ImageUser,
     seccomp_dir: &Path,
     target: Option<&str>,
+    users: Option<UserNamespace>,
 ) -> LinuxContainerSecurityContext {
     let own = own_context(container);
     let shared = pod.spec.security_context.clone().unwrap_or_default();
     let run_as_user = own.run_as_user.or(shared.run_as_user);
-    let mut namespaces = namespaces(pod);
+    let mut namespaces = namespaces(pod, users);
     if let Some(id) = target.filter(|_| namespaces.pid == namespace_mode::CONTAINER) {
         namespaces.pid = namespace_mode::TARGET;
         namespaces.target_id = id.to_owned();
@@ -108,7 +110,7 @@ pub fn of_container(
         masked_paths: paths(&MASKED_PATHS),
         readonly_paths: paths(&READONLY_PATHS),
         seccomp: Some(seccomp(own.seccomp_profile.as_ref().or(shared.seccomp_profile.as_ref()), seccomp_dir)),
-        ..Default::default()
+        apparmor: own.app_armor_profile.as_ref().or(shared.app_armor_profile.as_ref()).map(apparmor),
     }
 }
 
@@ -119,6 +121,24 @@ fn seccomp(profile: Option<&SeccompProfile>, dir: &Path) -> SecurityProfile {
         _ => (profile_type::UNCONFINED, String::new()),
     };
     SecurityProfile { profile_type, localhost_ref }
+}
+
+/// Without one the runtime does as it likes.
+fn apparmor(profile: &SeccompProfile) -> SecurityProfile {
+    let (profile_type, localhost_ref) = match profile.type_.as_str() {
+        "RuntimeDefault" => (profile_type::RUNTIME_DEFAULT, String::new()),
+        "Localhost" => (profile_type::LOCALHOST, profile.localhost_profile.clone().unwrap_or_default()),
+        _ => (profile_type::UNCONFINED, String::new()),
+    };
+    SecurityProfile { profile_type, localhost_ref }
+}
+
+/// Whether the pod relies on AppArmor (pkg/security/apparmor).
+pub fn needs_apparmor(pod: &Pod) -> bool {
+    let shared = pod.spec.security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref());
+    let own = |container: &Container| own_context(container).app_armor_profile;
+    let mut all = pod.containers().filter_map(|(_, container)| own(container)).chain(shared.cloned());
+    all.any(|profile| profile.type_ != "Unconfined")
 }
 
 /// The error is the message of CreateContainerConfigError.
@@ -174,12 +194,13 @@ mod tests {
 
     #[test]
     fn merged() {
-        let p =
-            pod(json!({"securityContext": {"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3, "supplementalGroups": [4],
-                "seccompProfile": {"type": "RuntimeDefault"}}, "hostPID": true,
+        let p = pod(
+            json!({"securityContext": {"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3, "supplementalGroups": [4],
+                "seccompProfile": {"type": "RuntimeDefault"}, "appArmorProfile": {"type": "Localhost", "localhostProfile": "x"}}, "hostPID": true,
             "containers": [{"name": "c", "image": "x", "securityContext": {"runAsUser": 9, "procMount": "Unmasked",
-                "allowPrivilegeEscalation": false, "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]}}}]}));
-        let got = of_container(&p, &p.spec.containers[0], &ImageUser::default(), Path::new("/s"), None);
+                "allowPrivilegeEscalation": false, "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]}}}]}),
+        );
+        let got = of_container(&p, &p.spec.containers[0], &ImageUser::default(), Path::new("/s"), None, None);
         assert_eq!(got.run_as_user.map(|v| v.value), Some(9));
         assert_eq!(got.run_as_group.map(|v| v.value), Some(2));
         assert_eq!(got.supplemental_groups, [3, 4]);
@@ -189,5 +210,10 @@ mod tests {
             Some((namespace_mode::POD, namespace_mode::NODE))
         );
         assert_eq!(got.seccomp.map(|s| s.profile_type), Some(profile_type::RUNTIME_DEFAULT));
+        assert_eq!(
+            got.apparmor.map(|s| (s.profile_type, s.localhost_ref)),
+            Some((profile_type::LOCALHOST, "x".into()))
+        );
+        assert!(needs_apparmor(&p));
     }
 }

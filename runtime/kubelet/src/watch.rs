@@ -74,7 +74,7 @@ async fn connect(kubelet: &Arc<Kubelet>) -> Result<v1::VersionResponse, Error> {
             tracing::debug!(%error, "the runtime does not take the pod CIDR");
         }
     }
-    kubelet.health.set_up(&version, &status.status.unwrap_or_default());
+    kubelet.health.set_up(&version, status);
     Ok(version)
 }
 
@@ -134,7 +134,7 @@ async fn follow(kubelet: &Arc<Kubelet>, version: &v1::VersionResponse) -> Error 
                 match kubelet.runtime.status(v1::StatusRequest { verbose: false }).await {
                     Ok(answer) => {
                         let was_waiting = kubelet.health.network_error().is_some();
-                        kubelet.health.set_up(version, &answer.status.unwrap_or_default());
+                        kubelet.health.set_up(version, answer);
                         if was_waiting && kubelet.health.network_error().is_none() {
                             kubelet.own_keys().into_iter().for_each(|key| kubelet.queue().add(key));
                         }

@@ -18,10 +18,10 @@ use crate::{
     pod::{Pod, Role, is_sidecar},
     probes::{Job, RESULTS, Shared, Type, Verdict},
     resize::{Actuated, Allocation, Standing as Resizing},
-    resources, sandbox,
+    resources, sandbox, security,
     spec::{Field as _, PodStatus},
     state::{self, PodState, State, lock},
-    status,
+    status, userns,
     volumes::{self, Volumes},
 };
 use async_executor::Task;
@@ -336,6 +336,12 @@ impl Kubelet {
             }
             Err(e) => return Err(e.into()),
         };
+        if security::needs_apparmor(pod) && !self.machine.has_apparmor {
+            return Ok(Some((
+                "AppArmor".into(),
+                "Cannot enforce AppArmor: AppArmor is not enabled on the host".into(),
+            )));
+        }
         let objects = self.client.list(&self.pods, None)?;
         let here = |other: &&Object| other.uid() != pod.uid && self.is_own(other) && admit::holds_place(other);
         let workers = lock(&self.workers);

@@ -1,12 +1,12 @@
 //! nodes/proxy: what a kubelet answers on its port, answered here without one (kubelet/pkg/server). This node's kubelet
 //! is in this process; a request for another port of the node goes there, one for another kubelet to that. The
 //! kubelet's own port, where there is one, leads here too.
-use super::{kubelet, pods, proxy, unknown};
+use super::{forward, kubelet, pods, proxy, unknown};
 use crate::{
     Object,
     driver::BoxFuture,
     http::{Body, Handler, Query, Request, Response},
-    pods::{Figures, PodBackend, StreamRequest},
+    pods::{Figures, HostLog, PodBackend, StreamRequest},
     server::Api,
 };
 use http::Method;
@@ -87,6 +87,10 @@ async fn local(api: &Api, backend: &dyn PodBackend, request: Request) -> Result<
             ["metrics", "resource"] => figures(backend, Figures::Resources).await?,
             ["metrics", "cadvisor"] => figures(backend, Figures::Containers).await?,
             ["metrics", "probes"] => figures(backend, Figures::Probes).await?,
+            ["logs", below @ ..] => match backend.host_log(below.join("/")).await {
+                Some(found) => host_log(found, &request.info.rest),
+                None => return none(),
+            },
             _ => return none(),
         });
     };
@@ -147,6 +151,27 @@ fn pods_of(api: &Api, node: &str) -> Vec<Value> {
 
 fn list(items: Vec<Value>) -> Response {
     Response::value(200, &json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+}
+
+/// As Go's file server shows files.
+fn host_log(found: HostLog, path: &str) -> Response {
+    let names = match found {
+        HostLog::File(bytes) => return Response::stream(200, "text/plain; charset=utf-8", bytes),
+        HostLog::Directory(names) => names,
+    };
+    if !path.ends_with('/') {
+        // Names are relative to it.
+        let last = path.rsplit('/').next().unwrap_or("");
+        return Response::text(301, "").with(http::header::LOCATION, &(forward::encode_path(last) + "/"));
+    }
+    let mut page = "<!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n".to_owned();
+    for name in names {
+        let shown = name.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let href = forward::encode_path(&name).replace('&', "&amp;");
+        page += &format!("<a href=\"./{href}\">{shown}</a>\n");
+    }
+    page += "</pre>\n";
+    Response::new(200, "text/html; charset=utf-8", Body::Full(page.into()))
 }
 
 async fn figures(backend: &dyn PodBackend, of: Figures) -> Result<Response, Status> {

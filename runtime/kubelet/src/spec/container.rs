@@ -182,6 +182,7 @@ fields! {
 
     SecurityContext {
         allow_privilege_escalation "allowPrivilegeEscalation": Option<bool>,
+        app_armor_profile "appArmorProfile": Option<SeccompProfile>,
         capabilities "capabilities": Option<Capabilities>,
         privileged "privileged": Option<bool>,
         proc_mount "procMount": Option<String>,

@@ -13,6 +13,7 @@ fields! {
         host_ipc "hostIPC": Option<bool>,
         host_network "hostNetwork": Option<bool>,
         host_pid "hostPID": Option<bool>,
+        host_users "hostUsers": Option<bool>,
         hostname "hostname": Option<String>,
         hostname_override "hostnameOverride": Option<String>,
         image_pull_secrets "imagePullSecrets": Option<Vec<LocalObjectReference>>,
@@ -63,6 +64,7 @@ fields! {
     }
 
     PodSecurityContext {
+        app_armor_profile "appArmorProfile": Option<SeccompProfile>,
         fs_group "fsGroup": Option<i64>,
         run_as_group "runAsGroup": Option<i64>,
         run_as_non_root "runAsNonRoot": Option<bool>,

@@ -198,7 +198,9 @@ impl Kubelet {
         for message in told {
             Recorder::of_pod(&self.client, &pod.object).warning("DNSConfigForming", &message);
         }
+        let users = userns::of(self, pod, &self.runtime_handler(pod)).await?;
         let parts = sandbox::Parts {
+            users,
             attempt,
             log_root: &self.config.pod_log_dir,
             cgroup_parent,
