@@ -10,8 +10,9 @@ use std::{fs, path::Path, process::Command};
 
 /// How long a node must be well here; usually five minutes.
 const CONFIG: &str = "backups: {healthyAfterSeconds: 60}\n";
-/// How long a slot has for it, when it will not be; usually twenty minutes.
-const IMPATIENT: &str = "[Service]\nEnvironment=MOTE_TRIAL_SECONDS=180\n";
+/// A slot that will not be well has twenty minutes for it. Here they begin when the test has seen it, and are short.
+const IMPATIENT: &str = "[Service]\nEnvironment=MOTE_TRIAL_SECONDS=20\nTimeoutStartSec=infinity\n\
+    ExecStartPre=/bin/sh -c 'until [ -e /run/seen ]; do sleep 1; done'\n";
 
 /// debugfs COMMANDS on a root file system.
 fn change(root: &Path, commands: &str) {
@@ -99,6 +100,7 @@ fn goes_back(guest: &mut Guest, kubectl: &Kubectl, mark: &str, meanwhile: impl F
     assert_eq!(guest.shell("cat /etc/mark").as_deref(), Ok(mark));
     assert_eq!(slot(guest), "running=b good=a try=b left=1");
     meanwhile(guest);
+    guest.eventually("the board is told that it was seen", || guest.shell("touch /run/seen"));
     guest.wait_off();
     guest.power_on();
     guest.follow_restarts();
