@@ -229,6 +229,11 @@ fn exec_attach_cp_and_port_forward() {
     assert_eq!(lines.next().unwrap().unwrap(), "to the container");
     attached.kill().unwrap();
     attached.wait().unwrap();
+    // A terminal was asked for where there is none: the runtime refuses, and kubectl reads the log instead.
+    let run = "run terminal --image=localhost/busybox:1 --restart=Never -it --rm --command -- sh -c";
+    let args: Vec<&str> = run.split(' ').chain(["echo first; sleep 2; echo last"]).collect();
+    let ran = kubectl.with_input(&args, None);
+    assert!(ran.success && ran.stdout.contains("last") && ran.stderr.contains("falling back to streaming logs"), "{ran}");
 
     let dir = mote_tests::server::scratch();
     std::fs::write(dir.join("file"), &large).unwrap();

@@ -101,8 +101,10 @@ impl PodBackend for Backend {
                     let container_id = running(&pod, &container)?;
                     runtime.exec(v1::ExecRequest { container_id, cmd: command, tty, stdin, stdout, stderr }).await
                 }
-                StreamRequest::Attach { container, stdin, stdout, stderr, tty } => {
+                StreamRequest::Attach { container, stdin, stdout, stderr, tty: _ } => {
                     let container_id = running(&pod, &container)?;
+                    // Whether there is a terminal was settled when it started; a runtime refuses stderr beside one.
+                    let tty = pod.find(&container).is_some_and(|(_, c)| c.tty == Some(true));
                     runtime.attach(v1::AttachRequest { container_id, stdin, tty, stdout, stderr }).await
                 }
                 StreamRequest::PortForward { ports } => {
