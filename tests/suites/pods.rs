@@ -233,7 +233,10 @@ fn exec_attach_cp_and_port_forward() {
     let run = "run terminal --image=localhost/busybox:1 --restart=Never -it --rm --command -- sh -c";
     let args: Vec<&str> = run.split(' ').chain(["echo first; sleep 2; echo last"]).collect();
     let ran = kubectl.with_input(&args, None);
-    assert!(ran.success && ran.stdout.contains("last") && ran.stderr.contains("falling back to streaming logs"), "{ran}");
+    assert!(
+        ran.success && ran.stdout.contains("first") && ran.stderr.contains("falling back to streaming logs"),
+        "{ran}"
+    );
 
     let dir = mote_tests::server::scratch();
     std::fs::write(dir.join("file"), &large).unwrap();

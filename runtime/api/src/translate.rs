@@ -28,6 +28,7 @@ const MAX_CONTROL_BYTES: usize = 64 * 1024;
 /// Of what the runtime sends, in one message.
 const CHUNK_BYTES: usize = 32 * 1024;
 const SYN_STREAM: u16 = 1;
+const SYN_REPLY: u16 = 2;
 const RST_STREAM: u16 = 3;
 const SPDY_PING: u16 = 6;
 /// The client ends the stream whose number follows.
@@ -76,7 +77,9 @@ pub(crate) async fn answer(
     crate::background::spawn(executor, async move {
         let Ok(client) = upgrade.await else { return };
         let (read, write) = io::split(Client::new(client));
-        let joined = Joined { client: Mutex::new(Box::new(write)), runtime: Mutex::new(Box::new(&runtime)), channels };
+        let opened = async_channel::bounded(1);
+        let (client, to_runtime) = (Mutex::new(Box::new(write) as _), Mutex::new(Box::new(&runtime) as _));
+        let joined = Joined { client, runtime: to_runtime, channels, opened };
         let mut replies = io::Cursor::new(early).chain(&runtime);
         let up: BoxFuture<'_, io::Result<()>> = Box::pin(joined.up(read));
         let down: BoxFuture<'_, io::Result<()>> = match protocol == TUNNEL {
@@ -110,6 +113,8 @@ struct Joined<'a> {
     runtime: Writer<'a>,
     /// None of them: the client speaks SPDY itself.
     channels: Vec<Channel>,
+    /// Closed when the runtime has answered to all streams: what comes for one before that is lost (moby/spdystream).
+    opened: (async_channel::Sender<()>, async_channel::Receiver<()>),
 }
 
 impl Joined<'_> {
@@ -131,6 +136,9 @@ impl Joined<'_> {
 
     /// From the client to the runtime, until the client closes.
     async fn up(&self, mut client: impl AsyncRead + Send + Unpin) -> io::Result<()> {
+        if !self.channels.is_empty() {
+            let _ = self.opened.1.recv().await;
+        }
         // Of the message that a frame goes on with.
         let mut channel = None;
         loop {
@@ -176,6 +184,7 @@ impl Joined<'_> {
         // An empty message tells the client that it is connected.
         let first = [OUTPUT.0, ERRORS.0, STATUS.0].into_iter().find(|number| open.contains(number));
         self.to_client(BINARY, &[first.unwrap_or(STATUS.0)], &[]).await?;
+        let mut unanswered = self.channels.len();
         let mut piece = vec![0; CHUNK_BYTES];
         while !open.is_empty() {
             let mut head = [0; 8];
@@ -185,7 +194,14 @@ impl Joined<'_> {
             let [a, b, c, d, flags, len @ ..] = head;
             let mut left = u32::from_be_bytes([0, len[0], len[1], len[2]]) as usize;
             if a & 0x80 != 0 {
-                self.control(u16::from_be_bytes([c, d]), left, &mut open, runtime).await?;
+                let kind = u16::from_be_bytes([c, d]);
+                self.control(kind, left, &mut open, runtime).await?;
+                if matches!(kind, SYN_REPLY | RST_STREAM) {
+                    unanswered = unanswered.saturating_sub(1);
+                }
+                if unanswered == 0 {
+                    self.opened.0.close();
+                }
                 continue;
             }
             let channel = self.channel_of(u32::from_be_bytes([a, b, c, d]));
@@ -306,6 +322,15 @@ mod tests {
         }
     }
 
+    /// A runtime that has nothing more to say, and stays.
+    struct Silent;
+
+    impl AsyncRead for Silent {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
     struct World {
         client: Written,
         runtime: Written,
@@ -316,7 +341,8 @@ mod tests {
         let (client, runtime) = (Written::default(), Written::default());
         let (to_client, to_runtime) =
             (Mutex::new(Box::new(client.clone()) as _), Mutex::new(Box::new(runtime.clone()) as _));
-        World { client, runtime, joined: Joined { client: to_client, runtime: to_runtime, channels } }
+        let opened = async_channel::bounded(1);
+        World { client, runtime, joined: Joined { client: to_client, runtime: to_runtime, channels, opened } }
     }
 
     fn taken(written: &Written) -> Vec<u8> {
@@ -343,10 +369,20 @@ mod tests {
             frame(FINAL | BINARY, &[END, 0]),
             frame(FINAL | CLOSE, &[3, 232]),
         ];
-        block_on(world.joined.up(io::Cursor::new(said.concat()))).unwrap();
-        let wanted = [data_frame(3, 0, b"ab"), data_frame(3, 0, b"c"), data_frame(3, 0, b"d"), data_frame(3, FIN, b"")];
+        let replies: Vec<u8> =
+            [1, 3, 5].iter().flat_map(|stream| control_frame(SYN_REPLY, &[0, 0, 0, *stream, 0, 0])).collect();
+        let mut replies = io::Cursor::new(replies).chain(Silent);
+        // However early it speaks, the runtime hears of the streams first, and has answered before it hears more.
+        let (up, down) = (world.joined.up(io::Cursor::new(said.concat())), world.joined.down(&mut replies));
+        block_on(up.or(down)).unwrap();
+        let mut opened = Vec::new();
+        for (number, name) in [(1, "error"), (3, "stdin"), (5, "stdout")] {
+            open_stream(number, name, number == 1, &mut opened);
+        }
+        let wanted =
+            [opened, data_frame(3, 0, b"ab"), data_frame(3, 0, b"c"), data_frame(3, 0, b"d"), data_frame(3, FIN, b"")];
         assert_eq!(taken(&world.runtime), wanted.concat());
-        assert_eq!(taken(&world.client), [&[0x8a, 1, b'?'][..], &[0x88, 2, 3, 232]].concat());
+        assert_eq!(taken(&world.client), [&[0x82, 1, 1][..], &[0x8a, 1, b'?'], &[0x88, 2, 3, 232]].concat());
     }
 
     #[test]
