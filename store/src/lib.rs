@@ -21,6 +21,7 @@ mod etcd;
 mod frame;
 mod guard;
 mod journal;
+mod latency;
 mod meter;
 mod page;
 mod record;
@@ -40,6 +41,7 @@ pub use disk::Sizes;
 pub use error::Error;
 #[cfg(feature = "etcd")]
 pub use etcd::{Etcd, Layout};
+pub use latency::Latency;
 pub use root::Snapshot;
 pub use state::Stats;
 pub use storage::{Blocks, Directory, Part, Storage};

@@ -5,7 +5,7 @@
 //! `queue` until all that must be flushed at or before it is, and becomes visible. When a flush fails, the queue is
 //! taken back: those that the flush was for fail, the others are applied anew on the visible root.
 use crate::{
-    Class, Error, Event, Options, Revision, Snapshot, Transaction, Unreadable,
+    Class, Error, Event, Latency, Options, Revision, Snapshot, Transaction, Unreadable,
     disk::{Flush, Loaded, Sealed, Writes},
     meter::Meter,
     ring::Ring,
@@ -38,7 +38,7 @@ const GROWTH_BYTES: usize = 512;
 const RETRY_DOUBLINGS: u32 = 6;
 
 /// Plain counters, since the store was opened unless said otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Stats {
     /// The newest visible revision.
     pub revision: Revision,
@@ -49,9 +49,10 @@ pub struct Stats {
     pub volatile_commits: u64,
     pub lazy_commits: u64,
     pub durable_commits: u64,
-    /// Flushes that succeeded, and how long they took together.
+    /// Flushes that succeeded, and how long they took; and how long durable commits waited until they were flushed.
     pub flushes: u64,
-    pub flush_time: Duration,
+    pub flush_latency: Latency,
+    pub commit_latency: Latency,
     pub failed_flushes: u64,
     /// What went to the storage, whatever came of it.
     pub written_bytes: u64,
@@ -124,6 +125,7 @@ struct Pending {
     /// It needs more space than it gives back.
     grows: bool,
     root: Root,
+    since: Instant,
     reply: Reply,
 }
 
@@ -209,7 +211,8 @@ impl State {
         let before = self.root.kept_bytes();
         let events = self.root.apply(&transaction, revision);
         let grows = self.root.kept_bytes() > before + GROWTH_BYTES;
-        self.queue.push_back(Pending { transaction, revision, events, grows, root: self.root.clone(), reply });
+        let (root, since) = (self.root.clone(), Instant::now());
+        self.queue.push_back(Pending { transaction, revision, events, grows, root, since, reply });
     }
 
     pub fn unreadable_among(&self, transaction: &Transaction) -> Option<Unreadable> {
@@ -389,10 +392,14 @@ impl State {
         self.stats.flushes += 1;
         self.trouble = None;
         self.lazy_in_flight = false;
-        self.stats.flush_time += took;
+        self.stats.flush_latency.note(took);
         self.failures = 0;
         self.reserved = self.reserved.map(|_| batch.flush.reserve);
+        let now = Instant::now();
         for pending in self.queue.drain(..batch.transactions).collect::<Vec<_>>() {
+            if pending.transaction.class == Class::Durable {
+                self.stats.commit_latency.note(now.saturating_duration_since(pending.since));
+            }
             self.publish(pending, wake);
         }
         self.settle(wake);

@@ -190,14 +190,7 @@ impl Metrics {
             text.family(name, "histogram", "Time from a request's headers to its answer.");
             for (labels, series) in requests.iter().filter(|(_, series)| series.sum != 0.0) {
                 let total: u64 = series.codes.values().sum();
-                let mut below = 0;
-                for (bound, count) in BUCKETS.iter().zip(series.buckets) {
-                    below += count;
-                    text.sample("_bucket", &format!("{labels},le=\"{bound}\""), below as f64);
-                }
-                text.sample("_bucket", &format!("{labels},le=\"+Inf\""), total as f64);
-                text.sample("_sum", labels, series.sum);
-                text.sample("_count", labels, total as f64);
+                text.histogram(labels, &BUCKETS, &series.buckets, total, series.sum);
             }
         }
     }
@@ -223,6 +216,18 @@ impl Text {
     pub fn sample(&mut self, suffix: &str, labels: &str, value: f64) {
         let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
         writeln!(self.out, "{}{suffix}{open}{labels}{close} {value}", self.name).unwrap_or(());
+    }
+    /// The family's buckets for these labels; `counts` say how many were above the bound before and not above this one.
+    pub fn histogram(&mut self, labels: &str, bounds: &[f64], counts: &[u64], total: u64, sum: f64) {
+        let mut below = 0;
+        let comma = if labels.is_empty() { "" } else { "," };
+        for (bound, count) in bounds.iter().zip(counts) {
+            below += count;
+            self.sample("_bucket", &format!("{labels}{comma}le=\"{bound}\""), below as f64);
+        }
+        self.sample("_bucket", &format!("{labels}{comma}le=\"+Inf\""), total as f64);
+        self.sample("_sum", labels, sum);
+        self.sample("_count", labels, total as f64);
     }
     /// One that was true at that moment.
     pub fn sample_at(&mut self, labels: &str, value: f64, at_ms: Option<i64>) {

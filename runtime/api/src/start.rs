@@ -285,6 +285,18 @@ fn count_store(api: &Api, text: &mut Text) {
         text.family(&["mote_store_", name].concat(), kind, help);
         text.sample("", "", value as f64);
     }
+    for (name, help, latency) in [
+        (
+            "mote_store_flush_duration_seconds",
+            "What a batch of the journal took to be on the disk.",
+            stats.flush_latency,
+        ),
+        ("mote_store_commit_duration_seconds", "What a durable commit waited to be on the disk.", stats.commit_latency),
+    ] {
+        text.family(name, "histogram", help);
+        let (bounds, counts) = latency.buckets();
+        text.histogram("", bounds, counts, latency.total, latency.sum_seconds);
+    }
 }
 
 /// Counted when somebody reads the metrics.

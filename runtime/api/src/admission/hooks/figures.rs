@@ -95,15 +95,7 @@ impl Figures {
         let name = "apiserver_admission_webhook_admission_duration_seconds";
         text.family(name, "histogram", "Time that webhooks took.");
         for (labels, (buckets, sum)) in &series.durations {
-            let mut below = 0;
-            for (bound, count) in SECONDS.iter().zip(buckets) {
-                below += count;
-                text.sample("_bucket", &format!("{labels},le=\"{bound}\""), below as f64);
-            }
-            let total: u64 = buckets.iter().sum();
-            text.sample("_bucket", &format!("{labels},le=\"+Inf\""), total as f64);
-            text.sample("_sum", labels, *sum);
-            text.sample("_count", labels, total as f64);
+            text.histogram(labels, &SECONDS, buckets, buckets.iter().sum(), *sum);
         }
     }
 }
