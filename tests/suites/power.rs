@@ -1,9 +1,12 @@
 //! What the store survives, with the real binary on a real file system: kill -9 at any moment while somebody writes, and
-//! a disk that is full.
+//! a disk that is full, or fails.
 use mote_tests::{Server, eventually, http::Client, server::scratch};
 use serde_json::{Value, json};
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
+    os::fd::AsRawFd,
+    path::PathBuf,
     process::Command,
     sync::{
         Arc,
@@ -102,22 +105,89 @@ fn kill_9_under_load_loses_nothing_and_revisions_rise() {
     assert!(server.log().matches("damaged").count() == 0, "{}", server.log());
 }
 
+fn umount(at: &str) {
+    assert!(Command::new("umount").arg(at).status().expect("umount(8) is there").success(), "umount {at}");
+}
+
 /// Runs `mount` in the calling thread's namespace.
 fn mount(arguments: &[&str]) {
     let status = Command::new("mount").args(arguments).status().expect("mount(8) is there");
     assert!(status.success(), "mount {arguments:?}");
 }
 
-#[test]
-fn a_full_disk_is_told_and_deletions_go_on() {
+/// A directory for a server whose data is to be on a disk of its own, mounted where only this thread and what it starts see it.
+fn apart() -> (PathBuf, String) {
     let dir = scratch();
     let data = dir.join("data");
     fs::create_dir(&data).expect("a directory");
     // SAFETY: takes no memory; a mount namespace for this thread and what it starts.
     assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0, "needs root");
     mount(&["--make-rprivate", "/"]);
-    let at = data.to_str().expect("a path in UTF-8");
-    mount(&["-t", "tmpfs", "-o", "size=12m,mode=0700", "tmpfs", at]);
+    let at = data.to_str().expect("a path in UTF-8").to_owned();
+    (dir, at)
+}
+
+/// What a thread that creates maps until it is stopped was told: the names that were acknowledged, and each kind of refusal.
+type Told = (Vec<String>, BTreeMap<u16, String>);
+
+/// Creates maps of many sizes, whatever comes of it.
+fn load(client: &Client, writer: usize, stop: &AtomicBool) -> Told {
+    let (mut names, mut refusals) = (Vec::new(), BTreeMap::new());
+    for n in 0..5000 {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let name = format!("under-load-{writer}-{n}");
+        let answer = client.post(MAPS, &map(&name, &"x".repeat(n * 997 % 9000)));
+        match answer.code {
+            201 => names.push(name),
+            code => drop(refusals.insert(code, answer.text())),
+        }
+    }
+    (names, refusals)
+}
+
+/// Runs `trouble` while two writers write; returns what they were told.
+fn under_load(server: &Server, trouble: impl FnOnce(&Client)) -> Told {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writers: Vec<_> = (0..2)
+            .map(|writer| {
+                let (client, stop) = (server.client(), &stop);
+                scope.spawn(move || load(&client, writer, stop))
+            })
+            .collect();
+        trouble(&server.client());
+        stop.store(true, Ordering::Relaxed);
+        let (mut names, mut refusals) = Told::default();
+        for writer in writers {
+            let (more, others) = writer.join().expect("an answer to each request");
+            names.extend(more);
+            refusals.extend(others);
+        }
+        (names, refusals)
+    })
+}
+
+/// What was acknowledged is there, and what was refused alone is not.
+fn all_there(server: &Server, acknowledged: &[String]) {
+    let list = server.client().get(MAPS).json();
+    let there: BTreeSet<&str> =
+        list["items"].as_array().into_iter().flatten().filter_map(|item| item["metadata"]["name"].as_str()).collect();
+    let lost: Vec<_> = acknowledged.iter().filter(|name| !there.contains(name.as_str())).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}\n{}", server.log());
+}
+
+/// A server's answer to one more write.
+fn answer_to_one(client: &Client) -> (u16, Value) {
+    let answer = client.post(MAPS, &map("one-more", "x"));
+    (answer.code, answer.json())
+}
+
+#[test]
+fn a_full_disk_is_told_and_deletions_go_on() {
+    let (dir, at) = apart();
+    mount(&["-t", "tmpfs", "-o", "size=12m,mode=0700", "tmpfs", &at]);
     let server = Server::start_at(dir, ALONE);
     let (client, text) = (server.client(), "x".repeat(150_000));
     let mut count = 0;
@@ -135,7 +205,7 @@ fn a_full_disk_is_told_and_deletions_go_on() {
         let answer = client.request("DELETE", &format!("{MAPS}/big-{n}"), &[], b"");
         assert_eq!(answer.code, 200, "{n} of {count}: {}", answer.text());
     }
-    mount(&["-o", "remount,size=64m", at]);
+    mount(&["-o", "remount,size=64m", &at]);
     eventually("the disk takes more again", 5, || match client.post(MAPS, &map("after", &text)) {
         answer if answer.code == 201 => Ok(()),
         answer => Err(answer.text()),
@@ -146,4 +216,69 @@ fn a_full_disk_is_told_and_deletions_go_on() {
     let left = server.client().get(MAPS).json()["items"].as_array().map_or(0, Vec::len);
     assert_eq!(left, count - count / 2 + 1);
     server.stop(libc::SIGTERM);
+}
+
+/// A file system in a file, on a loop device. None: this kernel has no such devices for us.
+struct Loop(String);
+
+impl Loop {
+    fn new(file: &str, bytes: u64) -> Option<Loop> {
+        fs::File::create(file).and_then(|file| file.set_len(bytes)).expect("a sparse file");
+        let made = Command::new("mke2fs").args(["-q", "-t", "ext4"]).arg(file).status();
+        assert!(made.expect("mke2fs(8) is there").success());
+        let output = Command::new("losetup").args(["-f", "--show", file]).output().expect("losetup(8) is there");
+        let name = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if !output.status.success() {
+            eprintln!("no loop device here, so this is not tried: {}", String::from_utf8_lossy(&output.stderr));
+            return None;
+        }
+        Some(Loop(name))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        // It goes when nobody has it mounted any more.
+        let _ = Command::new("losetup").args(["-d", &self.0]).status();
+    }
+}
+
+/// `FS_IOC_SHUTDOWN` of linux/fs.h, and its flag for a disk that is pulled out: nothing more is written, not even what waits.
+const SHUTDOWN: libc::c_ulong = 0x8004_587d;
+static NO_LOG_FLUSH: u32 = 2;
+
+/// From one moment on every write gives EIO. Reads go on, nobody is told that a write worked, and a start on the mended file system
+/// finds all that was acknowledged.
+#[test]
+fn a_disk_that_gives_nothing_but_errors() {
+    let (dir, at) = apart();
+    let Some(disk) = Loop::new(&dir.join("disk").display().to_string(), 64 << 20) else { return };
+    mount(&["-t", "ext4", &disk.0, &at]);
+    let mut server = Server::start_at(dir, ALONE);
+    // Its file is not to be read any more later on.
+    let client = server.client();
+    assert_eq!(client.post(MAPS, &map("before", "x")).code, 201);
+    let (acknowledged, refusals) = under_load(&server, |client| {
+        thread::sleep(Duration::from_millis(500));
+        let root = fs::File::open(&at).expect("it is mounted");
+        // SAFETY: the descriptor is open, and the flag outlives the call.
+        let done = unsafe { libc::ioctl(root.as_raw_fd(), SHUTDOWN as _, &raw const NO_LOG_FLUSH) };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+        eventually("writes are refused", 30, || match answer_to_one(client) {
+            (500 | 503, body) if body["kind"] == "Status" => Ok(()),
+            (code, body) => Err(format!("{code}: {body}")),
+        });
+        assert_eq!(client.get(&format!("{MAPS}/before")).code, 200, "reads go on");
+    });
+    assert!(refusals.keys().all(|code| [500, 503].contains(code)), "{refusals:?}");
+    let trouble = answer_to_one(&client).1["message"].as_str().unwrap_or_default().to_owned();
+    assert!(trouble.contains("Input/output error") || trouble.contains("read-only"), "{trouble}");
+    server.stop(libc::SIGKILL);
+    umount(&at);
+    mount(&["-t", "ext4", &disk.0, &at]);
+    server.start_again();
+    all_there(&server, &acknowledged);
+    assert!(!acknowledged.is_empty() && !server.log().contains("damaged"), "{}", server.log());
+    server.stop(libc::SIGTERM);
+    umount(&at);
 }
