@@ -1,5 +1,8 @@
 //! A container's environment, and references to a pod's own fields (ValidateEnv, ValidateEnvFrom, validateObjectFieldSelector).
-use super::at::{At, Errors};
+use super::{
+    at::{At, Errors},
+    rules::rules,
+};
 use crate::Value;
 use crate::validate;
 
@@ -53,6 +56,10 @@ fn value_from(from: &At<'_>, has_value: bool, errors: &mut Errors) {
             }
         }
     }
+    let file = from.get("fileKeyRef");
+    if file.is_set() {
+        rules(&file, "key!variable volumeName!label path!path", errors);
+    }
     match count {
         0 => errors.invalid_value(
             &from.path,
@@ -62,6 +69,22 @@ fn value_from(from: &At<'_>, has_value: bool, errors: &mut Errors) {
         _ if has_value => errors.invalid_value(&from.path, &empty, "may not be specified when `value` is not empty"),
         1 => {}
         _ => errors.invalid_value(&from.path, &empty, "may not have more than one field specified at a time"),
+    }
+}
+
+/// validateFileKeyRefVolumes: only from an emptyDir does the kubelet read variables.
+pub(super) fn file_volumes<'v>(spec: &At<'v>, containers: impl Iterator<Item = At<'v>>, errors: &mut Errors) {
+    for variable in containers.flat_map(|container| container.get("env").items()) {
+        let file = variable.at("valueFrom.fileKeyRef");
+        if !file.is_set() {
+            continue;
+        }
+        let name = file.get("volumeName");
+        match spec.get("volumes").items().find(|volume| volume.get("name").str() == name.str()) {
+            None => errors.not_found(&name),
+            Some(volume) if volume.get("emptyDir").is_set() => {}
+            Some(_) => errors.invalid(&name, "referenced volume must be of type emptyDir"),
+        }
     }
 }
 

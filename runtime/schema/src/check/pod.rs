@@ -2,7 +2,7 @@
 use super::{
     at::{At, Errors},
     container::{self, Pod},
-    meta, resources,
+    env, meta, resources,
     rules::rules,
     scheduling, volume,
 };
@@ -179,6 +179,7 @@ pub(super) fn pod_spec(spec: &At<'_>, is_pod: bool, extra_volumes: &[&str], erro
         errors.each(&condition, format::qualified_name(condition.str()));
     }
     names(spec, errors);
+    env::file_volumes(spec, all_containers(spec), errors);
     let deadline = spec.get("activeDeadlineSeconds");
     if deadline.int().is_some_and(|n| !(1..=i64::from(i32::MAX)).contains(&n)) {
         errors.invalid(&deadline, "must be between 1 and 2147483647, inclusive");

@@ -56,6 +56,7 @@ fn form(at: &At<'_>, name: &str, errors: &mut Errors) {
     let text = at.str();
     let messages = match name {
         "label" => format::dns1123_label(text),
+        "variable" => format::env_var_name(text),
         "subdomain" => format::dns1123_subdomain(text),
         "qualified" => format::qualified_name(text),
         "value" => format::label_value(text),

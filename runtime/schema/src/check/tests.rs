@@ -90,6 +90,35 @@ fn sysctls_have_names_of_their_form() {
 }
 
 #[test]
+fn variables_come_from_files_of_an_emptydir() {
+    let with = |list: &str, file: Value| {
+        pod(|pod| {
+            pod["spec"]["volumes"] =
+                json!([{"name": "own", "emptyDir": {}}, {"name": "host", "hostPath": {"path": "/x"}}]);
+            let env = json!([{"name": "A", "valueFrom": {"fileKeyRef": file}}]);
+            pod["spec"][list] = json!([{"name": list.to_lowercase(), "image": "i", "env": env}]);
+        })
+    };
+    let file = |volume: &str| json!({"volumeName": volume, "path": "a.env", "key": "A"});
+    let at = |list: &str, field: &str| format!("spec.{list}[0].env[0].valueFrom.fileKeyRef.{field}");
+    check("Pod", with("containers", file("own")), &[]);
+    let other = "Invalid value: \"host\": referenced volume must be of type emptyDir";
+    let mut init = with("containers", file("own"));
+    init["spec"]["initContainers"] = with("initContainers", file("host"))["spec"]["initContainers"].clone();
+    check("Pod", init, &[(&at("initContainers", "volumeName"), INVALID, other)]);
+    let none = "Not found: \"none\"";
+    check("Pod", with("containers", file("none")), &[(&at("containers", "volumeName"), NOT_FOUND, none)]);
+    check(
+        "Pod",
+        with("containers", json!({"volumeName": "own", "path": "../a", "key": ""})),
+        &[
+            (&at("containers", "key"), REQUIRED, "Required value"),
+            (&at("containers", "path"), INVALID, "Invalid value: \"../a\": must not contain '..'"),
+        ],
+    );
+}
+
+#[test]
 fn addresses_are_named_as_they_are_written() {
     let named = |name: &str| json!({"metadata": {"name": name}, "spec": {"parentRef": {"resource": "services", "namespace": "n", "name": "s"}}});
     check("IPAddress", named("fe80::1"), &[]);
