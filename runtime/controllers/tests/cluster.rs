@@ -294,6 +294,8 @@ fn a_job_counts_its_pods() {
     let mut pod = template("one");
     pod["metadata"] = json!({});
     pod["spec"]["restartPolicy"] = "Never".into();
+    let theirs = json!({"managedBy": "example.com/queue", "template": pod.clone()});
+    cluster.create("jobs", json!({"metadata": {"name": "theirs"}, "spec": theirs}));
     cluster.create("jobs", json!({"metadata": {"name": "sum"}, "spec": {"completions": 3, "parallelism": 2, "completionMode": "Indexed", "template": pod}}));
     let job = cluster.until(
         || {
@@ -312,6 +314,9 @@ fn a_job_counts_its_pods() {
     assert_eq!(job["status"]["succeeded"], 3);
     assert_eq!(job["status"]["completedIndexes"], "0-2");
     assert_eq!(condition(&job, "SuccessCriteriaMet")["reason"], "CompletionsReached");
+    // What another controller has been named for stays as it was.
+    let theirs = cluster.get("jobs", "theirs").unwrap();
+    assert!(theirs["status"].as_object().is_none_or(|status| status.is_empty()), "{theirs}");
     cluster.until(
         || cluster.list("pods"),
         |pods| pods.len() == 3 && pods.iter().all(|p| p["metadata"]["finalizers"].is_null()),

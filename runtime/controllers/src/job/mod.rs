@@ -29,6 +29,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// What spec.managedBy says of Jobs that are this controller's; as does its absence.
+const NAME: &str = "kubernetes.io/job-controller";
 const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
 const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 /// A failed pod is replaced after 10 s, doubling to 10 min.
@@ -136,6 +138,10 @@ impl Reconciler for Controller {
                 }
                 Err(status) => return Err(status.into()),
             };
+            // Somebody else's (managedByExternalController, pkg/controller/job/job_controller.go).
+            if !matches!(job.root().at("spec.managedBy").str(), "" | NAME) {
+                return Ok(Next::Done);
+            }
             match self.sync(key, job).await {
                 Err(Error::Api(status)) if pod_control::namespace_terminating(&status) => Ok(Next::Done),
                 result => result,
