@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -72,9 +72,10 @@ impl Request {
         };
     }
 
+    /// All but the first, which depend on the metric.
     fn labels(&self) -> String {
         format!(
-            "component=\"apiserver\",dry_run=\"\",group={:?},resource={:?},scope={:?},subresource={:?},verb={:?},version={:?}",
+            "group={:?},resource={:?},scope={:?},subresource={:?},verb={:?},version={:?}",
             self.group, self.resource, self.scope, self.subresource, self.verb, self.version
         )
     }
@@ -87,11 +88,19 @@ struct Series {
     sum: f64,
 }
 
+/// What the labels of finished requests begin with.
+const FINISHED: &str = "component=\"apiserver\",dry_run=\"\",";
+
+/// A watch or the like, while it is held.
+pub type LongRunning = Arc<()>;
+
 type Source = Box<dyn Fn(&mut Text) + Send + Sync>;
 
 #[derive(Default)]
 pub struct Metrics {
     requests: Mutex<BTreeMap<String, Series>>,
+    /// Each is held by the requests it counts, and by this.
+    long_running: Mutex<BTreeMap<String, Arc<()>>>,
     mutating: AtomicUsize,
     reading: AtomicUsize,
     /// Those that went well, and those that did not.
@@ -129,6 +138,17 @@ impl Metrics {
         }
     }
 
+    /// Counts one of those that go on after they are answered.
+    pub fn long_running(&self, request: &Request) -> Option<LongRunning> {
+        if !request.long_running || request.code >= 400 {
+            return None;
+        }
+        let mut long_running = self.long_running.lock().ok()?;
+        let labels = request.labels();
+        let is_known = long_running.len() < MAX_SERIES || long_running.contains_key(&labels);
+        is_known.then(|| long_running.entry(labels).or_default().clone())
+    }
+
     pub fn inflight(&self, mutating: usize, reading: usize) {
         self.mutating.store(mutating, Ordering::Relaxed);
         self.reading.store(reading, Ordering::Relaxed);
@@ -148,6 +168,13 @@ impl Metrics {
         text.family("apiserver_current_inflight_requests", "gauge", "Requests running now, by kind.");
         for (kind, value) in [("mutating", &self.mutating), ("readOnly", &self.reading)] {
             text.sample("", &format!("request_kind={kind:?}"), value.load(Ordering::Relaxed) as f64);
+        }
+        text.family("apiserver_longrunning_requests", "gauge", "Watches and the like that go on now.");
+        if let Ok(long_running) = self.long_running.lock() {
+            for (labels, held) in long_running.iter() {
+                let labels = format!("component=\"apiserver\",{labels}");
+                text.sample("", &labels, (Arc::strong_count(held) - 1) as f64);
+            }
         }
         for (name, help, results, counts) in [
             (
@@ -182,7 +209,7 @@ impl Metrics {
         text.family("apiserver_request_total", "counter", "Requests answered, by what they asked and the status code.");
         for (labels, series) in requests.iter() {
             for (code, count) in &series.codes {
-                text.sample("", &format!("code=\"{code}\",{labels}"), *count as f64);
+                text.sample("", &format!("code=\"{code}\",{FINISHED}{labels}"), *count as f64);
             }
         }
         // The second is what upstream's rules for alerts are made of; it leaves out what webhooks take, which is not told apart.
@@ -190,7 +217,7 @@ impl Metrics {
             text.family(name, "histogram", "Time from a request's headers to its answer.");
             for (labels, series) in requests.iter().filter(|(_, series)| series.sum != 0.0) {
                 let total: u64 = series.codes.values().sum();
-                text.histogram(labels, &BUCKETS, &series.buckets, total, series.sum);
+                text.histogram(&format!("{FINISHED}{labels}"), &BUCKETS, &series.buckets, total, series.sum);
             }
         }
     }
@@ -303,6 +330,23 @@ mod tests {
         }
         assert!(text.contains("code=\"409\"") && text.contains("verb=\"POST\""));
         assert!(text.lines().any(|l| l.strip_prefix("process_resident_memory_bytes ").is_some_and(|v| v != "0")));
+    }
+
+    #[test]
+    fn watches_count_while_they_are_held() {
+        let metrics = Metrics::new();
+        let watch = Request { code: 200, ..request("GET", "/api/v1/watch/namespaces/x/pods", 200, 0.0) };
+        let held = [metrics.long_running(&watch), metrics.long_running(&watch)];
+        assert!(metrics.long_running(&Request { code: 410, ..watch.clone() }).is_none());
+        let now = |metrics: &Metrics| {
+            let text = metrics.text();
+            let line = text.lines().find(|line| line.starts_with("apiserver_longrunning_requests{")).unwrap();
+            assert!(line.contains("resource=\"pods\"") && line.contains("verb=\"WATCH\""), "{line}");
+            line.rsplit_once(' ').unwrap().1.to_owned()
+        };
+        assert_eq!(now(&metrics), "2");
+        drop(held);
+        assert_eq!(now(&metrics), "0");
     }
 
     #[test]

@@ -301,15 +301,27 @@ fn count_store(api: &Api, text: &mut Text) {
 
 /// Counted when somebody reads the metrics.
 fn count_objects(api: &Api, text: &mut Text) {
-    text.family("apiserver_resource_objects", "gauge", "Objects there are, by kind.");
     let snapshot = api.store.snapshot();
+    let mut counts = Vec::new();
     let mut seen = BTreeSet::new();
     for kind in api.catalog().kinds.iter().filter(|kind| !kind.virtual_kind) {
         // Versions of a kind share their objects.
         if seen.insert(kind.prefix.to_string()) {
             let count = snapshot.range(&kind.prefix, None).count();
-            let (group, resource): (&str, &str) = (&kind.group, &kind.plural);
-            text.sample("", &format!("group={group:?},resource={resource:?}"), count as f64);
+            counts.push((kind.group.to_string(), kind.plural.to_string(), count as f64));
         }
     }
+    text.family("apiserver_resource_objects", "gauge", "Objects there are, by kind.");
+    for (group, resource, count) in &counts {
+        text.sample("", &format!("group={group:?},resource={resource:?}"), *count);
+    }
+    // The older name of the same, which has both in one label.
+    text.family("apiserver_storage_objects", "gauge", "Objects there are, by kind.");
+    for (group, resource, count) in &counts {
+        let dot = if group.is_empty() { "" } else { "." };
+        text.sample("", &format!("resource=\"{resource}{dot}{group}\""), *count);
+    }
+    let stats = api.store.stats();
+    text.family("apiserver_storage_size_bytes", "gauge", "What journal and database take on disk.");
+    text.sample("", "storage_cluster_id=\"etcd-0\"", (stats.journal_bytes + stats.file_bytes) as f64);
 }

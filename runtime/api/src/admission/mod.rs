@@ -36,6 +36,7 @@ use crate::{
     server::Api,
 };
 use mote_schema::{Kind, Status, Value};
+use std::time::Instant;
 
 type Mutate = fn(&mut Attributes<'_, '_>, &mut Value) -> Result<(), Status>;
 type Validate = fn(&mut Attributes<'_, '_>, &Value) -> Result<(), Status>;
@@ -151,8 +152,11 @@ async fn change(attributes: &mut Attributes<'_, '_>, new: &mut Value) -> Result<
     service_account::settle(attributes, new).await;
     let mut round = dynamic::Round::default();
     loop {
-        for (_, plugin) in MUTATING {
-            plugin(attributes, new)?;
+        let mut clock = Instant::now();
+        for (name, plugin) in MUTATING {
+            let result = plugin(attributes, new);
+            attributes.api.webhooks.plugin((name, "admit", attributes.operation.name()), result.is_err(), &mut clock);
+            result?;
         }
         dynamic::mutate(attributes, new, &mut round).await?;
         // A webhook changed the object: everybody has one more look at it (reinvocation.go).
@@ -163,8 +167,11 @@ async fn change(attributes: &mut Attributes<'_, '_>, new: &mut Value) -> Result<
 }
 
 async fn decide(attributes: &mut Attributes<'_, '_>, new: &Value) -> Result<(), Status> {
-    for (_, plugin) in VALIDATING {
-        plugin(attributes, new)?;
+    let mut clock = Instant::now();
+    for (name, plugin) in VALIDATING {
+        let result = plugin(attributes, new);
+        attributes.api.webhooks.plugin((name, "validate", attributes.operation.name()), result.is_err(), &mut clock);
+        result?;
     }
     dynamic::validate(attributes, new).await?;
     quota::charge(attributes, new).await

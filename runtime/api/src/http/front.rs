@@ -154,6 +154,7 @@ pub(super) async fn answer(
     if connection.door.is_none() {
         shared.front.metrics.request(&label);
     }
+    let long_running = shared.front.metrics.long_running(&label).filter(|_| connection.door.is_none());
     if label.anonymous && connection.is_http2 {
         // HTTP/2 lets one connection ask for too much work: not for strangers (upstream: UnauthenticatedHTTP2DOSMitigation).
         connection.close_after_this();
@@ -166,7 +167,7 @@ pub(super) async fn answer(
         shared.burst();
     }
     let sending = (!label.long_running).then(|| connection.sending(len));
-    let outgoing = Outgoing::new(response.body, &shared.stop, sending, (busy, place, completes));
+    let outgoing = Outgoing::new(response.body, &shared.stop, sending, (busy, place, completes, long_running));
     let mut wire = hyper::Response::new(outgoing);
     *wire.status_mut() = http::StatusCode::from_u16(response.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     let headers = wire.headers_mut();

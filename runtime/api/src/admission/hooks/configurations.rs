@@ -100,6 +100,11 @@ impl Hook {
 
 impl Configurations {
     /// For whoever reads the metrics.
+    /// For whoever counts: a plugin in the tree ended.
+    pub(crate) fn plugin(&self, plugin: super::figures::Plugin, is_rejected: bool, clock: &mut std::time::Instant) {
+        self.figures.plugin(plugin, is_rejected, clock);
+    }
+
     pub(crate) fn figures(&self, text: &mut Text) {
         self.figures.write(text);
     }

@@ -1,11 +1,17 @@
-//! What is counted of webhooks (apiserver/pkg/admission/metrics). The labels are names from configurations, so their
+//! What is counted of webhooks and of the in-tree plugins (apiserver/pkg/admission/metrics). The labels are names from configurations, so their
 //! number is bounded here.
 use super::configurations::Side;
 use crate::{admission::Operation, metrics::Text};
-use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 const MAX_SERIES: usize = 256;
 const SECONDS: [f64; 7] = [0.005, 0.025, 0.1, 0.5, 1.0, 10.0, 25.0];
+/// Of the plugins in the tree, which wait for nobody.
+const PLUGIN_SECONDS: [f64; 5] = [0.005, 0.025, 0.1, 0.5, 1.0];
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +38,12 @@ struct Series {
     opened: BTreeMap<String, u64>,
     /// name, type, operation, rejected
     durations: BTreeMap<String, ([u64; SECONDS.len() + 1], f64)>,
+    /// Of plugins: name, type and operation, and whether they refused.
+    plugins: BTreeMap<(Plugin, bool), ([u64; PLUGIN_SECONDS.len() + 1], f64)>,
 }
+
+/// A plugin's name, what it was asked (`admit` or `validate`), and the operation.
+pub(crate) type Plugin = (&'static str, &'static str, &'static str);
 
 fn count(series: &mut BTreeMap<String, u64>, labels: String) {
     if series.len() < MAX_SERIES || series.contains_key(&labels) {
@@ -69,6 +80,16 @@ impl Figures {
         }
     }
 
+    /// A plugin ended that began at `clock`, which goes on to now.
+    pub(super) fn plugin(&self, plugin: Plugin, is_rejected: bool, clock: &mut Instant) {
+        let began = std::mem::replace(clock, Instant::now());
+        let seconds = clock.duration_since(began).as_secs_f64();
+        let Ok(mut series) = self.0.lock() else { return };
+        let (buckets, sum) = series.plugins.entry((plugin, is_rejected)).or_default();
+        *sum += seconds;
+        buckets[PLUGIN_SECONDS.iter().position(|bound| seconds <= *bound).unwrap_or(PLUGIN_SECONDS.len())] += 1;
+    }
+
     pub(super) fn opened(&self, name: &str, side: Side) {
         let Ok(mut series) = self.0.lock() else { return };
         count(&mut series.opened, format!("name={name:?},type={:?}", side.step()));
@@ -89,13 +110,24 @@ impl Figures {
                 text.sample("", labels, *value as f64);
             }
         }
-        if series.durations.is_empty() {
-            return;
+        if !series.durations.is_empty() {
+            text.family(
+                "apiserver_admission_webhook_admission_duration_seconds",
+                "histogram",
+                "Time that webhooks took.",
+            );
+            for (labels, (buckets, sum)) in &series.durations {
+                text.histogram(labels, &SECONDS, buckets, buckets.iter().sum(), *sum);
+            }
         }
-        let name = "apiserver_admission_webhook_admission_duration_seconds";
-        text.family(name, "histogram", "Time that webhooks took.");
-        for (labels, (buckets, sum)) in &series.durations {
-            text.histogram(labels, &SECONDS, buckets, buckets.iter().sum(), *sum);
+        text.family(
+            "apiserver_admission_controller_admission_duration_seconds",
+            "histogram",
+            "Time that plugins in the tree took.",
+        );
+        for (((name, step, operation), is_rejected), (buckets, sum)) in &series.plugins {
+            let labels = format!("name={name:?},operation={operation:?},rejected=\"{is_rejected}\",type={step:?}");
+            text.histogram(&labels, &PLUGIN_SECONDS, buckets, buckets.iter().sum(), *sum);
         }
     }
 }
