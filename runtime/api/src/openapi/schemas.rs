@@ -145,6 +145,10 @@ impl<'a> Schemas<'a> {
         if required.peek().is_some() {
             json.list("required", required);
         }
+        // Upstream's documents come back the same when they are read and written; an object of nothing does not.
+        if fields.is_empty() && kinds.is_none() {
+            return;
+        }
         json.object("properties", |json| {
             // A kind says what it is; the table leaves that to who reads it.
             for (name, description) in IDENTITY {

@@ -68,6 +68,9 @@ fn a_schema_says_what_apply_and_explain_need() {
     assert!(said.iter().all(|text| text.is_string()), "{said:?}");
     let empty = |place: &Value| place["get"]["parameters"] == json!([]) || place["parameters"] == json!([]);
     assert!(!apps["paths"].as_object().is_some_and(|paths| paths.values().any(empty)));
+    let definitions = get("/openapi/v3/apis/apiextensions.k8s.io/v1").expect("apiextensions.k8s.io/v1");
+    let nothing = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceSubresourceStatus";
+    assert_eq!(definitions["components"]["schemas"][nothing], json!({"type": "object"}));
     let reference = |name: &str| json!([{"$ref": format!("#/components/schemas/{name}")}]);
     assert_eq!(deployment["properties"]["spec"]["allOf"], reference("io.k8s.api.apps.v1.DeploymentSpec"));
     let spec = schema("io.k8s.api.apps.v1.DeploymentSpec");
