@@ -7,6 +7,7 @@
 //! In-tree plugins read the store's newest root and never wait, so they are plain functions.
 mod attributes;
 mod certificates;
+mod devices;
 mod dynamic;
 pub(crate) mod hooks;
 mod ingress_class;
@@ -67,6 +68,7 @@ const VALIDATING: &[(&str, Validate)] = &[
     ("PersistentVolumeClaimResize", resize::claim),
     ("RuntimeClass", runtime_class::validate),
     ("Certificates", certificates::validate),
+    ("ResourceClaim", devices::validate),
     ("NodeDeclaredFeatureValidator", resize::declared_features),
     ("PodResizeValidator", resize::pod),
     ("RBAC", rbac::validate),
