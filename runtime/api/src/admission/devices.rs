@@ -29,7 +29,7 @@ pub(super) fn validate(attributes: &mut Attributes<'_, '_>, new: &Value) -> Resu
         return Ok(());
     }
     let detail = format!("admin access to devices requires the `{LABEL}: true` label on the containing namespace");
-    let cause = Cause::forbidden(&format!("{list}[{at}].adminAccess"), &detail);
+    let cause = Cause::forbidden(format!("{list}[{at}].adminAccess"), &detail);
     let name = new["metadata"]["name"].as_str().unwrap_or("");
     Err(Status::invalid(GROUP, &attributes.target.kind.kind, name, vec![cause]))
 }
