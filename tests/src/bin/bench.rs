@@ -29,7 +29,7 @@ fn main() {
         "release binary",
         fs::metadata(mote_tests::binary()).map_or(0, |file| file.len()) as f64,
         "bytes",
-        "<= 6000000",
+        "<= 7500000",
     );
     if wanted("starts") {
         starts();

@@ -118,7 +118,7 @@ impl Drop for Room<'_> {
 #[inline(always)]
 fn copy<const N: usize>(room: &mut [u8], bytes: &[u8]) -> bool {
     let len = bytes.len();
-    if !(N..=2 * N).contains(&len) || room.len() < len {
+    if len < N || len > 2 * N || room.len() < len {
         return false;
     }
     room[..N].copy_from_slice(&bytes[..N]);
