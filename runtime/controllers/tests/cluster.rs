@@ -532,6 +532,39 @@ fn a_job_gives_up() {
 }
 
 #[test]
+fn a_job_gives_up_on_containers_that_start_again() {
+    let cluster = start_with_node("restarts");
+    let mut pod = template("one");
+    pod["metadata"] = json!({});
+    pod["spec"]["restartPolicy"] = "OnFailure".into();
+    for (name, limit, restarts, is_over) in
+        [("none", 0, 0, false), ("few", 3, 2, false), ("at-0", 0, 1, true), ("at-2", 2, 2, true)]
+    {
+        cluster.create("jobs", json!({"metadata": {"name": name}, "spec": {"backoffLimit": limit, "template": pod}}));
+        let status = json!({"status": {"phase": "Running", "containerStatuses": [{"name": "c", "image": "i", "imageID": "",
+            "ready": false, "restartCount": restarts, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}});
+        let job = cluster.until(
+            || {
+                for pod in cluster.list("pods") {
+                    let is_mine = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] == name;
+                    if pod["metadata"]["deletionTimestamp"].is_string() {
+                        cluster.play_kubelet(true);
+                    } else if is_mine && pod["status"]["phase"] != "Running" {
+                        cluster.patch("pods", pod["metadata"]["name"].as_str().unwrap(), Sub::Status, status.clone());
+                    }
+                }
+                cluster.until_quiet();
+                cluster.get("jobs", name).unwrap()
+            },
+            |job| job["status"]["active"] == 1 && !is_over || condition(job, "Failed")["status"] == "True",
+        );
+        let failed = condition(&job, "Failed");
+        assert_eq!(failed["reason"] == "BackoffLimitExceeded", is_over, "{name}: {job:#}");
+        cluster.delete("jobs", name, "Background");
+    }
+}
+
+#[test]
 fn a_job_is_content_with_what_its_success_policy_asks() {
     let cluster = start_with_node("success-policy");
     let mut pod = template("one");

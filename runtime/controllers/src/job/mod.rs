@@ -437,11 +437,23 @@ fn target(conditions: &Conditions, type_: &str) -> Option<Verdict> {
     Some((reason, found["message"].as_str().unwrap_or_default().to_owned()))
 }
 
+fn restart_counts(pod: &Object) -> impl Iterator<Item = i64> {
+    let status = pod.root().get("status");
+    let all = status.get("initContainerStatuses").items().chain(status.get("containerStatuses").items());
+    all.filter_map(|container| container.get("restartCount").as_i64())
+}
+
 fn failure(job: &Object, tally: &Tally, start: Option<Timestamp>, now: Timestamp) -> Option<Verdict> {
     if let Some(message) = &tally.ended_by_policy {
         return Some(("PodFailurePolicy", message.clone()));
     }
-    if tally.failed > int(job, "spec.backoffLimit").unwrap_or(6) {
+    let limit = int(job, "spec.backoffLimit").unwrap_or(6);
+    // Containers that start again in their pods count as pods that failed would (pastBackoffLimitOnFailure upstream).
+    let restarts = match job.root().at("spec.template.spec.restartPolicy").str() {
+        "OnFailure" => tally.active.iter().flat_map(restart_counts).sum(),
+        _ => 0,
+    };
+    if tally.failed > limit || restarts >= limit.max(1) {
         return Some(("BackoffLimitExceeded", "Job has reached the specified backoff limit".into()));
     }
     let deadline = int(job, "spec.activeDeadlineSeconds").zip(start);
