@@ -5,8 +5,10 @@ use mote_api::metrics::Text;
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 /// Upper bounds in seconds of how long pods took to start (upstream's podStartupDurationBuckets).
-const BUCKETS: [u16; 24] =
-    [1, 2, 3, 4, 5, 6, 8, 10, 20, 30, 45, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600];
+const BUCKETS: [f64; 24] = [
+    1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 20.0, 30.0, 45.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 480.0, 600.0,
+    900.0, 1200.0, 1800.0, 2700.0, 3600.0,
+];
 
 #[derive(Default)]
 pub struct Counts {
@@ -31,7 +33,7 @@ impl Counts {
     /// From when a pod was first seen until it ran.
     pub fn started(&self, took: Duration) {
         let mut starts = lock(&self.starts);
-        let at = BUCKETS.iter().position(|bound| took <= Duration::from_secs(u64::from(*bound)));
+        let at = BUCKETS.iter().position(|bound| took.as_secs_f64() <= *bound);
         if let Some(bucket) = at.and_then(|at| starts.buckets.get_mut(at)) {
             *bucket += 1;
         }
@@ -51,14 +53,7 @@ impl Counts {
         let help = "Seconds from when a pod was first seen until it ran.";
         text.family("kubelet_pod_start_duration_seconds", "histogram", help);
         let starts = lock(&self.starts);
-        let mut below = 0;
-        for (bound, count) in BUCKETS.iter().zip(starts.buckets) {
-            below += count;
-            text.sample("_bucket", &format!("le=\"{bound}\""), below as f64);
-        }
-        text.sample("_bucket", "le=\"+Inf\"", starts.count as f64);
-        text.sample("_sum", "", starts.sum.as_secs_f64());
-        text.sample("_count", "", starts.count as f64);
+        text.histogram("", &BUCKETS, &starts.buckets, starts.count, starts.sum.as_secs_f64());
     }
 }
 
