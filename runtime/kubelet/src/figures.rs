@@ -20,12 +20,6 @@ const INTERFACE: u8 = 8;
 /// Its end, kind, the scopes, where it is in their stats, how many make one of its unit.
 type Figure = (&'static str, &'static str, u8, [&'static str; 2], f64);
 
-/// All of them STABLE, at /metrics/resource by the scope's name.
-const RESOURCES: &[Figure] = &[
-    ("cpu_usage_seconds_total", "counter", NODE | POD | CONTAINER, ["cpu", "usageCoreNanoSeconds"], 1e9),
-    ("memory_working_set_bytes", "gauge", NODE | POD | CONTAINER, ["memory", "workingSetBytes"], 1.0),
-];
-
 /// Of those of cAdvisor (docs/storage/prometheus.md there) what the runtime knows.
 const CONTAINERS: &[Figure] = &[
     ("cpu_usage_seconds_total", "counter", NODE | POD | CONTAINER, ["cpu", "usageCoreNanoSeconds"], 1e9),
@@ -41,6 +35,9 @@ const CONTAINERS: &[Figure] = &[
     ("network_transmit_bytes_total", "counter", INTERFACE, ["", "txBytes"], 1.0),
     ("network_transmit_errors_total", "counter", INTERFACE, ["", "txErrors"], 1.0),
 ];
+
+/// Those that are STABLE too, at /metrics/resource by the scope's name.
+const RESOURCES: &[Figure] = CONTAINERS.split_at(2).0;
 
 /// Of the file system that a claim is on.
 const VOLUMES: [(&str, &str); 6] = [
