@@ -3,7 +3,7 @@
 //! Every controller reads the store's current root through its client, so it sees its own writes as soon as they
 //! are acknowledged: the expectations and consistency stores that upstream needs over its caches have no place here.
 //! What they share is in `session`, `owner`, `pod`, `pod_control`, `status`, `history`, `hash`, `amounts` and `service_pods`;
-//! the rest is one behaviour a file. Absent: cloud, volume binding.
+//! the rest is one behaviour a file. Absent: cloud, attaching and provisioning of volumes.
 
 mod amounts;
 mod hash;
@@ -24,6 +24,7 @@ mod disruption;
 mod endpoints;
 mod endpointslice;
 mod endpointslice_mirroring;
+mod ephemeral_volume;
 mod garbage_collector;
 mod job;
 mod namespace;
@@ -41,6 +42,7 @@ mod taint_eviction;
 mod token_cleaner;
 mod tokens;
 mod ttl_after_finished;
+mod volume_binding;
 
 use mote_api::{Client, certs::Certificates};
 use std::{sync::Arc, time::Duration};
@@ -101,4 +103,6 @@ pub fn start_all(client: &Client, config: &Config) {
     service_cidr::start(client);
     token_cleaner::start(client);
     bootstrap_signer::start(client);
+    volume_binding::start(client);
+    ephemeral_volume::start(client);
 }

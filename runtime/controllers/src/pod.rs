@@ -119,3 +119,12 @@ pub fn same_for_endpoints(a: &Object, b: &Object) -> bool {
         && same("spec.hostname")
         && same("spec.subdomain")
 }
+
+/// The names of the claims that a pod's volumes refer to.
+pub fn claims(pod: &Object) -> impl Iterator<Item = String> {
+    pod.root().at("spec.volumes").items().filter_map(|volume| {
+        let named = volume.at("persistentVolumeClaim.claimName").as_str().map(str::to_owned);
+        let ephemeral = volume.get("ephemeral").exists();
+        named.or_else(|| ephemeral.then(|| format!("{}-{}", pod.name(), volume.get("name").str())))
+    })
+}

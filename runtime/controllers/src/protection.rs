@@ -56,15 +56,6 @@ pub fn start(client: &Client) {
     }
 }
 
-/// The names of the claims that a pod's volumes refer to.
-fn claims(pod: &Object) -> impl Iterator<Item = String> {
-    pod.root().at("spec.volumes").items().filter_map(|volume| {
-        let named = volume.at("persistentVolumeClaim.claimName").as_str().map(str::to_owned);
-        let ephemeral = volume.get("ephemeral").exists();
-        named.or_else(|| ephemeral.then(|| format!("{}-{}", pod.name(), volume.get("name").str())))
-    })
-}
-
 /// The VolumeAttributesClasses that a claim or a volume names: wanted, on the way, and in effect.
 fn classes(object: &Object) -> impl Iterator<Item = &str> {
     let target = object.root().at("status.modifyVolumeStatus.targetVolumeAttributesClassName");
@@ -97,7 +88,7 @@ impl Reconciler for Controller {
             let old = change.old.iter().flat_map(classes);
             old.for_each(|name| queue.add(Key::new("", name)));
         } else if change.new.as_ref().is_none_or(pod::is_finished) {
-            claims(object).for_each(|name| queue.add(Key::new(object.namespace(), &name)));
+            pod::claims(object).for_each(|name| queue.add(Key::new(object.namespace(), &name)));
         }
     }
 
@@ -141,7 +132,7 @@ impl Controller {
         let pods = self.session.list(&self.pods, Some(object.namespace()))?;
         // A pod that never got a node holds nothing.
         let holds = |p: &Object| {
-            !pod::is_finished(p) && !pod::node_name(p).is_empty() && claims(p).any(|name| name == object.name())
+            !pod::is_finished(p) && !pod::node_name(p).is_empty() && pod::claims(p).any(|name| name == object.name())
         };
         Ok(pods.iter().any(holds))
     }

@@ -591,3 +591,43 @@ fn a_job_is_content_with_what_its_success_policy_asks() {
     assert_eq!((&met["reason"], &met["message"]), (&json!("SuccessPolicy"), &json!("Matched rules at index 0")));
     assert_eq!(job["status"]["completedIndexes"], "1");
 }
+
+#[test]
+fn a_claim_gets_the_volume_that_fits_and_leaves_it_released() {
+    let cluster = start("volumes");
+    let volume = |name: &str, size: &str| {
+        json!({"metadata": {"name": name}, "spec": {"capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"],
+            "hostPath": {"path": "/tmp"}, "persistentVolumeReclaimPolicy": "Retain"}})
+    };
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    cluster.create("persistentvolumeclaims", json!({"metadata": {"name": "c"}, "spec": spec}));
+    let phase = |resource: &str, name: &str| cluster.get(resource, name).map(|o| o["status"]["phase"].clone());
+    let is = |wanted: &'static str| move |phase: &Option<Value>| phase.as_ref().is_some_and(|phase| *phase == wanted);
+    // The claim came first and waits; of two volumes it takes the smaller one.
+    cluster.create("persistentvolumes", volume("small", "500Mi"));
+    cluster.until(|| phase("persistentvolumes", "small"), is("Available"));
+    assert_eq!(phase("persistentvolumeclaims", "c"), Some("Pending".into()));
+    cluster.create("persistentvolumes", volume("fits", "2Gi"));
+    cluster.until(|| phase("persistentvolumeclaims", "c"), is("Bound"));
+    let claim = cluster.get("persistentvolumeclaims", "c").unwrap();
+    assert_eq!(claim["spec"]["volumeName"], "fits");
+    assert_eq!(claim["status"]["capacity"]["storage"], "2Gi");
+    let bound = cluster.get("persistentvolumes", "fits").unwrap();
+    assert_eq!(bound["spec"]["claimRef"]["uid"], claim["metadata"]["uid"]);
+    assert_eq!(bound["status"]["phase"], "Bound");
+    cluster.delete("persistentvolumeclaims", "c", "Background");
+    cluster.until(|| phase("persistentvolumes", "fits"), is("Released"));
+}
+
+#[test]
+fn a_pod_has_the_claims_of_its_templates() {
+    let cluster = start_with_node("ephemeral");
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}}}});
+    let volumes = json!([{"name": "v", "ephemeral": {"volumeClaimTemplate": template}}]);
+    let containers = json!([{"name": "c", "image": "i"}]);
+    cluster.create("pods", json!({"metadata": {"name": "p"}, "spec": {"containers": containers, "volumes": volumes}}));
+    let claim = cluster.until(|| cluster.get("persistentvolumeclaims", "p-v"), Option::is_some).unwrap();
+    assert_eq!(claim["metadata"]["labels"], json!({"a": "b"}));
+    assert_eq!(claim["metadata"]["ownerReferences"][0]["name"], "p");
+}

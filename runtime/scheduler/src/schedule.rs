@@ -7,7 +7,7 @@ use crate::{
     queue::Pending,
     relations::Relations,
     score,
-    volumes::{self, Claims, SELECTED_NODE},
+    volumes::{self, Choice, SELECTED_NODE},
 };
 use jiff::Timestamp;
 use mote_api::{
@@ -15,6 +15,7 @@ use mote_api::{
     driver::{self, BoxFuture, Error, Key, Next, Queue, Reconciler},
 };
 use mote_schema::Order as _;
+use mote_schema::claims::BOUND_BY_CONTROLLER;
 use mote_schema::selector::LabelSelector;
 use mote_schema::{Value, json};
 use std::{
@@ -63,7 +64,7 @@ pub fn start(client: &Client) {
 
 /// What one look at a pod came to.
 enum Outcome {
-    Bind(Arc<str>, Claims),
+    Bind(Arc<str>, Vec<Choice>),
     /// Message, causes, and pods to remove from a node first.
     Reject {
         message: String,
@@ -208,9 +209,9 @@ impl Scheduler {
             return self.settle(key, written.map(|()| cause::OTHER));
         }
         match self.decide(&pod) {
-            Outcome::Bind(node, claims) if claims.waiting.is_empty() => self.bind(key, pod, &node).await,
-            Outcome::Bind(node, claims) => {
-                let told = self.select_node(&claims, &node).await;
+            Outcome::Bind(node, choices) if choices.is_empty() => self.bind(key, pod, &node).await,
+            Outcome::Bind(node, choices) => {
+                let told = self.select_node(choices, &node).await;
                 self.settle(key, told.map(|()| cause::VOLUMES));
             }
             Outcome::Reject { message, causes, preempt, clear_nomination } => {
@@ -281,11 +282,7 @@ impl Scheduler {
             many => score::best(pod, many, &namespaces).map(|index| many[index]),
         });
         if let Some(node) = chosen {
-            let name: Arc<str> = node.name().into();
-            drop(feasible);
-            drop(rejected);
-            drop(state);
-            return Outcome::Bind(name, claims);
+            return Outcome::Bind(node.name().into(), claims.choices(node).unwrap_or_default());
         }
         let causes = rejected.iter().fold(0, |all, (_, reason)| all | reason.cause);
         let counted = histogram(rejected.iter().map(|(_, reason)| reason));
@@ -364,16 +361,28 @@ impl Scheduler {
         }
     }
 
-    /// Tells claims that wait for their first consumer where it will be; the pod goes on when they are bound.
-    async fn select_node(&self, claims: &Claims, node: &str) -> Result<(), Status> {
-        for claim in &claims.waiting {
-            if claim.meta().get("annotations").get(SELECTED_NODE).str() == node {
-                continue;
-            }
-            let patch = Patch::Merge(json!({"metadata": {
-                "resourceVersion": claim.revision.to_string(), "annotations": {SELECTED_NODE: node},
-            }}));
-            self.client.patch(&claim.kind, claim.namespace(), claim.name(), Sub::Main, patch).await?;
+    /// Gives claims that wait for their first consumer a volume of its node, or tells them where one is to be made; the pod
+    /// goes on when they are bound.
+    async fn select_node(&self, choices: Vec<Choice>, node: &str) -> Result<(), Status> {
+        for (claim, volume) in choices {
+            let (object, metadata, spec) = match volume {
+                Some(volume) if volume.root().at("spec.claimRef.uid").str() == claim.uid() => continue,
+                Some(volume) => {
+                    let promised = volume.root().at("spec.claimRef").exists();
+                    let mark = json!({BOUND_BY_CONTROLLER: if promised { Value::Null } else { "yes".into() }});
+                    let reference = json!({
+                        "kind": "PersistentVolumeClaim", "apiVersion": "v1", "namespace": claim.namespace(),
+                        "name": claim.name(), "uid": claim.uid(), "resourceVersion": claim.revision.to_string(),
+                    });
+                    (volume, mark, json!({"claimRef": reference}))
+                }
+                None if claim.meta().get("annotations").get(SELECTED_NODE).str() == node => continue,
+                None => (claim, json!({SELECTED_NODE: node}), json!({})),
+            };
+            let patch = Patch::Merge(json!({
+                "metadata": {"resourceVersion": object.revision.to_string(), "annotations": metadata}, "spec": spec,
+            }));
+            self.client.patch(&object.kind, object.namespace(), object.name(), Sub::Main, patch).await?;
         }
         Ok(())
     }

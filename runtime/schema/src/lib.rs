@@ -6,6 +6,7 @@
 
 mod builtin; // the generated table and list of kinds
 pub mod check; // validation, a file for each family of kinds
+pub mod claims; // which volume a claim may have
 pub mod convert; // one stored object under two faces
 pub mod defaults; // what is filled in
 pub mod kind; // kinds and the catalog of them
