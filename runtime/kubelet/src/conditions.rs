@@ -7,7 +7,7 @@ use crate::{
 };
 use jiff::Timestamp;
 
-const OWNED: [&str; 7] = [
+const OWNED: [&str; 8] = [
     "PodResizePending",
     "PodResizeInProgress",
     "PodReadyToStartContainers",
@@ -15,6 +15,7 @@ const OWNED: [&str; 7] = [
     "Ready",
     "ContainersReady",
     "PodScheduled",
+    "AllContainersRestarting",
 ];
 
 const DISRUPTED: &str = "DisruptionTarget";
@@ -41,16 +42,25 @@ fn no(reason: &'static str, message: String) -> Verdict {
     Verdict { status: false, reason, message }
 }
 
+/// What is happening to the pod beside its containers.
+pub struct Facts<'a> {
+    pub sandbox_ready: bool,
+    pub resize: &'a Standing,
+    /// Why it is evicted.
+    pub evicted: Option<&'a str>,
+    /// Whether all its containers begin again; None: nothing in it asks for that.
+    pub restarting: Option<bool>,
+}
+
 /// Conditions of others are kept in place; the kubelet's follow in upstream's order.
 pub fn build(
     pod: &Pod,
     statuses: &[&ContainerStatus],
     phase: &str,
-    sandbox_ready: bool,
-    resize: &Standing,
-    evicted: Option<&str>,
+    facts: &Facts<'_>,
     now: Timestamp,
 ) -> Vec<PodCondition> {
+    let Facts { sandbox_ready, resize, evicted, restarting } = *facts;
     let old = pod.status.conditions.as_deref().unwrap_or_default();
     let mut conditions: Vec<PodCondition> = old.iter().filter(|c| is_of_others(c)).cloned().collect();
     let containers_ready = containers_ready(pod, statuses, phase);
@@ -86,13 +96,32 @@ pub fn build(
             last_transition_time: Some(since),
         });
     }
-    for (type_, verdict) in [
-        (OWNED[2], sandbox),
-        (OWNED[3], initialized(pod, statuses, phase)),
-        (OWNED[4], ready),
-        (OWNED[5], containers_ready),
-        (OWNED[6], TRUE),
-    ] {
+    // Who was initialized once stays so, also while all begins again.
+    let initialized = match old.iter().find(|c| c.type_ == OWNED[3] && c.status == "True") {
+        Some(_) if phase != "Succeeded" => TRUE,
+        _ => initialized(pod, statuses, phase),
+    };
+    let restarting = restarting.map(|restarting| match (phase, restarting) {
+        ("Succeeded", _) => no("PodCompleted", String::new()),
+        ("Failed", _) => no("PodFailed", String::new()),
+        (_, false) => no("", String::new()),
+        (_, true) => Verdict {
+            status: true,
+            reason: "RestartAllContainersStarted",
+            message: "container exited with restart policy rule".into(),
+        },
+    });
+    let verdicts = [
+        (2, Some(sandbox)),
+        (3, Some(initialized)),
+        (4, Some(ready)),
+        (5, Some(containers_ready)),
+        (6, Some(TRUE)),
+        (7, restarting),
+    ];
+    for (index, verdict) in verdicts {
+        let Some(verdict) = verdict else { continue };
+        let type_ = OWNED[index];
         let status = if verdict.status { "True" } else { "False" };
         let before = old.iter().find(|c| c.type_ == type_);
         let since = before.filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());

@@ -20,7 +20,7 @@ pub const IMAGE_MINIMUM_AGE: Duration = Duration::from_secs(120);
 /// Images under this name were brought to the board by hand: no registry can give them back.
 const LOCAL: &str = "localhost/";
 
-async fn remove_container(kubelet: &Kubelet, key: &Key, name: &str, id: &str, log: &str) -> Result<(), Error> {
+pub async fn remove_container(kubelet: &Kubelet, key: &Key, name: &str, id: &str, log: &str) -> Result<(), Error> {
     match kubelet.runtime.remove_container(v1::ContainerId { container_id: id.into() }).await {
         Err(e) if !e.is_not_found() => return Err(e),
         _ => {}

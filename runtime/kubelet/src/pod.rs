@@ -101,6 +101,16 @@ impl Pod {
         init.chain(main).chain(ephemeral)
     }
 
+    /// Those that the pod is made of.
+    pub fn own_containers(&self) -> impl Iterator<Item = (Role, &Container)> {
+        self.containers().filter(|(role, _)| *role != Role::Ephemeral)
+    }
+
+    /// A container's rules may ask for all to begin again.
+    pub fn may_restart_all(&self) -> bool {
+        self.own_containers().any(|(_, c)| c.restart_policy_rules.iter().flatten().any(|rule| rule.action == ALL))
+    }
+
     pub fn find(&self, name: &str) -> Option<(Role, &Container)> {
         self.containers().find(|(_, c)| c.name == name)
     }
@@ -123,10 +133,19 @@ pub fn restarts_after(container: &Container, pod: &Pod, exit_code: i32) -> bool 
         _ => true,
     };
     let Some(policy) = &container.restart_policy else { return by(pod.restart_policy()) };
-    let matched = container.restart_policy_rules.iter().flatten().any(|rule| {
+    matches!(rule(container, exit_code), Some("Restart" | ALL)) || by(policy)
+}
+
+/// The action of a restart rule that concerns the whole pod.
+pub const ALL: &str = "RestartAllContainers";
+
+/// What the container's rules say of an exit code: the first that fits.
+pub fn rule(container: &Container, exit_code: i32) -> Option<&str> {
+    let mut rules = container.restart_policy_rules.iter().flatten();
+    let fits = rules.find(|rule| {
         let Some(codes) = &rule.exit_codes else { return false };
         let listed = codes.values.iter().flatten().any(|c| *c == exit_code);
-        rule.action == "Restart" && (codes.operator == "In") == listed
+        (codes.operator == "In") == listed
     });
-    matched || by(policy)
+    fits.map(|rule| rule.action.as_str())
 }

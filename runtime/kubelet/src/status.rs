@@ -5,7 +5,7 @@ use crate::spec::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
     ContainerUser, HostIP, LinuxContainerUser, PodIP, PodStatus, Time, VolumeMountStatus,
 };
-use crate::worker::Failed;
+use crate::worker::{Failed, restarting};
 use crate::{
     conditions,
     images::Failure,
@@ -37,6 +37,9 @@ pub struct Inputs<'a> {
     pub failed: Option<&'a Failed>,
     pub now: Timestamp,
 }
+
+/// Why a container waits, or how it ended, when all of its pod begin again.
+const RESTARTING: &str = "RestartingAllContainers";
 
 /// API times have whole seconds: more digits would differ from what is read back.
 pub fn time(t: Timestamp) -> Time {
@@ -94,7 +97,16 @@ pub fn build(pod: &Pod, inputs: &Inputs<'_>) -> PodStatus {
     };
     let runs = !matches!(old_phase, "Succeeded" | "Failed");
     let evicted = inputs.failed.filter(|failed| runs && failed.disrupts).map(|failed| failed.message.as_str());
-    let conditions = conditions::build(pod, &all, final_phase, sandbox_ready, inputs.resize, evicted, inputs.now);
+    let restarting = pod
+        .may_restart_all()
+        .then(|| restarting::is_due(pod, inputs.state) && !restarting::is_cleared(pod, inputs.state));
+    let conditions = conditions::build(
+        pod,
+        &all,
+        final_phase,
+        &conditions::Facts { sandbox_ready, resize: inputs.resize, evicted, restarting },
+        inputs.now,
+    );
     status.conditions = Some(conditions);
     if let Some(Failed { reason, message, .. }) = inputs.failed.filter(|_| final_phase == "Failed") {
         status.reason = Some(reason.clone());
@@ -136,6 +148,7 @@ fn container(
     let found: Vec<&state::Container> = inputs.state.containers.iter().filter(|c| c.name == spec.name).collect();
     let mut status = match found.first() {
         Some(newest) => of_found(newest, old, inputs),
+        None if old.is_some() && restarting::is_due(pod, inputs.state) => of_removed(spec, old),
         None => of_absent(pod, spec, old, has_init),
     };
     if status.last_state.as_ref().is_none_or(is_empty)
@@ -265,6 +278,26 @@ fn lost(message: &str) -> ContainerStateTerminated {
     }
 }
 
+/// Removed so that all containers of the pod begin again.
+fn of_removed(spec: &Container, old: Option<&ContainerStatus>) -> ContainerStatus {
+    const MESSAGE: &str = "The container is removed because RestartAllContainers in place";
+    let mut status = ContainerStatus {
+        name: spec.name.clone(),
+        image: spec.image.clone().unwrap_or_default(),
+        state: Some(waiting(RESTARTING, MESSAGE)),
+        ..Default::default()
+    };
+    let Some(old) = old else { return status };
+    status.restart_count = old.restart_count;
+    status.last_state = old.last_state.clone();
+    if old.state.as_ref().is_some_and(|state| state.waiting.is_none()) {
+        let ended = ContainerStateTerminated { reason: Some(RESTARTING.into()), ..lost(MESSAGE) };
+        status.last_state = Some(ContainerState { terminated: Some(ended), ..Default::default() });
+        status.restart_count += 1;
+    }
+    status
+}
+
 /// No container in the runtime: not made yet, or removed since.
 fn of_absent(pod: &Pod, spec: &Container, old: Option<&ContainerStatus>, has_init: bool) -> ContainerStatus {
     let reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
@@ -306,7 +339,10 @@ fn volume_mounts(spec: &Container) -> Option<Vec<VolumeMountStatus>> {
 fn phase(pod: &Pod, statuses: &[&ContainerStatus], inputs: &Inputs<'_>) -> &'static str {
     let by_name: BTreeMap<&str, &ContainerStatus> = statuses.iter().map(|s| (s.name.as_str(), *s)).gather();
     let state = |c: &Container| by_name.get(c.name.as_str()).map(|s| (*s, s.state.clone().unwrap_or_default()));
-    let last = |s: &ContainerStatus| s.last_state.as_ref().and_then(|l| l.terminated.as_ref()).map(|t| t.exit_code);
+    let last = |s: &ContainerStatus| s.last_state.as_ref().and_then(|l| l.terminated.clone());
+    let is_over = |container: &Container, t: &ContainerStateTerminated| {
+        t.reason.as_deref() != Some(RESTARTING) && !restarts_after(container, pod, t.exit_code)
+    };
     let (mut pending_init, mut pending_sidecars, mut init_failed) = (0, 0, false);
     let (mut unknown, mut running, mut waiting, mut stopped, mut final_stops, mut succeeded) = (0, 0, 0, 0, 0, 0);
     for container in pod.init_containers() {
@@ -330,13 +366,13 @@ fn phase(pod: &Pod, statuses: &[&ContainerStatus], inputs: &Inputs<'_>) -> &'sta
             continue;
         }
         let ended = match &state.terminated {
-            Some(t) => Some(t.exit_code),
+            Some(t) => Some(t.clone()),
             None if state.waiting.is_some() => last(status),
             None => None,
         };
         match ended {
-            Some(0) => {}
-            Some(code) => init_failed |= !restarts_after(container, pod, code),
+            Some(t) if t.exit_code == 0 => {}
+            Some(t) => init_failed |= is_over(container, &t),
             None => pending_init += 1,
         }
     }
@@ -349,13 +385,13 @@ fn phase(pod: &Pod, statuses: &[&ContainerStatus], inputs: &Inputs<'_>) -> &'sta
             running += 1;
         } else if let Some(t) = &state.terminated {
             stopped += 1;
-            final_stops += i32::from(!restarts_after(container, pod, t.exit_code));
+            final_stops += i32::from(is_over(container, t));
             succeeded += i32::from(t.exit_code == 0);
         } else if state.waiting.is_some() {
             match last(status) {
-                Some(code) => {
+                Some(t) => {
                     stopped += 1;
-                    final_stops += i32::from(!restarts_after(container, pod, code));
+                    final_stops += i32::from(is_over(container, &t));
                 }
                 None => waiting += 1,
             }

@@ -1,6 +1,6 @@
 //! What `status` makes of a pod's containers, in tables.
 use super::*;
-use crate::{fixture, images::failure, worker::Failed};
+use crate::{fixture, images::failure, spec::Field as _, worker::Failed};
 use mote_schema::{Value, json};
 
 fn found(name: &str, state: State, exit_code: i32) -> state::Container {
@@ -208,4 +208,41 @@ fn a_lost_container_is_shown_as_stopped() {
     assert_eq!(container.restart_count, 3);
     assert_eq!(container.last_state.clone().and_then(|s| s.terminated).map(|t| t.exit_code), Some(137));
     assert_eq!(status.phase.as_deref(), Some("Running"));
+}
+
+#[test]
+fn all_containers_begin_again() {
+    let rules = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let spec = json!({"restartPolicy": "Never",
+        "initContainers": [{"name": "i", "image": "x"}],
+        "containers": [{"name": "a", "image": "x"},
+            {"name": "b", "image": "x", "restartPolicy": "Never", "restartPolicyRules": rules}]});
+    let condition = |status: &PodStatus| {
+        let found = status.conditions.iter().flatten().find(|c| c.type_ == "AllContainersRestarting");
+        found.map(|c| (c.status.clone(), c.reason.clone().unwrap_or_default()))
+    };
+    let before = vec![
+        found("i", State::Exited, 0),
+        found("a", State::Running, 0),
+        state::Container { exit_code: 42, ..found("b", State::Exited, 42) },
+    ];
+    let told = run(&case(spec.clone(), before));
+    assert_eq!(condition(&told), Some(("True".into(), "RestartAllContainersStarted".into())));
+    assert_eq!(told.phase.as_deref(), Some("Running"));
+    // All are removed: they wait, and say why they ended.
+    let old = told.write().unwrap();
+    let removed = run(&Case { old, ..case(spec.clone(), vec![]) });
+    assert_eq!(condition(&removed), Some(("False".into(), String::new())));
+    let all = removed.init_container_statuses.iter().chain(&removed.container_statuses).flatten();
+    for status in all {
+        let waiting = status.state.as_ref().and_then(|s| s.waiting.as_ref()?.reason.clone());
+        let ended = status.last_state.as_ref().and_then(|s| s.terminated.as_ref()?.reason.clone());
+        assert_eq!((waiting.as_deref(), ended.as_deref()), (Some(RESTARTING), Some(RESTARTING)), "{}", status.name);
+        assert_eq!(status.restart_count, 1);
+    }
+    assert_eq!(removed.phase.as_deref(), Some("Running"));
+    let old = removed.write().unwrap();
+    let again = run(&Case { old, ..case(spec, vec![found("i", State::Running, 0)]) });
+    assert_eq!(again.init_container_statuses.as_ref().map(|l| l[0].restart_count), Some(1));
+    assert_eq!(condition(&again), Some(("False".into(), String::new())));
 }

@@ -3,6 +3,7 @@
 mod act;
 mod probing;
 mod resizing;
+pub mod restarting;
 
 use crate::spec::{Container, ContainerStatus};
 use crate::{
@@ -287,6 +288,12 @@ impl Kubelet {
         self.keep_probes(key, worker, pod, &state);
         soonest.offer(self.note_progress(worker, pod, &state));
         self.write_status(key, worker, &state, false).await?;
+        if restarting::is_due(pod, &state) && !restarting::is_cleared(pod, &state) {
+            self.reset(key, pod, &state).await?;
+            state = self.observe_own(key, &pod.uid).await?;
+            self.keep_probes(key, worker, pod, &state);
+            self.write_status(key, worker, &state, false).await?;
+        }
         let actions = {
             let memory = lock(&worker.memory);
             plan::plan(pod, &state, &|found| memory.probed(pod, found))
