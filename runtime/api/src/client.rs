@@ -232,10 +232,11 @@ impl Client {
             Some(Error::ReadOnly) => ("DiskReadOnly", "the data directory is read-only: nothing is stored"),
             Some(error @ Error::Remote { .. }) => return Some(("EtcdUnavailable", error.to_string())),
             Some(error) => return Some(("DiskFailing", error.to_string())),
-            None if self.api.store.stats().over_budget => (
-                "FlashBudgetExceeded",
-                "more is written than the board's flash is to take; status is stored less often",
-            ),
+            None if self.api.store.stats().over_budget => {
+                let most = self.api.wear.most().unwrap_or_default();
+                let why = "more is written than the board's flash is to take, most of it for";
+                return Some(("FlashBudgetExceeded", format!("{why} {most}; status is stored less often")));
+            }
             None => return None,
         };
         Some((why.0, why.1.to_owned()))

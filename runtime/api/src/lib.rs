@@ -43,6 +43,7 @@ mod stream;
 pub mod tls;
 pub mod tokens;
 mod translate;
+mod wear;
 mod websocket;
 
 pub use admission::policy::policy_warnings;

@@ -57,6 +57,7 @@ pub struct Api {
     pub(crate) settings: Settings,
     pub(crate) feed: Feed,
     pub(crate) events: crate::events::Recorder,
+    pub(crate) wear: crate::wear::Wear,
     pub(crate) aggregation: crate::aggregation::Aggregation,
     pub(crate) outbound: Arc<crate::outbound::Outbound>,
     pub(crate) webhooks: crate::admission::hooks::Configurations,
@@ -84,6 +85,7 @@ impl Api {
     pub fn new(store: Arc<Store>, executor: Arc<Executor<'static>>, settings: Settings) -> Arc<Api> {
         Arc::new(Api {
             events: crate::events::Recorder::new(settings.max_events, settings.volatile.event_ttl),
+            wear: Default::default(),
             aggregation: Default::default(),
             outbound: crate::outbound::Outbound::new(executor.clone()),
             webhooks: Default::default(),

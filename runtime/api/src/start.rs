@@ -145,6 +145,7 @@ async fn run(store: Arc<Store>, executor: Arc<Executor<'static>>, config: Config
         move |text| {
             count_objects(&api, text);
             count_store(&api, text);
+            api.wear.figures(text);
             api.webhooks.figures(text);
             aggregation::figures(&api, text);
         }

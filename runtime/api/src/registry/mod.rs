@@ -260,8 +260,10 @@ impl Api {
         let Beside { mut preconditions, mut writes, holds } = beside;
         preconditions.insert(0, condition);
         writes.insert(0, write);
+        let bytes = crate::wear::bytes_of(&writes);
         let revision = self.store.commit(Transaction { class, preconditions, writes }).await?;
         drop(holds);
+        self.wear.note(kind, class, bytes);
         if kind.group == crate::rbac::GROUP
             && let Ok(security) = self.security()
         {
