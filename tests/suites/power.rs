@@ -243,6 +243,86 @@ impl Drop for Loop {
     }
 }
 
+/// A file system that finds an error in itself, and from then on takes no writes (`errors=remount-ro`, what most boards' cards have):
+/// the commonest end of a card. Reads go on, writers are told why, and a start on the file system as it was checked finds all
+/// that was acknowledged.
+#[test]
+fn a_file_system_that_makes_itself_read_only_under_load() {
+    let (dir, at) = apart();
+    let Some(disk) = Loop::new(&dir.join("disk").display().to_string(), 64 << 20) else { return };
+    mount(&["-t", "ext4", "-o", "errors=remount-ro", &disk.0, &at]);
+    let mut server = Server::start_at(dir, ALONE);
+    let client = server.client();
+    assert_eq!(client.post(MAPS, &map("before", "x")).code, 201);
+    let trigger = format!("/sys/fs/ext4/{}/trigger_fs_error", disk.0.trim_start_matches("/dev/"));
+    let (acknowledged, refusals) = under_load(&server, |client| {
+        thread::sleep(Duration::from_millis(500));
+        fs::write(&trigger, "the test's error").expect("ext4 has it");
+        let refused = eventually("writes are refused", 30, || match answer_to_one(client) {
+            (201 | 409, _) => Err("taken".to_owned()),
+            refused => Ok(refused),
+        });
+        let (code, body) = refused;
+        assert_eq!((code, &body["reason"]), (503, &json!("ServiceUnavailable")), "{body}");
+        assert!(body["message"].as_str().is_some_and(|message| message.contains("read-only")), "{body}");
+        assert_eq!(client.get(&format!("{MAPS}/before")).code, 200, "reads go on");
+        let watch = client.get(&format!("{MAPS}?watch=1&resourceVersion=0&timeoutSeconds=1"));
+        assert!(watch.text().contains("\"before\""), "watches go on");
+        assert_eq!(client.get("/livez").code, 200, "a start would not help");
+    });
+    assert!(refusals.keys().all(|code| [500, 503].contains(code)), "{refusals:?}");
+    let trouble = client.get("/metrics").text();
+    assert!(!trouble.contains("mote_store_failed_flushes_total 0\n"), "failed flushes are counted");
+    server.stop(libc::SIGKILL);
+    umount(&at);
+    // 1: errors were corrected.
+    let checked = Command::new("e2fsck").args(["-fp", &disk.0]).status().expect("e2fsck(8) is there");
+    assert!(matches!(checked.code(), Some(0 | 1)), "{checked}");
+    mount(&["-t", "ext4", &disk.0, &at]);
+    server.start_again();
+    all_there(&server, &acknowledged);
+    assert!(!acknowledged.is_empty() && !server.log().contains("damaged"), "{}", server.log());
+    server.stop(libc::SIGTERM);
+    umount(&at);
+}
+
+/// Read-only for a while, and back: nothing has to be started anew. A mount of the directory over itself is what is read-only, for a file
+/// system with files open for writing cannot be; and the disk is full first, for what could not be written is not kept open.
+#[test]
+fn a_disk_that_is_read_only_for_a_while() {
+    let (dir, at) = apart();
+    mount(&["-t", "tmpfs", "-o", "size=12m,mode=0700", "tmpfs", &at]);
+    let mut server = Server::start_at(dir, ALONE);
+    let (client, text) = (server.client(), "x".repeat(150_000));
+    let mut acknowledged = Vec::new();
+    while client.post(MAPS, &map(&format!("big-{}", acknowledged.len()), &text)).code == 201 {
+        acknowledged.push(format!("big-{}", acknowledged.len()));
+    }
+    mount(&["--bind", &at, &at]);
+    mount(&["-o", "remount,bind,ro", &at]);
+    for _ in 0..3 {
+        let (code, body) = answer_to_one(&client);
+        assert_eq!((code, &body["reason"]), (503, &json!("ServiceUnavailable")), "{body}");
+        assert!(body["message"].as_str().is_some_and(|message| message.contains("read-only")), "{body}");
+        let removed = client.request("DELETE", &format!("{MAPS}/big-0"), &[], b"");
+        assert_eq!(removed.code, 503, "what frees space is a write too: {}", removed.text());
+    }
+    assert_eq!(client.get(&format!("{MAPS}/big-0")).code, 200, "reads go on");
+    assert_eq!([client.get("/livez").code, client.get("/readyz").code], [200, 200], "it serves what it has");
+    umount(&at);
+    mount(&["-o", "remount,size=64m", &at]);
+    eventually("it goes on by itself", 30, || match answer_to_one(&client) {
+        (201 | 409, _) => Ok(()),
+        (code, body) => Err(format!("{code}: {body}")),
+    });
+    all_there(&server, &acknowledged);
+    server.stop(libc::SIGKILL);
+    server.start_again();
+    acknowledged.push("one-more".to_owned());
+    all_there(&server, &acknowledged);
+    server.stop(libc::SIGTERM);
+}
+
 /// `FS_IOC_SHUTDOWN` of linux/fs.h, and its flag for a disk that is pulled out: nothing more is written, not even what waits.
 const SHUTDOWN: libc::c_ulong = 0x8004_587d;
 static NO_LOG_FLUSH: u32 = 2;
