@@ -273,6 +273,115 @@ fn a_damaged_file_starts_and_is_repaired_from_the_newest_backup() {
     assert_eq!(maps(&server), before);
 }
 
+/// A stopped node that has kept one backup, made of a boot before, in which `one` was there, and `two` came later.
+fn with_a_backup(config: &str) -> Server {
+    let dir = scratch();
+    let mut server = Server::start_at(dir, &format!("{ALONE}backups: {{healthyAfterSeconds: 1{config}}}"));
+    let data = server.dir.join("data");
+    server.kubectl.ok("create configmap one --from-literal=text=this-is-value-1");
+    wait_healthy(&server);
+    server.stop(libc::SIGTERM);
+    let text = version(&server);
+    let boot = text.split("\"boot_id\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    fs::write(data.join("version"), text.replace(&boot, "0123456789abcdef0123456789abcdef")).unwrap();
+    server.start_again();
+    eventually("a backup is kept", 20, || if kept(&server).len() == 1 { Ok(()) } else { Err("none".to_owned()) });
+    server.kubectl.ok("create configmap two --from-literal=text=this-is-value-2");
+    server.stop(libc::SIGTERM);
+    server
+}
+
+/// Flips a bit of each place in the database where this text is, `after` bytes behind its begin; says how many there are.
+fn flip(data: &Path, text: &[u8], after: usize, bit: u8) -> usize {
+    let file = data.join("store.redb");
+    let mut image = fs::read(&file).unwrap();
+    let places: Vec<_> = (0..image.len()).filter(|at| image[*at..].starts_with(text)).collect();
+    for place in &places {
+        image[place + after] ^= bit;
+    }
+    fs::write(&file, image).unwrap();
+    places.len()
+}
+
+/// A start that ends by itself: its exit code, and what it said.
+fn start_that_fails(server: &Server) -> (Option<i32>, String) {
+    let mut command = Command::new("timeout");
+    command.arg("60").arg(binary()).arg("run").arg("--config").arg(server.dir.join("config.yaml"));
+    let output = command.arg("--data-dir").arg(server.dir.join("data")).output().expect("the binary starts");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// The store says of itself that it is of a format which this build does not read: nothing of it is damaged, and nothing is touched.
+#[test]
+fn a_store_that_cannot_be_opened_is_left_or_replaced_as_the_policy_says() {
+    // redb's leaf of three keys, and their values behind them: `format` is the first.
+    let names = b"formatjournalreserved";
+    for (policy, restored) in [("", false), (", onFailedOpen: Stop", false), (", onFailedOpen: Restore", true)] {
+        let mut server = with_a_backup(policy);
+        let data = server.dir.join("data");
+        assert!(flip(&data, names, names.len(), 8) > 0);
+        let file = fs::read(data.join("store.redb")).unwrap();
+        let output = mote(&["store", "verify"], &data);
+        assert!(!output.status.success(), "{output:?}");
+        assert!(format!("{output:?}").contains("format 9"), "{output:?}");
+        if restored {
+            // What was there goes when the node counts as good.
+            let config = server.dir.join("config.yaml");
+            let text = fs::read_to_string(&config).unwrap();
+            fs::write(&config, text.replace("healthyAfterSeconds: 1,", "healthyAfterSeconds: 3600,")).unwrap();
+            server.start_again();
+            assert_eq!(maps(&server), ["one"], "{policy}");
+            assert!(server.log().contains("the newest backup takes its place"), "{}", server.log());
+            let before = server.dir.join("data/before-restore/old");
+            assert!(fs::read(before.join("store.redb")).is_ok_and(|kept| kept == file), "what was there is kept");
+            continue;
+        }
+        // As often as somebody tries.
+        for _ in 0..2 {
+            let (code, said) = start_that_fails(&server);
+            assert_eq!(code, Some(1), "{said}");
+            assert!(said.contains("format 9") && !said.contains("panicked"), "{said}");
+        }
+        assert!(fs::read(data.join("store.redb")).is_ok_and(|now| now == file), "the file was changed");
+    }
+    // The policy, and no backup to follow it with: the reason is told, and nothing is lost.
+    let server = with_a_backup(", onFailedOpen: Restore");
+    let data = server.dir.join("data");
+    kept(&server).iter().for_each(|backup| drop(fs::remove_dir_all(backup).or_else(|_| fs::remove_file(backup))));
+    assert!(flip(&data, names, names.len(), 8) > 0);
+    let file = fs::read(data.join("store.redb")).unwrap();
+    let (code, said) = start_that_fails(&server);
+    assert_eq!((code, said.contains("format 9")), (Some(1), true), "{said}");
+    assert!(fs::read(data.join("store.redb")).is_ok_and(|now| now == file), "the file was changed");
+}
+
+/// `backups.onDamage: Report`: the key that damage took is named wherever somebody looks, all others are served, and writing it
+/// again mends it.
+#[test]
+fn damage_that_is_only_reported_is_named_until_it_is_mended() {
+    let mut server = with_a_backup(", onDamage: Report");
+    let data = server.dir.join("data");
+    assert!(flip(&data, b"this-is-value-2", 0, 1) > 0);
+    let output = mote(&["store", "verify"], &data);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("configmaps/default/two"), "{output:?}");
+    server.start_again();
+    let said = |expected: &str| server.kubectl.ok("get --raw /readyz?verbose").contains(expected);
+    assert_eq!(maps(&server), ["one"]);
+    assert!(server.log().contains("configmaps/default/two"), "{}", server.log());
+    assert!(said("[-]store-undamaged"), "the node is ready, and says so");
+    let damaged =
+        |count: u32| server.client().get("/metrics").text().contains(&format!("\nmote_store_damaged_keys {count}\n"));
+    assert!(damaged(1));
+    assert!(ok(&["status"], &data).contains("configmaps/default/two"), "{}", ok(&["status"], &data));
+    server.kubectl.ok("create configmap two --from-literal=text=again");
+    assert!(damaged(0) && said("[+]store-undamaged"));
+    server.stop(libc::SIGTERM);
+    server.start_again();
+    assert_eq!(maps(&server), ["one", "two"]);
+    assert!(ok(&["store", "verify"], &data).contains(" 0 damaged"));
+}
+
 #[test]
 fn status_is_told_by_a_node_that_runs_and_by_one_that_does_not() {
     let mut server = start();

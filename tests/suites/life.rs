@@ -187,11 +187,14 @@ fn a_full_disk_and_a_read_only_one() {
     assert!(refused.contains("full") || refused.contains("no space"), "{refused}");
     node.kubectl.ok("get configmap before");
     node.kubectl.ok("get --raw /livez");
+    let pressure = ".items[0].status.conditions[?(@.type==\"StorePressure\")]";
+    node.kubectl.eventually_field("nodes", &format!("{pressure}.reason"), "DiskFull", 60);
     node.machine.sh("rm /var/lib/mote/fill");
     eventually("writes work again", 30, || {
         let answer = node.kubectl.run("create configmap after");
         if answer.success { Ok(()) } else { Err(answer.to_string()) }
     });
+    node.kubectl.eventually_field("nodes", &format!("{pressure}.status"), "False", 60);
 
     node.stop("TERM");
     node.machine.sh("mount -o remount,ro /var/lib/mote");
@@ -199,6 +202,41 @@ fn a_full_disk_and_a_read_only_one() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("/var/lib/mote") && text.to_lowercase().contains("read-only"), "{text}");
+}
+
+/// Rot that no backup makes good is told in the node's condition and in an Event, all else is served, and what is written anew
+/// is well again.
+#[test]
+fn rot_is_told_by_the_node_until_it_is_mended() {
+    let mut node = Node::up("rot", "backups: {onDamage: Report}\n");
+    node.kubectl.wait_for_account();
+    for n in 0..5 {
+        node.kubectl.ok(&format!("create configmap rot-{n} --from-literal=text=the-text-of-rot-{n}"));
+    }
+    node.stop("TERM");
+    let file = node.machine.state().join("files/mote/store.redb");
+    let (mut image, text) = (std::fs::read(&file).unwrap(), b"the-text-of-rot-3");
+    let places: Vec<_> = (0..image.len()).filter(|at| image[*at..].starts_with(text)).collect();
+    assert!(!places.is_empty());
+    places.into_iter().for_each(|place| image[place] ^= 1);
+    std::fs::write(&file, image).unwrap();
+    node.start();
+    node.wait_ready();
+    let condition = ".items[0].status.conditions[?(@.type==\"StoreDamaged\")]";
+    node.kubectl.eventually_field("nodes", &format!("{condition}.reason"), "StoreIsDamaged", 60);
+    let message = node.kubectl.field("nodes", &format!("{condition}.message")).unwrap();
+    assert_eq!(message, "damaged on the disk: configmaps/default/rot-3");
+    let event = |reason: &str| {
+        eventually(reason, 60, || {
+            let events = node.kubectl.ok("get events -A");
+            if events.contains(reason) { Ok(()) } else { Err(events) }
+        });
+    };
+    event("StoreDamaged");
+    assert_eq!(node.kubectl.ok("get configmap rot-4 -o jsonpath={.data.text}"), "the-text-of-rot-4");
+    node.kubectl.ok("create configmap rot-3");
+    node.kubectl.eventually_field("nodes", &format!("{condition}.status"), "False", 60);
+    event("StoreRepaired");
 }
 
 const HUNGRY: &str = "
