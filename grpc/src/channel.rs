@@ -9,7 +9,7 @@ use async_io::Timer;
 use async_lock::Mutex;
 use bytes::{Bytes, BytesMut};
 use futures_lite::{AsyncRead, AsyncWrite, future};
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::{
     body::Incoming,
@@ -17,7 +17,13 @@ use hyper::{
 };
 use prost::Message;
 use smol_hyper::rt::{FuturesIo, SmolExecutor, SmolTimer};
-use std::{future::Future, marker::PhantomData, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// As upstream's etcd client (apiserver storagebackend/factory/etcd3.go).
@@ -44,7 +50,7 @@ pub struct Channel {
     dial: Box<dyn Dial>,
     executor: Arc<Executor<'static>>,
     /// Sent with every call.
-    headers: HeaderMap,
+    headers: std::sync::Mutex<HeaderMap>,
     /// How often a silent connection is asked whether it still stands; None: a socket of this machine does.
     keep_alive: Option<Duration>,
     sender: Mutex<Option<Sender>>,
@@ -59,12 +65,24 @@ pub struct Method {
 
 impl Channel {
     pub fn new(dial: Box<dyn Dial>, executor: Arc<Executor<'static>>) -> Channel {
-        Channel { dial, executor, headers: HeaderMap::new(), keep_alive: None, sender: Mutex::new(None) }
+        Channel { dial, executor, headers: Default::default(), keep_alive: None, sender: Mutex::new(None) }
     }
 
     /// To another machine, which may vanish without a word.
     pub fn far(dial: Box<dyn Dial>, executor: Arc<Executor<'static>>, headers: HeaderMap) -> Channel {
-        Channel { headers, keep_alive: Some(KEEP_ALIVE), ..Channel::new(dial, executor) }
+        Channel { headers: headers.into(), keep_alive: Some(KEEP_ALIVE), ..Channel::new(dial, executor) }
+    }
+
+    /// Sent with every call from now on, in place of what the header was before; None: no longer.
+    pub fn set_header(&self, name: &'static str, value: Option<HeaderValue>) {
+        match value {
+            Some(value) => drop(self.headers().insert(name, value)),
+            None => drop(self.headers().remove(name)),
+        }
+    }
+
+    fn headers(&self) -> MutexGuard<'_, HeaderMap> {
+        self.headers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn dial(&self, doing: &'static str) -> Result<Sender, Error> {
@@ -125,7 +143,7 @@ impl Channel {
                 .header("content-type", "application/grpc")
                 .header("te", "trailers")
                 .header("user-agent", concat!("mote/", env!("CARGO_PKG_VERSION")));
-            for (name, value) in &self.headers {
+            for (name, value) in self.headers().iter() {
                 request = request.header(name, value);
             }
             if let Some(timeout) = timeout {

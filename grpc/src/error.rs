@@ -12,10 +12,12 @@ impl Code {
     pub const DEADLINE_EXCEEDED: Code = Code(4);
     pub const NOT_FOUND: Code = Code(5);
     pub const ALREADY_EXISTS: Code = Code(6);
+    pub const PERMISSION_DENIED: Code = Code(7);
     pub const RESOURCE_EXHAUSTED: Code = Code(8);
     pub const UNIMPLEMENTED: Code = Code(12);
     pub const INTERNAL: Code = Code(13);
     pub const UNAVAILABLE: Code = Code(14);
+    pub const UNAUTHENTICATED: Code = Code(16);
 
     /// As grpc-go prints it, since these words reach events and conditions.
     pub fn name(self) -> &'static str {

@@ -144,6 +144,7 @@ fn open_store(
     if place.config.etcd.is_used() {
         let etcd = mote_store::Etcd {
             servers: place.config.etcd.servers(),
+            login: place.config.etcd.login(),
             prefix: place.config.etcd.key_prefix(),
             layout: Arc::new(mote_api::EtcdLayout::new(place.config.volatile.event_ttl)),
             executor: executor.clone(),

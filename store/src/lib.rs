@@ -40,7 +40,7 @@ pub use cipher::{Cipher, Opened, Unreadable};
 pub use disk::Sizes;
 pub use error::Error;
 #[cfg(feature = "etcd")]
-pub use etcd::{Etcd, Layout};
+pub use etcd::{Etcd, Layout, Login, Password};
 pub use latency::Latency;
 pub use root::Snapshot;
 pub use state::Stats;

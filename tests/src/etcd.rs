@@ -16,6 +16,8 @@ pub struct Etcd {
     peers: u16,
     /// etcd's own options, and etcdctl's, for TLS.
     options: Vec<String>,
+    /// `NAME:PASSWORD` for etcdctl.
+    pub user: Option<&'static str>,
     scheme: &'static str,
     child: Child,
 }
@@ -35,11 +37,17 @@ impl Etcd {
         Etcd::start_in(dir, "https", options)
     }
 
+    /// With options of etcd's.
+    #[track_caller]
+    pub fn start_with(options: &[&str]) -> Etcd {
+        Etcd::start_in(server::scratch(), "http", options.iter().map(|option| (*option).to_owned()).collect())
+    }
+
     #[track_caller]
     fn start_in(dir: PathBuf, scheme: &'static str, options: Vec<String>) -> Etcd {
         let (port, peers) = (server::free_port(), server::free_port());
         let child = spawn(&dir, scheme, port, peers, &options);
-        let etcd = Etcd { dir, port, peers, options, scheme, child };
+        let etcd = Etcd { dir, port, peers, options, user: None, scheme, child };
         etcd.wait();
         etcd
     }
@@ -62,6 +70,7 @@ impl Etcd {
                 command.arg(option).arg(self.dir.join(name));
             }
         }
+        command.args(self.user.iter().flat_map(|user| ["--user", *user]));
         let output = command.args(args).output().expect("etcdctl starts");
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }

@@ -340,3 +340,158 @@ fn over_tls_and_past_a_dead_endpoint() {
     let _ = fs::remove_dir_all(dir);
     assert!(!ended.status.success() && said.contains("mote: opening the store: "), "{said}");
 }
+
+/// One whose client is a user, with a password in a file: `mote:one`.
+fn with_users() -> (Etcd, String) {
+    let mut etcd = Etcd::start();
+    let file = etcd.dir.join("password");
+    fs::write(&file, "one\n").expect("writing");
+    for command in [
+        "user add root:root",
+        "user grant-role root root",
+        "user add mote:one",
+        "role add mote",
+        "role grant-permission mote read  --from-key",
+        "role grant-permission mote readwrite /registry/ --prefix",
+        "role grant-permission mote readwrite compact_rev_key",
+        "user grant-role mote mote",
+        "auth enable",
+    ] {
+        etcd.ctl(&command.split(' ').collect::<Vec<_>>());
+    }
+    etcd.user = Some("root:root");
+    let login = format!("username: mote, passwordFile: {}", file.display());
+    let config = format!("store: {{etcd: {{endpoints: [{:?}], {login}}}}}\n", etcd.url());
+    (etcd, config)
+}
+
+#[test]
+fn as_a_user_whose_tokens_are_forgotten_and_whose_password_changes() {
+    let (mut etcd, config) = with_users();
+    let server = Server::start_with(&format!("{ALONE}{config}"));
+    let client = server.client();
+    assert_eq!(client.post(MAPS, &config_map("m-0", "1")).code, 201);
+    // A token of before is not taken any more, whatever the reason; what is written goes through all the same, and so does the watch.
+    let by_hand = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "by-hand", "namespace": "default", "uid": "u"}});
+    for n in 1..4 {
+        match n {
+            // Its memory of tokens goes with it.
+            1 => {
+                etcd.stop();
+                etcd.start_again();
+            }
+            // Every token was made before that.
+            2 => drop(etcd.ctl(&["user", "add", "another:two"])),
+            // And so it is when permissions change while nobody asks.
+            _ => drop(etcd.ctl(&["role", "add", "another"])),
+        }
+        eventually("a write goes through", 60, || match client.post(MAPS, &config_map(&format!("m-{n}"), "1")) {
+            answer if matches!(answer.code, 201 | 409) => Ok(()),
+            answer => Err(answer.text()),
+        });
+        let key = format!("/registry/configmaps/default/by-hand-{n}");
+        etcd.ctl(&["put", &key, &by_hand.to_string().replace("by-hand", &format!("by-hand-{n}"))]);
+        eventually("it is seen", 60, || match client.get(&format!("{MAPS}/by-hand-{n}")) {
+            answer if answer.code == 200 => Ok(()),
+            answer => Err(answer.text()),
+        });
+        assert_eq!(client.get("/readyz").code, 200);
+    }
+    // Another password: told until the file has it too.
+    etcd.ctl(&["user", "delete", "mote"]);
+    etcd.ctl(&["user", "add", "mote:two"]);
+    etcd.ctl(&["user", "grant-role", "mote", "mote"]);
+    let refused = client.post(MAPS, &config_map("later", "1"));
+    assert_eq!((refused.code, refused.text().contains("authentication failed")), (503, true), "{}", refused.text());
+    assert_eq!(client.get(&format!("{MAPS}/m-0")).code, 200, "reads go on");
+    fs::write(etcd.dir.join("password"), "two\n").expect("writing");
+    eventually("a write goes through", 60, || match client.post(MAPS, &config_map("later", "1")) {
+        answer if matches!(answer.code, 201 | 409) => Ok(()),
+        answer => Err(answer.text()),
+    });
+}
+
+/// A start that etcd does not let in ends with etcd's words.
+#[test]
+fn a_wrong_password_and_a_missing_one_are_told() {
+    let (etcd, config) = with_users();
+    let file = etcd.dir.join("password");
+    for (text, expected) in
+        [("wrong", "authentication failed, invalid user ID or password"), ("", "No such file or directory")]
+    {
+        let dir = server::scratch();
+        match text {
+            "" => fs::remove_file(&file).expect("it is there"),
+            text => fs::write(&file, text).expect("writing"),
+        }
+        let port = server::free_port();
+        fs::write(dir.join("config.yaml"), format!("apiServer: {{port: {port}}}\n{ALONE}{config}")).expect("writing");
+        let mut command = Command::new(mote_tests::binary());
+        command.args(["run", "--config"]).arg(dir.join("config.yaml")).arg("--data-dir").arg(dir.join("data"));
+        let ended = command.output().expect("it runs");
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        let _ = fs::remove_dir_all(dir);
+        assert!(!ended.status.success() && said.contains(expected) && !said.contains("wrong\""), "{said}");
+    }
+}
+
+/// etcd's quota is used up: writes are refused with 507 until somebody has made room, deletions and reads go on.
+#[test]
+fn etcds_space_is_used_up() {
+    let etcd = Etcd::start_with(&["--quota-backend-bytes", "8388608"]);
+    let server = plane(&etcd, "one");
+    server.kubectl.wait_for_account();
+    let (client, text) = (server.client(), "x".repeat(400_000));
+    let mut count = 0;
+    let refused = loop {
+        let answer = client.post(MAPS, &config_map(&format!("big-{count}"), &text));
+        if answer.code != 201 {
+            break answer;
+        }
+        count += 1;
+        assert!(count < 100, "etcd takes all of it");
+    };
+    assert_eq!(
+        (refused.code, refused.json()["reason"].as_str()),
+        (507, Some("InsufficientStorage")),
+        "{}",
+        refused.text()
+    );
+    assert!(etcd.ctl(&["alarm", "list"]).contains("NOSPACE"));
+    assert_eq!(client.get(&format!("{MAPS}/big-0")).code, 200, "reads go on");
+    assert_eq!(client.post(MAPS, &config_map("small", "1")).code, 507);
+    for n in 0..count {
+        let answer = client.request("DELETE", &format!("{MAPS}/big-{n}"), &[], b"");
+        assert_eq!(answer.code, 200, "{n}: {}", answer.text());
+    }
+    // As etcd's documentation has it (op-guide/maintenance).
+    let status: Value = serde_json::from_str(&etcd.ctl(&["endpoint", "status", "-w", "json"])).expect("JSON");
+    let revision = status[0]["Status"]["header"]["revision"].as_u64().expect("a revision");
+    etcd.ctl(&["compact", "--physical", &revision.to_string()]);
+    etcd.ctl(&["defrag"]);
+    etcd.ctl(&["alarm", "disarm"]);
+    eventually("writes go through again", 60, || match client.post(MAPS, &config_map("after", "1")) {
+        answer if matches!(answer.code, 201 | 409) => Ok(()),
+        answer => Err(answer.text()),
+    });
+}
+
+/// Objects that etcd finds too large, and those that its gRPC does not even read.
+#[test]
+fn what_is_too_large_for_etcd() {
+    let etcd = Etcd::start_with(&["--max-request-bytes", "100000"]);
+    let server = plane(&etcd, "one");
+    let client = server.client();
+    assert_eq!(client.post(MAPS, &config_map("fits", &"x".repeat(50_000))).code, 201);
+    for bytes in [150_000, 900_000] {
+        let answer = client.post(MAPS, &config_map("large", &"x".repeat(bytes)));
+        assert_eq!(
+            (answer.code, answer.json()["reason"].as_str()),
+            (413, Some("RequestEntityTooLarge")),
+            "{}",
+            answer.text()
+        );
+        assert_eq!(client.get(&format!("{MAPS}/large")).code, 404);
+    }
+    assert_eq!(client.get("/readyz").code, 200);
+}

@@ -14,12 +14,23 @@ pub struct Etcd {
     pub ca_file: String,
     pub cert_file: String,
     pub key_file: String,
+    /// A user of etcd's, and the file that holds their password; "" for none.
+    pub username: String,
+    pub password_file: String,
 }
 
 impl Default for Etcd {
     fn default() -> Etcd {
         let file = String::new;
-        Etcd { endpoints: Vec::new(), prefix: PREFIX.to_owned(), ca_file: file(), cert_file: file(), key_file: file() }
+        Etcd {
+            endpoints: Vec::new(),
+            prefix: PREFIX.to_owned(),
+            ca_file: file(),
+            cert_file: file(),
+            key_file: file(),
+            username: String::new(),
+            password_file: file(),
+        }
     }
 }
 
@@ -69,8 +80,28 @@ impl Etcd {
         known.map(|(host, port, tls)| Box::new(Far::new(host, port, tls.then(|| files.clone()))) as _).collect()
     }
 
-    pub fn conflict(&self) -> Option<&'static str> {
-        (self.cert_file.is_empty() != self.key_file.is_empty()).then_some("certFile and keyFile go together")
+    /// Who Mote is there. The password is the file's first line.
+    #[cfg(feature = "etcd")]
+    pub fn login(&self) -> Option<mote_store::Login> {
+        let path = self.password_file.clone();
+        let password = move || -> mote_store::Password {
+            let path = path.clone();
+            Box::pin(mote_api::unblock(move || match std::fs::read_to_string(&path) {
+                Ok(text) => Ok(text.lines().next().unwrap_or_default().to_owned()),
+                Err(error) => Err([&path, ": ", &error.to_string()].concat()),
+            }))
+        };
+        (!self.username.is_empty())
+            .then(|| mote_store::Login { name: self.username.clone(), password: Box::new(password) })
+    }
+
+    pub fn conflict(&self) -> Option<(&'static str, &'static str)> {
+        let halves = |one: &str, other: &str| one.is_empty() != other.is_empty();
+        if halves(&self.cert_file, &self.key_file) {
+            return Some(("store.etcd.certFile", "certFile and keyFile go together"));
+        }
+        halves(&self.username, &self.password_file)
+            .then_some(("store.etcd.username", "username and passwordFile go together"))
     }
 }
 

@@ -298,10 +298,22 @@ pub const TABLE: &[Key] = &[
         show: |config| quoted(&config.etcd.key_file),
     },
     Key {
+        path: "store.etcd.passwordFile",
+        expects: "the absolute path of a file with a password",
+        set: |config, value| put(&mut config.etcd.password_file, path(value)),
+        show: |config| quoted(&config.etcd.password_file),
+    },
+    Key {
         path: "store.etcd.prefix",
         expects: "what keys begin with, such as /registry",
         set: |config, value| put(&mut config.etcd.prefix, path(value).filter(|prefix| prefix.len() > 1)),
         show: |config| quoted(&config.etcd.prefix),
+    },
+    Key {
+        path: "store.etcd.username",
+        expects: "the name of a user of etcd's",
+        set: |config, value| put(&mut config.etcd.username, scalar(value).map(str::to_owned)),
+        show: |config| quoted(&config.etcd.username),
     },
     Key {
         path: "store.eventTTL",
@@ -460,7 +472,7 @@ pub fn conflicts(config: &Config) -> Vec<(&'static str, String)> {
     {
         found.push(("apiServer.encryptionConfig", error));
     }
-    found.extend(config.etcd.conflict().map(|why| ("store.etcd.certFile", why.to_owned())));
+    found.extend(config.etcd.conflict().map(|(path, why)| (path, why.to_owned())));
     #[cfg(not(feature = "etcd"))]
     if config.etcd.is_used() {
         found.push(("store.etcd.endpoints", "this build of mote has no etcd in it".to_owned()));

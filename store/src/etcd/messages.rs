@@ -6,6 +6,7 @@ pub const RANGE: Method = Method { doing: "Range", path: "/etcdserverpb.KV/Range
 pub const TXN: Method = Method { doing: "Txn", path: "/etcdserverpb.KV/Txn" };
 pub const COMPACT: Method = Method { doing: "Compact", path: "/etcdserverpb.KV/Compact" };
 pub const WATCH: Method = Method { doing: "Watch", path: "/etcdserverpb.Watch/Watch" };
+pub const AUTHENTICATE: Method = Method { doing: "Authenticate", path: "/etcdserverpb.Auth/Authenticate" };
 pub const LEASE_GRANT: Method = Method { doing: "LeaseGrant", path: "/etcdserverpb.Lease/LeaseGrant" };
 
 /// A row: field number, name, type, and how prost writes it.
@@ -104,6 +105,13 @@ messages! {
         "6" cancel_reason: String [string],
         "7" fragment: bool [bool],
         "11" events: Vec<Event> [message, repeated],
+    }
+    AuthenticateRequest {
+        "1" name: String [string],
+        "2" password: String [string],
+    }
+    AuthenticateResponse {
+        "2" token: String [string],
     }
     LeaseGrantRequest {
         "1" ttl: i64 [int64],

@@ -22,6 +22,7 @@ use messages::*;
 use mote_grpc::Dial;
 use std::{
     collections::{BTreeMap, HashSet},
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -42,12 +43,23 @@ pub trait Layout: Send + Sync {
 pub struct Etcd {
     /// The ways to its servers; one is asked until it fails.
     pub servers: Vec<Box<dyn Dial>>,
+    /// None: who Mote is, nobody asks, or its certificate says.
+    pub login: Option<Login>,
     /// In front of every key: `/registry/`.
     pub prefix: String,
     pub layout: Arc<dyn Layout>,
     /// Follows what others write.
     pub executor: Arc<Executor<'static>>,
 }
+
+/// A user of etcd's.
+pub struct Login {
+    pub name: String,
+    /// Read anew whenever etcd has to be shown it; or why that cannot be.
+    pub password: Box<dyn Fn() -> Password + Send + Sync>,
+}
+
+pub type Password = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
 
 /// Entries of one answer at start; fewer when they are large.
 const PAGE: i64 = 500;
@@ -94,8 +106,8 @@ pub(crate) struct Found {
 
 /// Reads everything. Tries for as long as one call may take.
 pub(crate) async fn load(etcd: Etcd, cipher: Option<Arc<dyn Cipher>>) -> Result<Found, Error> {
-    let Etcd { servers, prefix, layout, executor } = etcd;
-    let client = Client::new(servers, &executor);
+    let Etcd { servers, login, prefix, layout, executor } = etcd;
+    let client = Client::new(servers, login, &executor);
     let inner = Inner { client, prefix, layout, cipher, executor, lease: async_lock::Mutex::new(None) };
     let (revision, entries) = inner.read_all().await?;
     let (mut root, mut sealed) = (Root::default(), Sealed::default());

@@ -292,7 +292,10 @@ pub(crate) fn storage_error(error: Error) -> Status {
         }
         Error::Unreadable(entry) => Status::internal(entry),
         // endpoints/handlers/rest.go, isTooLargeError
-        Error::Remote { message, .. } if message.contains("request is too large") => {
+        // etcd's own word, and its gRPC library's for what is larger still.
+        Error::Remote { message, .. }
+            if message.contains("request is too large") || message.contains("received message larger than max") =>
+        {
             Status::new(413, "RequestEntityTooLarge", "request is too large")
         }
         // Nothing was done, so it can be asked again without a second thought.
