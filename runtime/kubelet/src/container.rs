@@ -194,6 +194,7 @@ async fn config(
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: env.into_iter().map(|(key, value)| v1::KeyValue { key, value: value.into_bytes() }).collect(),
         mounts,
+        devices: volumes::devices(pod, container, start.volumes)?,
         labels: labels::of_container(pod, container),
         annotations: labels::container_annotations(pod, container, restart_count),
         log_path,

@@ -26,6 +26,7 @@ fields! {
         termination_message_path "terminationMessagePath": Option<String>,
         termination_message_policy "terminationMessagePolicy": Option<String>,
         tty "tty": Option<bool>,
+        volume_devices "volumeDevices": Option<Vec<VolumeDevice>>,
         volume_mounts "volumeMounts": Option<Vec<VolumeMount>>,
         working_dir "workingDir": Option<String>,
     }
@@ -196,6 +197,11 @@ fields! {
     Capabilities {
         add "add": Option<Vec<String>>,
         drop "drop": Option<Vec<String>>,
+    }
+
+    VolumeDevice {
+        device_path "devicePath": String,
+        name "name": String,
     }
 
     VolumeMount {

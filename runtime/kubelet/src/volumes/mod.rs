@@ -15,14 +15,14 @@ mod writer;
 use crate::spec::{Container, EmptyDirVolumeSource, Volume, VolumeMount};
 use crate::{env, pod::Pod};
 use mote_api::{Change, Client};
-use mote_cri::v1::{ImageSpec, Mount, mount_propagation};
+use mote_cri::v1::{Device, ImageSpec, Mount, mount_propagation};
 use mote_schema::Gather as _;
 use mote_schema::Order as _;
 use mote_schema::{quantity::Quantity, status::go_quote};
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -55,10 +55,32 @@ const MEMORY_SIZE: &str = "25%";
 /// What has to be done on disk for one volume. Made from the API's objects, then carried out where it may block.
 #[derive(Debug, PartialEq)]
 enum Plan {
-    EmptyDir { dir: PathBuf, tmpfs_size: Option<String>, group: Option<u32> },
-    HostPath { path: String, kind: String },
-    Local { path: String, group: Option<u32> },
-    Files { dir: PathBuf, files: writer::Files, group: Option<u32>, mount_points: Vec<String> },
+    EmptyDir {
+        dir: PathBuf,
+        tmpfs_size: Option<String>,
+        group: Option<u32>,
+    },
+    HostPath {
+        path: String,
+        kind: String,
+    },
+    /// `dir` is where its file system goes if it is a block device, of the type that is named.
+    Local {
+        path: String,
+        group: Option<u32>,
+        dir: PathBuf,
+        fs_type: String,
+    },
+    /// A block device that containers get as it is.
+    Device {
+        path: String,
+    },
+    Files {
+        dir: PathBuf,
+        files: writer::Files,
+        group: Option<u32>,
+        mount_points: Vec<String>,
+    },
 }
 
 /// Creates or updates every volume. The error is the message of the FailedMount event.
@@ -149,7 +171,8 @@ fn plan(
         return Ok(Plan::HostPath { path: source.path.clone(), kind: source.type_.clone().unwrap_or_default() });
     }
     if let Some(claim) = claim(pod, volume) {
-        return claimed(client, &pod.namespace, &claim, group);
+        let dir = pod_dir.join("volumes/kubernetes.io~local-volume").join(&volume.name);
+        return claimed(client, &pod.namespace, &claim, group, dir);
     }
     Err("no volume plugin matched".into())
 }
@@ -160,8 +183,8 @@ pub fn claim(pod: &Pod, volume: &Volume) -> Option<String> {
     named.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name, volume.name)))
 }
 
-/// Volumes that are directories of this node: local and hostPath.
-fn claimed(client: &Client, namespace: &str, claim: &str, group: Option<u32>) -> Result<Plan, String> {
+/// Volumes that are directories or devices of this node: local and hostPath.
+fn claimed(client: &Client, namespace: &str, claim: &str, group: Option<u32>, dir: PathBuf) -> Result<Plan, String> {
     let failed = |e: &str| format!("error processing PVC {namespace}/{claim}: {e}");
     let found = env::lookup(client, namespace, "persistentvolumeclaims", claim);
     let found = found.map_err(|e| failed(&format!("failed to fetch PVC from API server: {}", e.message)))?;
@@ -173,7 +196,12 @@ fn claimed(client: &Client, namespace: &str, claim: &str, group: Option<u32>) ->
     let volume = volume.map_err(|e| format!("failed to fetch PV \"{bound}\" from API server: {}", e.message))?;
     let spec = volume.root().get("spec");
     if let Some(path) = spec.at("local.path").as_str() {
-        return Ok(Plan::Local { path: path.into(), group });
+        let path = path.into();
+        if spec.get("volumeMode").str() == "Block" {
+            return Ok(Plan::Device { path });
+        }
+        let fs_type = spec.at("local.fsType").as_str().filter(|type_| !type_.is_empty()).unwrap_or("ext4").into();
+        return Ok(Plan::Local { path, group, dir, fs_type });
     }
     match spec.at("hostPath.path").as_str() {
         Some(path) => Ok(Plan::HostPath { path: path.into(), kind: spec.at("hostPath.type").str().into() }),
@@ -237,17 +265,24 @@ impl Plan {
     fn carry_out(self, memory: &Path) -> Result<PathBuf, String> {
         match self {
             Plan::HostPath { path, kind } => host_path::check(&path, &kind).map(|()| path.into()),
-            Plan::Local { path, group } => {
-                let path = PathBuf::from(path);
-                if !path.exists() {
-                    return Err(format!("path \"{}\" does not exist", path.display()));
+            Plan::Local { path, group, dir, fs_type } => {
+                let mut path = found(&path)?;
+                if is_device(&path) {
+                    mount::device(&path, &dir, &fs_type)
+                        .map_err(|e| format!("mounting {} as {fs_type}: {e}", path.display()))?;
+                    path = dir;
                 }
                 own(&path, group).map_err(|e| e.to_string())?;
                 Ok(path)
             }
+            Plan::Device { path } => match found(&path)? {
+                path if is_device(&path) => Ok(path),
+                path => Err(format!("{} is not a block device", path.display())),
+            },
             Plan::EmptyDir { dir, tmpfs_size, group } => {
                 let made = match tmpfs_size {
-                    Some(size) => mount::tmpfs(&dir, &size, 0o777),
+                    // As upstream, which leaves a tmpfs the mode that the kernel gives it.
+                    Some(size) => mount::tmpfs(&dir, &size, 0o1777),
                     None if dir.is_dir() => Ok(()),
                     None => fs::create_dir_all(&dir)
                         .and_then(|()| fs::set_permissions(&dir, fs::Permissions::from_mode(0o777))),
@@ -263,6 +298,15 @@ impl Plan {
             }
         }
     }
+}
+
+/// Where links lead in the end.
+fn found(path: &str) -> Result<PathBuf, String> {
+    fs::canonicalize(path).map_err(|_| format!("path \"{path}\" does not exist"))
+}
+
+fn is_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device())
 }
 
 fn own(dir: &Path, group: Option<u32>) -> std::io::Result<()> {
@@ -362,6 +406,23 @@ pub async fn mounts(
         });
     }
     Ok(mounts)
+}
+
+/// The volumes that a container has as block devices. The error is the message of CreateContainerConfigError.
+pub fn devices(pod: &Pod, container: &Container, volumes: &Volumes) -> Result<Vec<Device>, String> {
+    let each = container.volume_devices.iter().flatten().map(|wanted| {
+        let volume = pod.spec.volumes.iter().flatten().find(|volume| volume.name == wanted.name);
+        let (Some(volume), Some(path)) = (volume, volumes.paths.get(&wanted.name)) else {
+            let (name, container) = (go_quote(&wanted.name), go_quote(&container.name));
+            return Err(format!("cannot find volume {name} to pass into container {container}"));
+        };
+        Ok(Device {
+            container_path: wanted.device_path.clone(),
+            host_path: path.to_string_lossy().into_owned(),
+            permissions: if is_read_only(volume) { "r" } else { "mrw" }.into(),
+        })
+    });
+    each.collect()
 }
 
 fn absolute(path: &str) -> String {

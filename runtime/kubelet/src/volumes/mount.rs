@@ -35,6 +35,16 @@ pub fn tmpfs(dir: &Path, size: &str, mode: u32) -> io::Result<()> {
     fs::set_permissions(dir, fs::Permissions::from_mode(mode))
 }
 
+/// Puts the file system of a block device on `dir` unless one is there. Blocking.
+pub fn device(device: &Path, dir: &Path, fs_type: &str) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    let _guard = MOUNTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if is_mount(dir)? {
+        return Ok(());
+    }
+    Ok(rustix::mount::mount(device, dir, fs_type, MountFlags::empty(), None)?)
+}
+
 /// Whether `path` is the root of a mount of another filesystem.
 pub fn is_mount(path: &Path) -> io::Result<bool> {
     let parent = path.parent().unwrap_or(path);

@@ -153,7 +153,7 @@ fn plans_on_disk_and_their_end() {
     write_files(&memory.join("m"), &files, None, &["nested/deep".into()]).unwrap();
     assert_eq!(fs::read(memory.join("m/k")).unwrap(), b"v");
     assert!(memory.join("m/nested/deep").is_dir());
-    let missing = Plan::Local { path: "/no/such/dir".into(), group: None };
+    let missing = Plan::Local { path: "/no/such/dir".into(), group: None, dir: PathBuf::new(), fs_type: "ext4".into() };
     assert_eq!(missing.carry_out(&memory), Err("path \"/no/such/dir\" does not exist".into()));
     futures_lite::future::block_on(tear_down(&pod_dir)).unwrap();
     assert!(!pod_dir.exists() && !memory.exists() && temp.0.join("memory").exists());
