@@ -13,7 +13,7 @@ impl Kubelet {
         let has_started = pod.status.start_time.is_some();
         let known = known.or_else(|| has_started.then(|| Allocation::reported(&pod))).unwrap_or_else(|| wanted.clone());
         let ends = pod.deletion.is_some() || pod.is_terminal();
-        let refusal = if known.is(&wanted) || ends { None } else { self.refusal(&pod)? };
+        let refusal = if known.is(&wanted) || ends { None } else { self.no_room(worker, &pod)? };
         let mut memory = lock(&worker.memory);
         let memory = &mut *memory;
         let Some((_, message)) = refusal.as_ref().filter(|_| !ends) else {
@@ -41,6 +41,35 @@ impl Kubelet {
         known.apply(&mut pod);
         memory.allocated = Some(known);
         Ok(pod)
+    }
+
+    /// Why a resize has to wait. Pods are looked at side by side: one that is served first may come here later.
+    fn no_room(&self, worker: &Worker, pod: &Pod) -> Result<Option<admit::Refusal>, Error> {
+        if let Some(refusal) = self.refusal(pod)? {
+            return Ok(Some(refusal));
+        }
+        let mine = {
+            let standing = &lock(&worker.memory).resize;
+            let since = standing.pending_since.or_else(|| Some(Instant::now()));
+            resize::turn(pod, &Resizing { pending_since: since, ..Resizing::default() })
+        };
+        let earlier: Vec<Key> = {
+            let workers = lock(&self.workers);
+            let each = workers.iter().filter(|(_, other)| !std::ptr::eq(&***other, worker));
+            let is_earlier = |memory: &Memory| {
+                let pod = memory.pod.as_ref().filter(|pod| pod.deletion.is_none() && !pod.is_terminal());
+                memory.resize.pending.is_some() && pod.is_some_and(|pod| resize::turn(pod, &memory.resize) < mine)
+            };
+            each.filter(|(_, other)| is_earlier(&lock(&other.memory))).map(|(key, _)| key.clone()).collect()
+        };
+        for key in earlier {
+            let Ok(object) = self.client.get(&self.pods, &key.namespace, &key.name) else { continue };
+            if self.refusal(&Pod::decode(&object))?.is_none() {
+                let message = format!("Node has room for the resize of {key} first");
+                return Ok(Some(("Deferred".into(), message)));
+            }
+        }
+        Ok(None)
     }
 
     /// Notes whether all of the pod has what it is allocated; when to ask for the rest again.
