@@ -17,7 +17,7 @@ use hyper::rt::ReadBufCursor;
 use smol_hyper::rt::{FuturesIo, SmolExecutor, SmolTimer};
 use std::{
     future::Future,
-    io,
+    io::{self, IoSlice},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     pin::{Pin, pin},
     sync::{
@@ -615,6 +615,17 @@ impl hyper::rt::Read for Io {
 impl hyper::rt::Write for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+    /// So that a body is not copied behind its head, and a frame not encrypted apart from its head.
+    fn is_write_vectored(&self) -> bool {
+        true
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_flush(cx)

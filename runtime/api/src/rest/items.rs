@@ -16,8 +16,11 @@ use mote_schema::{Value, json};
 use mote_store::Entry;
 use std::{io::Write as _, ops::Range, sync::Arc};
 
-/// Answers longer than this are sent in chunks of about this size.
-const CHUNK_BYTES: usize = 64 * 1024;
+/// Answers longer than this are sent in chunks of about this size: with what HTTP puts around it three records of TLS (16 KiB each),
+/// sent by one system call.
+const CHUNK_BYTES: usize = 48 * 1024 - 64;
+/// Room for a chunk and what its last item has too much. From 64 KiB on it would be mapped, and each page of it faulted in.
+const CHUNK_ROOM: usize = 60 * 1024;
 /// Protobuf says how long a list is before its first item. Up to this many bytes are kept from counting them; what is beyond is
 /// made once more when it is sent.
 const KEPT_BYTES: usize = 2 * 1024 * 1024;
@@ -62,8 +65,9 @@ impl List {
 
     /// Appends items from `at` on until there is a chunk of them or none is left; where the next one is.
     fn write_items(&self, mut at: usize, form: Form, out: &mut Vec<u8>) -> usize {
-        let end = out.len() + CHUNK_BYTES;
-        while let Some(object) = self.object(at).filter(|_| out.len() < end) {
+        let mut last_bytes = 0;
+        while let Some(object) = self.object(at).filter(|_| out.len() + last_bytes < CHUNK_BYTES) {
+            last_bytes = out.len();
             match (form.encoding, form.shape) {
                 (Encoding::Protobuf, shape) => protobuf::write_item(&object, shape == Shape::MetadataList, out),
                 (_, shape) => {
@@ -77,6 +81,7 @@ impl List {
                     }
                 }
             }
+            last_bytes = out.len() - last_bytes;
             at += 1;
         }
         at
@@ -164,7 +169,7 @@ impl Iterator for Text {
     type Item = Bytes;
     fn next(&mut self) -> Option<Bytes> {
         let at = self.at?;
-        let mut out = Vec::with_capacity(CHUNK_BYTES / 4);
+        let mut out = Vec::with_capacity(CHUNK_ROOM);
         if at == 0 {
             self.list.write_json_head(self.form, &mut out);
         }
@@ -173,6 +178,7 @@ impl Iterator for Text {
         self.at = (!is_end).then_some(next);
         if is_end {
             out.extend_from_slice(if self.indent.is_some() { b"]}" } else { b"]}\n" });
+            out.shrink_to_fit();
         }
         if let Some(indent) = &mut self.indent {
             let text = std::mem::take(&mut out);
@@ -188,7 +194,7 @@ async fn packed(list: List, form: Form) -> Response {
     // Items that will have to be made once more.
     let mut rest: Range<usize> = 0..0;
     while at < list.len() {
-        let mut out = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8);
+        let mut out = Vec::with_capacity(CHUNK_ROOM);
         let next = list.write_items(at, form, &mut out);
         if total + out.len() <= KEPT_BYTES {
             total += out.len();
@@ -218,7 +224,7 @@ async fn packed(list: List, form: Form) -> Response {
         if at >= rest.end {
             return None;
         }
-        let mut out = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8);
+        let mut out = Vec::with_capacity(CHUNK_ROOM);
         at = list.write_items(at, form, &mut out);
         Some(Bytes::from(out))
     });
