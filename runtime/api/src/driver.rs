@@ -6,7 +6,7 @@
 //! of two roots, so nothing is missed, though steps may merge). One key is never reconciled twice at a time; a
 //! key woken while it runs, runs again after. An error is retried with a back-off from 5 ms to 1000 s (upstream's
 //! item exponential limiter); `Next::After` runs the key again then, unless woken before.
-use crate::{Change, Client, client::Gate, feed};
+use crate::{Change, Client, client::Gate, deadline::Deadline, feed};
 use event_listener::{Event, listener};
 use futures_lite::FutureExt as _;
 use std::{
@@ -174,10 +174,7 @@ impl Queue {
             match deadline {
                 None => listener.await,
                 Some(at) => {
-                    let timer = async {
-                        async_io::Timer::at(at).await;
-                    };
-                    listener.or(timer).await;
+                    listener.or(Deadline::at(at)).await;
                 }
             }
         }

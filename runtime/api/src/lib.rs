@@ -14,6 +14,7 @@ pub mod certs;
 pub mod client;
 mod clock;
 mod custom;
+mod deadline; // of requests, connections, watches and queues
 pub mod dial;
 pub mod discovery;
 pub mod driver;

@@ -65,6 +65,8 @@ pub struct Api {
     /// Cluster addresses and node ports of Services that are being written.
     pub(crate) reservations: crate::behavior::Reservations,
     pub(crate) quota_locks: crate::admission::QuotaLocks,
+    /// What watches wrote last.
+    pub(crate) frames: crate::rest::Shared,
     pub(crate) definitions: crate::custom::Definitions,
     catalog: RwLock<Arc<Catalog>>,
     pods: OnceLock<Arc<dyn PodBackend>>,
@@ -96,6 +98,7 @@ impl Api {
             feed: Feed::new(),
             reservations: crate::behavior::Reservations::default(),
             quota_locks: crate::admission::QuotaLocks::new(),
+            frames: Default::default(),
             definitions: Default::default(),
             catalog: RwLock::new(Arc::new(Catalog::builtin())),
             pods: OnceLock::new(),

@@ -12,12 +12,12 @@ use super::{
 use crate::{
     audit::{self, Auditor, Completes, Facts, Record},
     auth::{self, Authenticator, front_proxy::Peer},
+    deadline::Deadline,
     health::Health,
     metrics::{self, Metrics},
     rbac::{Attributes, Authorizer, forbidden},
     registry::new_uid,
 };
-use async_io::Timer;
 use async_lock::Semaphore;
 use bytes::{Bytes, BytesMut};
 use futures_lite::FutureExt;
@@ -405,7 +405,7 @@ async fn admit(shared: &Arc<Shared>, taken: Taken, body: &mut Option<Incoming>, 
         None => work.await,
         Some(timeout) => {
             let late = async {
-                Timer::after(timeout).await;
+                Deadline::after(timeout).await;
                 Status::new(504, "Timeout", "Timeout: request did not complete within the allotted timeout").into()
             };
             work.or(late).await
@@ -466,7 +466,7 @@ async fn drain(mut body: Incoming) {
         }
     };
     let late = async {
-        Timer::after(DROP_TIMEOUT).await;
+        Deadline::after(DROP_TIMEOUT).await;
     };
     all.or(late).await;
 }

@@ -7,14 +7,19 @@ use super::{
     listen,
     strangers::{Stranger, Strangers},
 };
-use crate::{auth::front_proxy::Peer, error::Error, health::Scope};
+use crate::{
+    auth::front_proxy::Peer,
+    deadline::{Deadline, Timers},
+    error::Error,
+    health::Scope,
+};
 use async_executor::Executor;
 use async_io::{Async, Timer};
 use event_listener::{Event, EventListener};
 use futures_lite::{FutureExt, future};
 use futures_rustls::{TlsAcceptor, server::TlsStream};
 use hyper::rt::ReadBufCursor;
-use smol_hyper::rt::{FuturesIo, SmolExecutor, SmolTimer};
+use smol_hyper::rt::{FuturesIo, SmolExecutor};
 use std::{
     future::Future,
     io::{self, IoSlice},
@@ -381,10 +386,7 @@ impl Connection {
             if left.is_zero() {
                 return;
             }
-            let timer = async {
-                Timer::after(left).await;
-            };
-            changed.or(timer).await;
+            changed.or(Deadline::after(left)).await;
         }
     }
     /// Resolves when the connection was idle for too long, or shall be closed.
@@ -402,10 +404,7 @@ impl Connection {
             if left.is_zero() {
                 return;
             }
-            let timer = async {
-                Timer::after(left).await;
-            };
-            changed.or(timer).await;
+            changed.or(Deadline::after(left)).await;
         }
     }
     /// Resolves when no request has been running for a while, or a while after the server stopped.
@@ -413,7 +412,7 @@ impl Connection {
         loop {
             let changed = self.changed.listen();
             if stop.is_stopped() || self.busy.load(Ordering::Acquire) == 0 {
-                Timer::after(STOP_GRACE).await;
+                Deadline::after(STOP_GRACE).await;
                 if stop.is_stopped() || self.busy.load(Ordering::Acquire) == 0 {
                     return;
                 }
@@ -477,7 +476,7 @@ async fn serve_one(shared: Arc<Shared>, stream: Async<TcpStream>, from: Came, sl
     listen::tune(stream.get_ref());
     let handshake = async { shared.tls.accept(stream).await.map_err(Some) };
     let deadline = async {
-        Timer::after(shared.config.handshake_timeout).await;
+        Deadline::after(shared.config.handshake_timeout).await;
         Err(None)
     };
     let tls = match handshake.or(deadline).await {
@@ -519,7 +518,7 @@ async fn serve_one(shared: Arc<Shared>, stream: Async<TcpStream>, from: Came, sl
     };
     let result = if is_http2 {
         let connection = hyper::server::conn::http2::Builder::new(SmolExecutor::new(shared.executor.clone()))
-            .timer(SmolTimer::new())
+            .timer(Timers)
             .max_concurrent_streams(shared.config.max_streams)
             .max_header_list_size(MAX_HEADER_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -529,7 +528,7 @@ async fn serve_one(shared: Arc<Shared>, stream: Async<TcpStream>, from: Came, sl
         drive(&shared, &state, connection).await
     } else {
         let connection = hyper::server::conn::http1::Builder::new()
-            .timer(SmolTimer::new())
+            .timer(Timers)
             .header_read_timeout(shared.config.header_timeout)
             .max_buf_size(HTTP1_BUFFER_BYTES)
             .serve_connection(io, service)

@@ -4,6 +4,7 @@ mod components;
 mod connect;
 mod documents;
 pub(crate) mod forward;
+mod frames;
 mod items;
 pub(crate) mod kubelet;
 mod links;
@@ -17,6 +18,7 @@ mod reviews;
 mod watch;
 mod write;
 
+pub(crate) use frames::Shared;
 pub(crate) use nodes::Door as KubeletDoor;
 pub(crate) use write::unregistered;
 

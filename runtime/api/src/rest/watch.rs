@@ -1,23 +1,23 @@
 //! WATCH: frames of one prefix's events, as JSON lines, length-delimited protobuf or WebSocket messages, until the client, the
 //! deadline or the ring ends it. A watch holds no queue: it reads the store's ring when the client takes a frame.
 use super::{
+    frames::Frames,
     list::too_large,
-    media::{self, Encoding, Form, Shape},
+    media::{self, Encoding},
     options::{Filter, ListOptions},
 };
 use crate::{
-    Object,
     custom::convert,
+    deadline::Deadline,
     feed,
     http::{Request, Response, accept::JSON},
-    print,
     registry::random,
     server::Api,
     websocket,
 };
 use bytes::Bytes;
 use futures_lite::{FutureExt as _, stream};
-use mote_schema::{Doc, Kind, Status, json, protobuf};
+use mote_schema::{Kind, Status};
 use mote_store::{Entry, Error, Event, Snapshot, Watcher};
 use std::{
     io,
@@ -34,18 +34,10 @@ const BATCH: usize = 100;
 /// A bookmark comes this long before the deadline, so that the client goes on from there (cache_watcher.go, nextBookmarkTime).
 const BOOKMARK_AHEAD: Duration = Duration::from_secs(2);
 /// Initial events are encoded in chunks of about this size.
-const CHUNK_BYTES: usize = 64 * 1024;
+const CHUNK_BYTES: usize = 48 * 1024;
 
 const PROTOBUF_STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 const JSON_STREAM: &str = "application/json;stream=watch";
-
-/// How frames are written.
-struct Frames {
-    form: Form,
-    /// Each is a WebSocket message.
-    websocket: bool,
-    columns_sent: bool,
-}
 
 struct Watch {
     api: Arc<Api>,
@@ -78,7 +70,7 @@ pub(crate) fn watch(api: &Arc<Api>, kind: &Arc<Kind>, mut request: Request) -> R
     }
     let options = ListOptions::parse(&request.query, kind, &request.info.name)?;
     let media = if form.encoding == Encoding::Protobuf { PROTOBUF_STREAM } else { JSON };
-    let frames = Frames { form, websocket: websocket::is_asked(&request), columns_sent: false };
+    let frames = Frames::new(form, websocket::is_asked(&request));
     let frames = begin(api, kind, &request, options, frames)?;
     if websocket::is_asked(&request) {
         return websocket::answer(&api.executor, &mut request, &[], frames);
@@ -155,68 +147,6 @@ fn ended(status: Status, mut frames: Frames) -> Chunks {
     Box::pin(stream::once(Ok(out.into())))
 }
 
-impl Frames {
-    /// Appends one event around what `write` appends; `len` is about its length.
-    fn event(&self, kind: &str, len: usize, out: &mut Vec<u8>, write: &mut dyn FnMut(&mut Vec<u8>)) {
-        let start = out.len();
-        if self.form.encoding == Encoding::Protobuf {
-            protobuf::write_event(kind, len, out, write);
-            if self.websocket {
-                // A message has a length of its own.
-                out.drain(start..start + 4);
-                websocket::enclose(websocket::BINARY, start, out);
-            }
-            return;
-        }
-        out.extend_from_slice(b"{\"type\":\"");
-        out.extend_from_slice(kind.as_bytes());
-        out.extend_from_slice(b"\",\"object\":");
-        write(out);
-        out.extend_from_slice(b"}\n");
-        if self.websocket {
-            websocket::enclose(websocket::TEXT, start, out);
-        }
-    }
-
-    fn object(&mut self, kind: &str, object: &Object, out: &mut Vec<u8>) {
-        let form = self.form;
-        if form.shape != Shape::Table {
-            return self.event(kind, object.doc.bytes().len() * 2, out, &mut |out| media::write(object, form, out));
-        }
-        let options = print::Options {
-            include: form.include,
-            metadata: json!({"resourceVersion": object.revision.to_string()}),
-            omit_columns: self.columns_sent,
-            beta: form.beta,
-        };
-        self.columns_sent = true;
-        let objects = std::slice::from_ref(object);
-        self.event(kind, 0, out, &mut |out| print::write_table(&object.kind, objects, &options, out));
-    }
-
-    fn error(&mut self, status: &Status, out: &mut Vec<u8>) {
-        let value = status.to_value();
-        self.event("ERROR", 256, out, &mut |out| match self.form.encoding {
-            Encoding::Protobuf => protobuf::write_status(&value, out),
-            _ => out.extend_from_slice(value.to_string().as_bytes()),
-        });
-    }
-
-    /// An object of the kind with nothing but a revision, in the shape asked for.
-    fn bookmark(&mut self, kind: &Arc<Kind>, revision: u64, ends_initial: bool, out: &mut Vec<u8>) {
-        let mut object = json!({"metadata": {}});
-        if ends_initial {
-            object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
-        }
-        // Whatever Go always writes of the kind is there too.
-        if mote_schema::prune::clean(kind, &mut object).is_err() {
-            return;
-        }
-        let Ok(doc) = Doc::encode(&object) else { return };
-        self.object("BOOKMARK", &Object { kind: kind.clone(), doc, revision }, out);
-    }
-}
-
 enum Woken {
     Events(Result<Vec<Event>, Error>),
     /// The kind is no longer served as it was.
@@ -243,7 +173,7 @@ impl Watch {
             let until = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
             let events = async { Woken::Events(self.watcher.next().await) };
             let timer = async {
-                async_io::Timer::at(until).await;
+                Deadline::at(until).await;
                 Woken::Timer
             };
             let gone = async {
@@ -253,7 +183,14 @@ impl Watch {
             match events.or(gone).or(timer).await {
                 Woken::Gone => return None,
                 Woken::Events(Ok(events)) => match convert::events(&self.api, &self.kind, events).await {
-                    Ok(events) => events.iter().for_each(|event| self.write_event(event, &mut out)),
+                    Ok(events) => {
+                        let frames: Vec<Bytes> = events.iter().filter_map(|event| self.frame(event)).collect();
+                        match frames.as_slice() {
+                            // As it is shared with other watches.
+                            [frame] => return Some(frame.clone()),
+                            frames => frames.iter().for_each(|frame| out.extend_from_slice(frame)),
+                        }
+                    }
                     Err(status) => {
                         self.over = true;
                         self.frames.error(&status, &mut out);
@@ -329,21 +266,22 @@ impl Watch {
     }
 
     /// What the event is to this watch: an object may enter or leave its selection without being made or deleted.
-    fn write_event(&mut self, event: &Event, out: &mut Vec<u8>) {
+    fn frame(&mut self, event: &Event) -> Option<Bytes> {
         if event.revision <= self.seen {
-            return;
+            return None;
         }
-        let object = |entry: &Entry| feed::object(&self.kind, entry);
-        let new = event.new.as_ref().map(object).filter(|object| self.filter.matches(object));
-        let old = event.old.as_ref().map(object).filter(|object| self.filter.matches(object));
-        let (kind, mut object) = match (old, new) {
+        let is_selected = |entry: &&Entry| self.filter.matches(&feed::object(&self.kind, entry));
+        let new = event.new.as_ref().filter(is_selected);
+        let old = event.old.as_ref().filter(is_selected);
+        let (kind, entry) = match (old, new) {
             (None, Some(new)) => ("ADDED", new),
             (Some(_), Some(new)) => ("MODIFIED", new),
             // A deleted object is shown as it last was; one that left the selection, as it last was inside it.
             (Some(old), None) => ("DELETED", old),
-            (None, None) => return,
+            (None, None) => return None,
         };
+        let mut object = feed::object(&self.kind, entry);
         object.revision = event.revision;
-        self.frames.object(kind, &object, out);
+        Some(self.frames.shared(&self.api.frames, kind, &entry.key, &object))
     }
 }

@@ -2,8 +2,7 @@
 //! hand of them by its hash and stands in the shortest (shuffle sharding, apiserver/pkg/util/shufflesharding), so that a
 //! greedy flow fills few of the queues of others. The queues are served in the order of virtual start times, which gives
 //! each the same share.
-use crate::Object;
-use async_io::Timer;
+use crate::{Object, deadline::Deadline};
 use event_listener::Event;
 use futures_lite::FutureExt as _;
 use http::HeaderValue;
@@ -228,7 +227,7 @@ impl Level {
             }
         };
         let late = async {
-            Timer::after(limit).await;
+            Deadline::after(limit).await;
             false
         };
         if seated.or(late).await {
