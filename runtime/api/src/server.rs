@@ -67,6 +67,7 @@ pub struct Api {
     pub(crate) quota_locks: crate::admission::QuotaLocks,
     /// What watches wrote last.
     pub(crate) frames: crate::rest::Shared,
+    pub(crate) lengths: crate::rest::Lengths,
     pub(crate) definitions: crate::custom::Definitions,
     catalog: RwLock<Arc<Catalog>>,
     pods: OnceLock<Arc<dyn PodBackend>>,
@@ -99,6 +100,7 @@ impl Api {
             reservations: crate::behavior::Reservations::default(),
             quota_locks: crate::admission::QuotaLocks::new(),
             frames: Default::default(),
+            lengths: Default::default(),
             definitions: Default::default(),
             catalog: RwLock::new(Arc::new(Catalog::builtin())),
             pods: OnceLock::new(),

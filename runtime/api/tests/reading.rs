@@ -100,12 +100,28 @@ fn a_long_list_is_whole_in_pieces() {
     assert!(matches!(response.body, Body::Chunks(_)));
     let want: Value = serde_json::from_slice(&server.bytes(response)).expect("JSON");
     assert_eq!(items(&want).len(), 450);
-    let response = server.send("GET", MAPS, "", b"", PROTOBUF);
-    assert!(matches!(response.body, Body::Chunks(_)));
-    assert_eq!(unpack(&server, &server.bytes(response)).1, items(&want));
+    let packed = |want: &Value| {
+        let response = server.send("GET", MAPS, "", b"", PROTOBUF);
+        assert!(matches!(response.body, Body::Chunks(_)));
+        assert_eq!(unpack(&server, &server.bytes(response)).1, items(want));
+    };
+    packed(&want);
     let pretty = server.bytes(server.send("GET", &format!("{MAPS}?pretty=1"), "", b"", ""));
     assert!(pretty.starts_with(b"{\n  \"kind\": \"ConfigMapList\",\n") && pretty.ends_with(b"\n  ]\n}"));
     assert_eq!(items(&serde_json::from_slice(&pretty).expect("JSON")), items(&want));
+    // Lengths that are known by now, of another form, and of what was made, changed and deleted since.
+    packed(&want);
+    let accept = format!("{PROTOBUF};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");
+    for _ in 0..2 {
+        assert_eq!(unpack(&server, &server.bytes(server.send("GET", MAPS, "", b"", &accept))).1.len(), 450);
+    }
+    make(&server, "m100-b", json!({"k": "x"}));
+    make(&server, "z", json!({"k": "x".repeat(9000)}));
+    server.ok("DELETE", &format!("{MAPS}/m300"), Value::Null);
+    let mut changed = server.ok("GET", &format!("{MAPS}/m200"), Value::Null);
+    changed["data"] = json!({"other": "y".repeat(300)});
+    server.ok("PUT", &format!("{MAPS}/m200"), changed);
+    packed(&server.ok("GET", MAPS, Value::Null));
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub(super) async fn answer(api: &Api, kind: &Arc<Kind>, request: &Request) -> Re
             items.push(object);
         }
     }
-    items::respond(List { kind: kind.clone(), items: Items::Read(items), meta: ListMeta::default() }, form).await
+    items::respond(api, List { kind: kind.clone(), items: Items::Read(items), meta: ListMeta::default() }, form).await
 }
 
 async fn status(api: &Api, kind: &Arc<Kind>, name: &str) -> Result<Object, Status> {

@@ -1,10 +1,14 @@
 //! A list as bytes, made while they are sent: one root of the store read in pieces, so that a LIST costs no memory for its length.
 //! Tables and YAML are made whole.
-use super::media::{self, Encoding, Form, Shape};
+use super::{
+    lengths::Lengths,
+    media::{self, Encoding, Form, Shape},
+};
 use crate::{
     Object, feed,
     http::{Body, Response, accept::Indent},
     print,
+    server::Api,
 };
 use bytes::Bytes;
 use mote_schema::{
@@ -21,9 +25,8 @@ use std::{io::Write as _, ops::Range, sync::Arc};
 const CHUNK_BYTES: usize = 48 * 1024 - 64;
 /// Room for a chunk and what its last item has too much. From 64 KiB on it would be mapped, and each page of it faulted in.
 const CHUNK_ROOM: usize = 60 * 1024;
-/// Protobuf says how long a list is before its first item. Up to this many bytes are kept from counting them; what is beyond is
-/// made once more when it is sent.
-const KEPT_BYTES: usize = 2 * 1024 * 1024;
+/// Items that are made to be counted before others get the thread.
+const COUNTED: usize = 64;
 
 pub(crate) struct List {
     pub kind: Arc<Kind>,
@@ -63,10 +66,11 @@ impl List {
         (self.kind.api_version(), kind)
     }
 
-    /// Appends items from `at` on until there is a chunk of them or none is left; where the next one is.
-    fn write_items(&self, mut at: usize, form: Form, out: &mut Vec<u8>) -> usize {
-        let mut last_bytes = 0;
-        while let Some(object) = self.object(at).filter(|_| out.len() + last_bytes < CHUNK_BYTES) {
+    /// Appends items until there is a chunk of them or none is left; where the next one is.
+    fn write_items(&self, items: Range<usize>, form: Form, out: &mut Vec<u8>) -> usize {
+        let (mut at, mut last_bytes) = (items.start, 0);
+        while at < items.end && out.len() + last_bytes < CHUNK_BYTES {
+            let Some(object) = self.object(at) else { break };
             last_bytes = out.len();
             match (form.encoding, form.shape) {
                 (Encoding::Protobuf, shape) => protobuf::write_item(&object, shape == Shape::MetadataList, out),
@@ -85,6 +89,36 @@ impl List {
             at += 1;
         }
         at
+    }
+
+    /// How long the items from `from` on are as protobuf. They are made to be counted where that is not known from another time.
+    async fn packed_len(&self, from: usize, form: Form, lengths: &Lengths) -> usize {
+        let entries = match &self.items {
+            // What a custom kind's objects are made to, another program may decide.
+            Items::Stored(entries) if !self.kind.is_custom() => entries.get(from..).unwrap_or_default(),
+            _ => &[],
+        };
+        let place = (self.kind.root, form.shape == Shape::MetadataList);
+        let known = lengths.of(place, entries);
+        let (mut all, mut counted, mut item) = (Vec::with_capacity(self.len() - from), 0, Vec::new());
+        for at in from..self.len() {
+            if let Some(len) = known.get(at - from).copied().flatten() {
+                all.push(len);
+                continue;
+            }
+            item.clear();
+            self.write_items(at..at + 1, form, &mut item);
+            all.push(item.len());
+            counted += 1;
+            if counted % COUNTED == 0 {
+                // Others wait for the thread.
+                futures_lite::future::yield_now().await;
+            }
+        }
+        if counted > 0 {
+            lengths.keep(place, entries, &all);
+        }
+        all.iter().sum()
     }
 
     fn write_json_head(&self, form: Form, out: &mut Vec<u8>) {
@@ -112,17 +146,17 @@ impl List {
 }
 
 /// The list in the form asked for.
-pub(crate) async fn respond(list: List, form: Form) -> Result<Response, Status> {
+pub(crate) async fn respond(api: &Api, list: List, form: Form) -> Result<Response, Status> {
     match (form.shape, form.encoding) {
         (Shape::Metadata, _) => Err(media::no_such_shape(&list.kind, true)),
         (Shape::Table, _) => media::written(200, table(&list, form), form),
-        (_, Encoding::Protobuf) => Ok(packed(list, form).await),
+        (_, Encoding::Protobuf) => Ok(packed(list, form, &api.lengths).await),
         (_, Encoding::Yaml) => {
             let mut out = Vec::new();
             list.write_json_head(form, &mut out);
             let mut at = 0;
             while at < list.len() {
-                at = list.write_items(at, form, &mut out);
+                at = list.write_items(at..usize::MAX, form, &mut out);
             }
             out.extend_from_slice(b"]}");
             media::written(200, out, form)
@@ -173,7 +207,7 @@ impl Iterator for Text {
         if at == 0 {
             self.list.write_json_head(self.form, &mut out);
         }
-        let next = self.list.write_items(at, self.form, &mut out);
+        let next = self.list.write_items(at..usize::MAX, self.form, &mut out);
         let is_end = next >= self.list.len();
         self.at = (!is_end).then_some(next);
         if is_end {
@@ -188,46 +222,30 @@ impl Iterator for Text {
     }
 }
 
-async fn packed(list: List, form: Form) -> Response {
-    let mut kept: Vec<Bytes> = Vec::new();
-    let (mut total, mut at) = (0, 0);
-    // Items that will have to be made once more.
-    let mut rest: Range<usize> = 0..0;
-    while at < list.len() {
-        let mut out = Vec::with_capacity(CHUNK_ROOM);
-        let next = list.write_items(at, form, &mut out);
-        if total + out.len() <= KEPT_BYTES {
-            total += out.len();
-            kept.push(out.into());
-            rest = next..next;
-        } else {
-            total += out.len();
-            rest.end = next;
-        }
-        at = next;
-        // Others wait for the thread.
-        futures_lite::future::yield_now().await;
-    }
+/// The head says how long all is, so what lies behind the first chunk is measured before it is made.
+async fn packed(list: List, form: Form, lengths: &Lengths) -> Response {
+    let mut first = Vec::with_capacity(CHUNK_ROOM);
+    let mut at = list.write_items(0..usize::MAX, form, &mut first);
+    let total = first.len() + list.packed_len(at, form, lengths).await;
     let (version, kind) = list.name(form);
     let mut head = Vec::with_capacity(256);
     protobuf::write_list_head(&version, &kind, &list.meta, total, &mut head);
     let mut end = Vec::new();
     protobuf::write_list_end(&mut end);
     let media = form.encoding.media_type();
-    if total <= CHUNK_BYTES {
-        kept.iter().for_each(|items| head.extend_from_slice(items));
+    if at >= list.len() {
+        head.extend_from_slice(&first);
         head.extend_from_slice(&end);
         return Response::new(200, media, Body::Full(head.into()));
     }
-    let mut at = rest.start;
-    let again = std::iter::from_fn(move || {
-        if at >= rest.end {
+    let rest = std::iter::from_fn(move || {
+        if at >= list.len() {
             return None;
         }
         let mut out = Vec::with_capacity(CHUNK_ROOM);
-        at = list.write_items(at, form, &mut out);
+        at = list.write_items(at..usize::MAX, form, &mut out);
         Some(Bytes::from(out))
     });
-    let chunks = [Bytes::from(head)].into_iter().chain(kept).chain(again).chain([Bytes::from(end)]);
+    let chunks = [head, first].into_iter().map(Bytes::from).chain(rest).chain([Bytes::from(end)]);
     Response::new(200, media, Body::Chunks(Box::new(chunks)))
 }

@@ -99,7 +99,7 @@ pub(crate) async fn list(api: &Api, kind: &Arc<Kind>, request: &Request) -> Resu
     let form = media::negotiate(request, kind)?;
     let options = ListOptions::parse(&request.query, kind, &request.info.name)?;
     let (entries, meta) = listed(api, kind, &request.info.namespace, &options).await?;
-    items::respond(List { kind: kind.clone(), items: Items::Stored(entries), meta }, form).await
+    items::respond(api, List { kind: kind.clone(), items: Items::Stored(entries), meta }, form).await
 }
 
 /// What is asked for, at the version of `kind`, and where the rest begins.

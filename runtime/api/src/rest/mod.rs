@@ -7,6 +7,7 @@ pub(crate) mod forward;
 mod frames;
 mod items;
 pub(crate) mod kubelet;
+mod lengths;
 mod links;
 pub(crate) mod list;
 mod media;
@@ -19,6 +20,7 @@ mod watch;
 mod write;
 
 pub(crate) use frames::Shared;
+pub(crate) use lengths::Lengths;
 pub(crate) use nodes::Door as KubeletDoor;
 pub(crate) use write::unregistered;
 

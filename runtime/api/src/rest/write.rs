@@ -240,7 +240,7 @@ pub(crate) async fn delete_collection(api: &Api, kind: &Arc<Kind>, request: Requ
     let (listed, meta) = list::listed(api, kind, target.namespace, &chosen).await?;
     let deleted = api.delete_collection(&mut target, &delete, &listed).await?;
     let list = List { kind: kind.clone(), items: Items::Read(deleted), meta };
-    Ok(warn(items::respond(list, form).await?, &target.warnings))
+    Ok(warn(items::respond(api, list, form).await?, &target.warnings))
 }
 
 /// scale: read, replaced or patched as the autoscaling/v1 Scale it is shown as.
