@@ -16,7 +16,7 @@ pub use crate::{
     parse::{parse_json, parse_yaml},
     yaml::to_yaml,
 };
-use jiff::Timestamp;
+pub use mote_doc::protobuf::parse_time;
 
 /// Complaints kept of one object, as upstream keeps (kubernetes_patch.go, saveStrictError).
 const MAX_COMPLAINTS: usize = 100;
@@ -302,18 +302,6 @@ impl<'t> Cleaner<'t> {
 
 /// Seconds of 0001-01-01T00:00:00Z, Go's zero time.
 const GO_ZERO_SECONDS: i64 = -62_135_596_800;
-
-/// RFC 3339 as Go's time.Parse takes it: upper-case T and Z, a zone, optional fraction.
-pub fn parse_time(text: &str) -> Option<Timestamp> {
-    let bytes = text.as_bytes();
-    let fixed = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
-    if bytes.len() < 20 || fixed.iter().any(|(at, want)| bytes.get(*at) != Some(want)) {
-        return None;
-    }
-    let zone = text.get(19..)?.trim_start_matches('.').trim_start_matches(|c: char| c.is_ascii_digit());
-    let valid = zone == "Z" || zone.len() == 6 && zone.starts_with(['+', '-']) && zone.as_bytes().get(3) == Some(&b':');
-    if valid { text.parse().ok() } else { None }
-}
 
 /// time.ParseDuration: signed decimal numbers with units.
 pub(crate) fn is_go_duration(text: &str) -> bool {

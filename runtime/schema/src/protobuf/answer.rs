@@ -1,14 +1,12 @@
 //! Answers: an object, a list of objects, a watch frame, each in its envelope.
-use super::{
-    MAGIC,
-    encode::{Encoder, Revision},
-};
+use super::MAGIC;
 use crate::Value;
 use crate::{
     Doc, Kind, Object,
     doc::DocError,
     table::{BUILTIN, TypeId},
 };
+use mote_doc::protobuf::{Encoder, Revision};
 use std::sync::OnceLock;
 
 /// What a list says of itself (`metav1.ListMeta`).

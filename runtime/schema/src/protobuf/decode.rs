@@ -2,7 +2,7 @@
 //! makes itself (`create namespace`, `create token`) this way only, and Kubernetes' own components send all they write.
 //!
 //! Believes nothing: depth, count and every length are checked.
-use super::{MAGIC, special::Any};
+use super::MAGIC;
 use crate::{
     Kind,
     doc::{MAX_DEPTH, MAX_VALUES},
@@ -11,6 +11,7 @@ use crate::{
 use crate::{List, Map, Name, Number, Text, Value};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
+use mote_doc::protobuf::Any;
 
 /// What stands around an object.
 #[derive(Debug, PartialEq)]

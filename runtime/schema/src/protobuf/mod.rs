@@ -6,8 +6,6 @@
 //! (apimachinery/pkg/runtime/serializer/protobuf).
 mod answer;
 mod decode;
-mod encode;
-mod special;
 
 pub use answer::{
     ListMeta, write_event, write_item, write_list_end, write_list_head, write_metadata, write_object, write_status,

@@ -11,7 +11,7 @@ use crate::{
     table::{Container, Field, Shape, Table, TypeId},
 };
 
-pub(super) struct Encoder<'a, 'o> {
+pub struct Encoder<'a, 'o> {
     table: &'a Table,
     pub out: Room<'o>,
     /// Fields of embedded messages which wait for the end of the message, each message's behind its parent's.
@@ -20,7 +20,7 @@ pub(super) struct Encoder<'a, 'o> {
 }
 
 /// A message whose length is not yet known.
-pub(super) struct Open {
+pub struct Open {
     start: usize,
     /// Bytes kept for the length.
     width: usize,
@@ -28,7 +28,7 @@ pub(super) struct Open {
 
 /// What an object's bytes do not hold: the resourceVersion of its metadata.
 #[derive(Clone, Copy)]
-pub(super) enum Revision<'a> {
+pub enum Revision<'a> {
     None,
     /// Of the metadata that is a field of this message.
     Below(&'a str),

@@ -1,12 +1,10 @@
 //! Messages that stand for what is a scalar, or anything at all, in JSON.
-use crate::{
-    prune::parse_time,
-    table::{Field, Table, TypeId},
-};
+use crate::table::{Field, Table, TypeId};
+use jiff::Timestamp;
 
 /// What a field of `Shape::Any` is as a message (apimachinery/pkg/runtime, apiextensions/v1 generated.proto).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Any {
+pub enum Any {
     /// RawExtension, FieldsV1 and JSON: the JSON text as bytes.
     Raw,
     /// JSONSchemaPropsOrBool: allows = 1, schema = 2.
@@ -32,13 +30,25 @@ impl Any {
 }
 
 /// Seconds since 1970 and nanoseconds of an RFC 3339 text. What is stored ends in "Z" and is read without a calendar library.
-pub(super) fn time(text: &str) -> Option<(i64, i32)> {
+pub fn time(text: &str) -> Option<(i64, i32)> {
     stored_time(text.as_bytes()).or_else(|| {
         let time = parse_time(text)?;
         // Nanoseconds count forward, also before 1970.
         let nanos = time.subsec_nanosecond();
         Some(if nanos < 0 { (time.as_second() - 1, nanos + 1_000_000_000) } else { (time.as_second(), nanos) })
     })
+}
+
+/// RFC 3339 as Go's time.Parse takes it: upper-case T and Z, a zone, optional fraction.
+pub fn parse_time(text: &str) -> Option<Timestamp> {
+    let bytes = text.as_bytes();
+    let fixed = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    if bytes.len() < 20 || fixed.iter().any(|(at, want)| bytes.get(*at) != Some(want)) {
+        return None;
+    }
+    let zone = text.get(19..)?.trim_start_matches('.').trim_start_matches(|c: char| c.is_ascii_digit());
+    let valid = zone == "Z" || zone.len() == 6 && zone.starts_with(['+', '-']) && zone.as_bytes().get(3) == Some(&b':');
+    if valid { text.parse().ok() } else { None }
 }
 
 /// "2006-01-02T15:04:05Z", or with a fraction before the "Z".
@@ -85,7 +95,7 @@ fn days_of(year: i64, month: i64) -> i64 {
 }
 
 /// The nanoseconds of a Go duration ("1m30s"), which `prune` has looked at; None when they do not fit.
-pub(super) fn duration_nanos(text: &str) -> Option<i64> {
+pub fn duration_nanos(text: &str) -> Option<i64> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
