@@ -96,6 +96,19 @@ fn len(bytes: &[u8]) -> Option<(usize, &[u8])> {
     }
 }
 
+/// A number as postcard writes it, in one to ten bytes of seven bits.
+#[inline]
+fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0;
+    for (at, &byte) in bytes.iter().enumerate().take(10) {
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if byte < 0x80 {
+            return (at < 9 || byte < 2).then_some((value, &bytes[at + 1..]));
+        }
+    }
+    None
+}
+
 #[inline]
 fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (len, rest) = len(bytes)?;
@@ -125,11 +138,12 @@ pub fn value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
         FALSE => (Value::Bool(false), rest),
         TRUE => (Value::Bool(true), rest),
         INT => {
-            let (value, rest) = postcard::take_from_bytes(rest).ok()?;
-            (Value::Int(value), rest)
+            let (value, rest) = varint(rest)?;
+            // Zigzag: the sign is the lowest bit.
+            (Value::Int((value >> 1) as i64 ^ -((value & 1) as i64)), rest)
         }
         UINT => {
-            let (value, rest) = postcard::take_from_bytes(rest).ok()?;
+            let (value, rest) = varint(rest)?;
             (Value::Uint(value), rest)
         }
         FLOAT => {
@@ -308,5 +322,28 @@ impl Check {
 
     fn enter(&self, depth: usize) -> Result<(), DocError> {
         if depth < MAX_DEPTH { Ok(()) } else { Err(DocError::TooDeep { limit: MAX_DEPTH }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_postcard_reads_them() {
+        let near = (0..64).flat_map(|bit| [1u64 << bit, (1 << bit) - 1]).chain([u64::MAX]);
+        for value in near {
+            let bytes = [postcard::to_allocvec(&value).unwrap(), vec![7]].concat();
+            assert_eq!(varint(&bytes), Some((value, &[7][..])));
+            for signed in [value as i64, (value as i64).wrapping_neg()] {
+                let bytes = [vec![INT], postcard::to_allocvec(&signed).unwrap()].concat();
+                assert!(matches!(super::value(&bytes), Some((Value::Int(found), [])) if found == signed), "{signed}");
+            }
+        }
+        for bad in
+            [&[][..], &[0x80], &[0xff; 9], &[0xff; 11], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]]
+        {
+            assert_eq!(varint(bad), None, "{bad:?}");
+        }
     }
 }

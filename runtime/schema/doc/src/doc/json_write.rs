@@ -39,7 +39,15 @@ impl Room<'_> {
             before = b',';
         }
         if let Some(Value::Map(inner)) = overlay.base.value() {
-            before = self.members(before, inner, DEPTH, &|key| overlay.over.iter().any(|(name, _)| key.is(name)));
+            debug_assert!(overlay.over.len() <= MAX_OVER);
+            let mut hidden = [None; MAX_OVER];
+            for (id, (name, _)) in hidden.iter_mut().zip(overlay.over) {
+                *id = names::id(name.as_bytes());
+            }
+            before = self.members(before, inner, DEPTH, &|key| match key {
+                Key::Name(id) => hidden.contains(&Some(id)),
+                key => overlay.over.iter().any(|(name, _)| key.is(name)),
+            });
         }
         if before == b'{' {
             self.bytes(b"{");
@@ -205,6 +213,8 @@ impl Room<'_> {
     }
 }
 
+/// Members that an overlay has.
+const MAX_OVER: usize = 4;
 const LONGEST_ESCAPE: usize = 6;
 
 /// What stands for `byte`, how much of it, and how many of the bytes behind it are a part of that.
