@@ -109,6 +109,9 @@ fn a_long_list_is_whole_in_pieces() {
     let pretty = server.bytes(server.send("GET", &format!("{MAPS}?pretty=1"), "", b"", ""));
     assert!(pretty.starts_with(b"{\n  \"kind\": \"ConfigMapList\",\n") && pretty.ends_with(b"\n  ]\n}"));
     assert_eq!(items(&serde_json::from_slice(&pretty).expect("JSON")), items(&want));
+    let yaml = server.bytes(server.send("GET", MAPS, "", b"", "application/yaml"));
+    let (yaml, _) = prune::parse_yaml(&yaml).expect("YAML");
+    assert_eq!(items(&yaml), items(&want));
     // Lengths that are known by now, of another form, and of what was made, changed and deleted since.
     packed(&want);
     let accept = format!("{PROTOBUF};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");

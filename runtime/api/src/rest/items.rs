@@ -68,8 +68,9 @@ impl List {
 
     /// Appends items until there is a chunk of them or none is left; where the next one is.
     fn write_items(&self, items: Range<usize>, form: Form, out: &mut Vec<u8>) -> usize {
+        let end = out.len() + CHUNK_BYTES;
         let (mut at, mut last_bytes) = (items.start, 0);
-        while at < items.end && out.len() + last_bytes < CHUNK_BYTES {
+        while at < items.end && out.len() + last_bytes < end {
             let Some(object) = self.object(at) else { break };
             last_bytes = out.len();
             match (form.encoding, form.shape) {
