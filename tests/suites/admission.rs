@@ -196,15 +196,12 @@ fn classes_by_default() {
             "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}"#,
     );
     assert_eq!(kubectl.field("pvc/c", ".spec.storageClassName").unwrap(), "disk");
-    kubectl.ok_args(&[
-        "patch",
-        "pvc",
-        "c",
-        "--subresource=status",
-        "--type=merge",
-        "-p",
-        r#"{"status":{"phase":"Bound"}}"#,
-    ]);
+    kubectl.apply(
+        r#"{"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "classes"}, "spec": {
+            "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "storageClassName": "disk",
+            "hostPath": {"path": "/nowhere"}}}"#,
+    );
+    kubectl.ok("wait pvc/c --for=jsonpath={.status.phase}=Bound --timeout=60s");
     let grow = r#"{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}"#;
     let output = kubectl.with_input(&["patch", "pvc", "c", "--type=merge", "-p", grow], None);
     assert!(output.stderr.contains("the storageclass that provisions the pvc must support resize"), "{output}");
