@@ -131,6 +131,28 @@ struct Pending {
 
 type Reply = Sender<Result<Revision, Error>>;
 
+/// Whom a change concerns. They are told when the state is no longer locked, those that watch before those that wrote: what is
+/// acknowledged is on its way to all who watch it.
+#[derive(Default)]
+pub(crate) struct Told {
+    wakers: Vec<Waker>,
+    answers: Vec<(Reply, Result<Revision, Error>)>,
+}
+
+impl Told {
+    fn answer(&mut self, reply: Reply, result: Result<Revision, Error>) {
+        self.answers.push((reply, result));
+    }
+
+    pub fn tell(self) {
+        self.wakers.into_iter().for_each(Waker::wake);
+        for (reply, result) in self.answers {
+            // Nobody listens when the caller gave up waiting: the transaction happened all the same.
+            let _ = reply.try_send(result);
+        }
+    }
+}
+
 /// What a key holds from some revision on, as a shared store has it.
 #[cfg(feature = "etcd")]
 pub(crate) enum Arrived {
@@ -190,17 +212,17 @@ impl State {
     }
 
     /// Applies a transaction; `reply` gets its outcome as soon as that is known, which may be at once.
-    pub fn submit(&mut self, transaction: Transaction, reply: Reply, wake: &mut Vec<Waker>) {
+    pub fn submit(&mut self, transaction: Transaction, reply: Reply, told: &mut Told) {
         if self.closing {
-            return send(&reply, Err(Error::Closed));
+            return told.answer(reply, Err(Error::Closed));
         }
-        self.admit(transaction, reply);
-        self.settle(wake);
+        self.admit(transaction, reply, told);
+        self.settle(told);
     }
 
-    fn admit(&mut self, transaction: Transaction, reply: Reply) {
+    fn admit(&mut self, transaction: Transaction, reply: Reply, told: &mut Told) {
         if let Some(unreadable) = self.unreadable_among(&transaction) {
-            return send(&reply, Err(Error::Unreadable(unreadable)));
+            return told.answer(reply, Err(Error::Unreadable(unreadable)));
         }
         if let Some((key, found)) = self.root.violated(&transaction) {
             // Who lost a race looks again and tries again: in vain, for as long as he cannot see what he lost to.
@@ -242,15 +264,15 @@ impl State {
     }
 
     /// Publishes from the front of the queue what needs no flush, and tells who was refused because of what is no longer in it.
-    fn settle(&mut self, wake: &mut Vec<Waker>) {
-        self.publish_all(wake);
+    fn settle(&mut self, told: &mut Told) {
+        self.publish_all(told);
         let waits_from = self.queue.front().map_or(Revision::MAX, |pending| pending.revision);
         while let Some((_, error, reply)) = self.refused.pop_front_if(|(revision, ..)| *revision < waits_from) {
-            send(&reply, Err(error));
+            told.answer(reply, Err(error));
         }
     }
 
-    fn publish_all(&mut self, wake: &mut Vec<Waker>) {
+    fn publish_all(&mut self, told: &mut Told) {
         while let Some(pending) = self.queue.pop_front() {
             if self.needs_flush(&pending) {
                 self.queue.push_front(pending);
@@ -260,19 +282,19 @@ impl State {
                 self.dirty.extend(changes(&pending.events));
                 self.dirty_since.get_or_insert_with(Instant::now);
             }
-            self.publish(pending, wake);
+            self.publish(pending, told);
         }
     }
 
-    fn publish(&mut self, pending: Pending, wake: &mut Vec<Waker>) {
+    fn publish(&mut self, pending: Pending, told: &mut Told) {
         let Pending { transaction, revision, events, root, reply, .. } = pending;
         self.count(transaction.class);
         if self.reserved.is_some() && transaction.class != Class::Volatile {
             let bytes = |event: &Event| event.new.as_ref().map_or(0, |new| new.key.len() + new.value.len()) as u64;
             self.stats.committed_bytes += events.iter().map(bytes).sum::<u64>();
         }
-        self.show(revision, root, events, wake);
-        send(&reply, Ok(revision));
+        self.show(revision, root, events, told);
+        told.answer(reply, Ok(revision));
     }
 
     /// A commit that was acknowledged.
@@ -284,7 +306,7 @@ impl State {
         }
     }
 
-    fn show(&mut self, revision: Revision, root: Root, events: Vec<Event>, wake: &mut Vec<Waker>) {
+    fn show(&mut self, revision: Revision, root: Root, events: Vec<Event>, told: &mut Told) {
         self.note_moment(self.visible.revision);
         self.visible = Snapshot { root, revision };
         let size = |key: &str, value: &[u8]| key.len() + value.len();
@@ -298,16 +320,16 @@ impl State {
             self.stats.live_bytes += event.new.as_ref().map_or(0, |new| size(&new.key, &new.value));
             self.stats.live_bytes -= event.old.as_ref().map_or(0, |old| size(&old.key, &old.value));
         }
-        self.ring.push(events, wake);
+        self.ring.push(events, &mut told.wakers);
         let later = self.waiting.split_off(&(revision + 1, 0));
-        wake.extend(std::mem::replace(&mut self.waiting, later).into_values());
+        told.wakers.extend(std::mem::replace(&mut self.waiting, later).into_values());
         self.forget_old_roots();
     }
 
     /// What all writers of a shared store did at one revision, which that store has numbered. One that is known already says
     /// nothing new.
     #[cfg(feature = "etcd")]
-    pub fn follow(&mut self, revision: Revision, changes: Vec<(crate::Key, Arrived)>, wake: &mut Vec<Waker>) {
+    pub fn follow(&mut self, revision: Revision, changes: Vec<(crate::Key, Arrived)>, told: &mut Told) {
         if revision <= self.visible.revision {
             return;
         }
@@ -337,12 +359,12 @@ impl State {
             events.extend(self.root.set(&key, new, revision));
         }
         self.assigned = revision;
-        self.show(revision, self.root.clone(), events, wake);
+        self.show(revision, self.root.clone(), events, told);
     }
 
     /// All there is at a revision: the difference to what was seen so far counts as done by that one.
     #[cfg(feature = "etcd")]
-    pub fn follow_all(&mut self, revision: Revision, mut all: BTreeMap<crate::Key, Arrived>, wake: &mut Vec<Waker>) {
+    pub fn follow_all(&mut self, revision: Revision, mut all: BTreeMap<crate::Key, Arrived>, told: &mut Told) {
         let known = self.visible.clone();
         let mut changes = Vec::new();
         for entry in known.range("", None) {
@@ -353,7 +375,7 @@ impl State {
             }
         }
         changes.extend(all);
-        self.follow(revision, changes, wake);
+        self.follow(revision, changes, told);
     }
 
     pub fn work(&self) -> Work {
@@ -388,7 +410,7 @@ impl State {
         Batch { flush, transactions: self.queue.len(), lazy }
     }
 
-    pub fn flushed(&mut self, batch: Batch, took: Duration, wake: &mut Vec<Waker>) {
+    pub fn flushed(&mut self, batch: Batch, took: Duration, told: &mut Told) {
         self.stats.flushes += 1;
         self.trouble = None;
         self.lazy_in_flight = false;
@@ -400,12 +422,12 @@ impl State {
             if pending.transaction.class == Class::Durable {
                 self.stats.commit_latency.note(now.saturating_duration_since(pending.since));
             }
-            self.publish(pending, wake);
+            self.publish(pending, told);
         }
-        self.settle(wake);
+        self.settle(told);
     }
 
-    pub fn flush_failed(&mut self, batch: Batch, error: &Error, wake: &mut Vec<Waker>) {
+    pub fn flush_failed(&mut self, batch: Batch, error: &Error, told: &mut Told) {
         self.stats.failed_flushes += 1;
         self.trouble = Some(error.clone());
         self.lazy_in_flight = false;
@@ -423,20 +445,20 @@ impl State {
         for (place, pending) in std::mem::take(&mut self.queue).into_iter().enumerate() {
             let failed = pending.grows || !spare;
             if place < batch.transactions && failed && self.needs_flush(&pending) {
-                send(&pending.reply, Err(error.clone()));
+                told.answer(pending.reply, Err(error.clone()));
             } else {
-                self.admit(pending.transaction, pending.reply);
+                self.admit(pending.transaction, pending.reply, told);
             }
         }
-        self.settle(wake);
+        self.settle(told);
     }
 
     /// No commit succeeds after this; who waits is told.
-    pub fn close(&mut self, wake: &mut Vec<Waker>) {
+    pub fn close(&mut self, told: &mut Told) {
         self.closing = true;
         self.queue.clear();
         self.refused.clear();
-        self.ring.wake_all(wake);
+        self.ring.wake_all(&mut told.wakers);
     }
 
     pub fn has_unflushed(&self) -> bool {
@@ -536,9 +558,4 @@ impl State {
 
 fn changes(events: &[Event]) -> impl Iterator<Item = (crate::Key, Option<Held>)> {
     events.iter().map(|event| (event.key().clone(), event.new.as_ref().map(Held::from)))
-}
-
-/// Nobody listens when the caller gave up waiting: the transaction happens all the same.
-fn send(reply: &Reply, result: Result<Revision, Error>) {
-    let _ = reply.try_send(result);
 }

@@ -205,7 +205,7 @@ impl Store {
             return remote.commit(transaction, &self.shared).await;
         }
         let (reply, outcome) = async_channel::bounded(1);
-        self.shared.change(|state, wake| state.submit(transaction, reply, wake));
+        self.shared.change(|state, told| state.submit(transaction, reply, told));
         outcome.recv().await.unwrap_or(Err(Error::Closed))
     }
 
@@ -364,16 +364,16 @@ impl Store {
 
     fn stop(&self, end: End) -> Result<(), Error> {
         let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-            self.shared.change(|state, wake| state.close(wake));
+            self.shared.change(|state, told| state.close(told));
             return Ok(());
         };
         *self.end.lock().unwrap_or_else(PoisonError::into_inner) = end;
-        self.shared.change(|state, wake| match end {
+        self.shared.change(|state, told| match end {
             End::Flush => state.closing = true,
-            End::Abandon => state.close(wake),
+            End::Abandon => state.close(told),
         });
         let result = writer.join().unwrap_or(Err(Error::Closed));
-        self.shared.change(|state, wake| state.close(wake));
+        self.shared.change(|state, told| state.close(told));
         result
     }
 }

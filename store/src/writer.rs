@@ -3,7 +3,7 @@
 use crate::{
     Error, Revision,
     disk::Disk,
-    state::{Batch, State, Work},
+    state::{Batch, State, Told, Work},
     watch::Wait,
 };
 use std::{
@@ -11,7 +11,6 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::Waker,
     time::Instant,
 };
 
@@ -37,13 +36,13 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, then wakes whom that concerns, outside the lock.
-    pub fn change<T>(&self, change: impl FnOnce(&mut State, &mut Vec<Waker>) -> T) -> T {
-        let mut wake = Vec::new();
+    /// Changes the state, then tells whom that concerns, outside the lock.
+    pub fn change<T>(&self, change: impl FnOnce(&mut State, &mut Told) -> T) -> T {
+        let mut told = Told::default();
         let (result, sooner) = {
             let mut state = self.lock();
             let before = state.work();
-            let result = change(&mut state, &mut wake);
+            let result = change(&mut state, &mut told);
             // A later deadline, or the same, is found when the earlier one is over.
             let sooner = match (before, state.work()) {
                 (_, Work::None) | (Work::Now, _) => false,
@@ -55,7 +54,7 @@ impl Shared {
         if sooner {
             self.work.notify_one();
         }
-        wake.into_iter().for_each(Waker::wake);
+        told.tell();
         result
     }
 }
@@ -122,11 +121,11 @@ impl Writer {
         let start = Instant::now();
         let result = self.disk.flush(&batch.flush);
         let took = start.elapsed();
-        self.shared.change(|state, wake| match &result {
-            Ok(()) => state.flushed(batch, took, wake),
+        self.shared.change(|state, told| match &result {
+            Ok(()) => state.flushed(batch, took, told),
             Err(error) => {
                 tracing::error!(%error, "flushing the store failed");
-                state.flush_failed(batch, error, wake);
+                state.flush_failed(batch, error, told);
             }
         });
         result

@@ -380,7 +380,7 @@ async fn follow(inner: Arc<Inner>, shared: Arc<Shared>) {
             End::Compacted => match inner.read_all().await {
                 Ok((revision, entries)) => {
                     tracing::warn!(revision, "etcd has compacted what was not seen yet; all is read anew");
-                    shared.change(|state, wake| state.follow_all(revision, entries, wake));
+                    shared.change(|state, told| state.follow_all(revision, entries, told));
                     continue;
                 }
                 Err(error) => error,
@@ -450,9 +450,9 @@ impl Inner {
             let arrived = if event.kind == DELETE { Arrived::Gone } else { self.arrived(&key, &kv) };
             changes.push((key, arrived));
         }
-        shared.change(|state, wake| {
+        shared.change(|state, told| {
             for (revision, changes) in revisions {
-                state.follow(revision, changes, wake);
+                state.follow(revision, changes, told);
             }
         });
     }
@@ -461,7 +461,10 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Options, state::State};
+    use crate::{
+        Options,
+        state::{State, Told},
+    };
 
     fn put(value: &str, created: Revision, modified: Revision) -> Arrived {
         Arrived::Put { held: Held { value: value.as_bytes().into(), created, modified }, stale: false }
@@ -479,13 +482,13 @@ mod tests {
         };
         let (root, damaged, sealed) = (Root::default(), Vec::new(), Sealed::default());
         let mut state = State::new(&options, Loaded { root, reserved: 5, damaged, sealed }, false);
-        let mut wake = Vec::new();
-        state.follow(6, vec![("a".into(), put("1", 6, 6)), ("b".into(), put("1", 6, 6))], &mut wake);
+        let mut told = Told::default();
+        state.follow(6, vec![("a".into(), put("1", 6, 6)), ("b".into(), put("1", 6, 6))], &mut told);
         // Another's key, at a revision of its own.
-        state.follow(7, Vec::new(), &mut wake);
-        state.follow(8, vec![("a".into(), put("2", 6, 8))], &mut wake);
+        state.follow(7, Vec::new(), &mut told);
+        state.follow(8, vec![("a".into(), put("2", 6, 8))], &mut told);
         // Said again.
-        state.follow(8, vec![("a".into(), put("3", 6, 8))], &mut wake);
+        state.follow(8, vec![("a".into(), put("3", 6, 8))], &mut told);
         assert_eq!(state.visible.revision, 8);
         let text = |state: &State, key: &str| {
             state.visible.get(key).map(|entry| (String::from_utf8_lossy(&entry.value).into_owned(), entry.modified))
@@ -499,13 +502,13 @@ mod tests {
             why: "x".into(),
         };
         let all = [("a".into(), put("2", 6, 8)), ("c".into(), put("1", 10, 10)), ("d".into(), unreadable)];
-        state.follow_all(12, BTreeMap::from(all), &mut wake);
+        state.follow_all(12, BTreeMap::from(all), &mut told);
         assert_eq!((text(&state, "a"), text(&state, "b")), (Some(("2".into(), 8)), None));
         assert_eq!(text(&state, "c"), Some(("1".into(), 10)));
         assert_eq!(state.unreadable("d").map(|found| found.why), Some("x".into()));
         let events: Vec<_> = state.ring.back_to(8).map(|event| (event.revision, event.key().to_string())).collect();
         assert_eq!(events, [(12, "c".to_owned()), (12, "b".to_owned())]);
-        state.follow(13, vec![("d".into(), Arrived::Gone)], &mut wake);
+        state.follow(13, vec![("d".into(), Arrived::Gone)], &mut told);
         assert!(state.unreadable("").is_none());
     }
 }

@@ -2,7 +2,12 @@
 use crate::support::{Faulty, Random, commit, delete, dump, given, memory, options, put};
 use futures_lite::future::{block_on, poll_once};
 use mote_store::{Class, Error, Event, Options, Precondition, Store, Transaction, Write};
-use std::pin::pin;
+use std::{
+    future::Future as _,
+    pin::pin,
+    sync::{Arc, Mutex},
+    task::{Context, Wake, Waker},
+};
 
 use Class::{Durable, Lazy, Volatile};
 
@@ -261,4 +266,25 @@ fn a_closed_store_reads_on() {
     assert!(matches!(block_on(watcher.next()), Err(Error::Closed)));
     drop(store);
     assert_eq!(dump(&storage.open().unwrap().snapshot()), ["a=x"]);
+}
+
+/// Who was acknowledged can rely on it that all who watch are on their way: those that watch are woken first.
+#[test]
+fn who_watches_is_woken_before_who_wrote() {
+    struct Noted(&'static str, Arc<Mutex<Vec<&'static str>>>);
+    impl Wake for Noted {
+        fn wake(self: Arc<Noted>) {
+            self.1.lock().unwrap().push(self.0);
+        }
+    }
+    let woken = Arc::new(Mutex::new(Vec::new()));
+    let note = |who| Waker::from(Arc::new(Noted(who, woken.clone())));
+    let (store, mut writer) = Faulty::default().open_by_hand().unwrap();
+    let mut watcher = store.watch("pods/", store.revision()).unwrap();
+    let mut commit = Box::pin(store.commit(put(Durable, "pods/a", "1")));
+    let mut next = Box::pin(watcher.next());
+    assert!(commit.as_mut().poll(&mut Context::from_waker(&note("who wrote"))).is_pending());
+    assert!(next.as_mut().poll(&mut Context::from_waker(&note("who watches"))).is_pending());
+    writer.step().unwrap();
+    assert_eq!(*woken.lock().unwrap(), ["who watches", "who wrote"]);
 }
