@@ -4,7 +4,7 @@ use crate::{Kubectl, eventually, http::Client};
 use std::{
     fs::{self, File},
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
@@ -39,8 +39,12 @@ impl Server {
         let port = free_port();
         let store = if config.contains("store: ") { String::new() } else { crate::etcd::config_of_suites() };
         fs::write(dir.join("config.yaml"), format!("apiServer: {{port: {port}}}\n{store}{config}")).expect("writing");
-        let mut server =
-            Server { kubectl: Kubectl::new(&dir.join("data/kubeconfig"), None), child: spawn(&dir), port, dir };
+        let mut server = Server {
+            kubectl: Kubectl::new(&dir.join("data/kubeconfig"), None),
+            child: spawn(&dir, &crate::binary()),
+            port,
+            dir,
+        };
         server.wait_ready();
         server
     }
@@ -105,7 +109,13 @@ impl Server {
     /// The same directory and port again.
     #[track_caller]
     pub fn start_again(&mut self) {
-        self.child = spawn(&self.dir);
+        self.start_again_as(&crate::binary());
+    }
+
+    /// The same with another release's binary.
+    #[track_caller]
+    pub fn start_again_as(&mut self, binary: &Path) {
+        self.child = spawn(&self.dir, binary);
         self.wait_ready();
     }
 }
@@ -118,9 +128,9 @@ impl Drop for Server {
     }
 }
 
-fn spawn(dir: &std::path::Path) -> Child {
+fn spawn(dir: &Path, binary: &Path) -> Child {
     let log = File::options().create(true).append(true).open(dir.join("log")).expect("the log can be written");
-    let mut command = Command::new(crate::binary());
+    let mut command = Command::new(binary);
     command.arg("run").arg("--config").arg(dir.join("config.yaml")).arg("--data-dir").arg(dir.join("data"));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     command.spawn().expect("the binary starts")

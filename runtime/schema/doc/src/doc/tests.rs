@@ -143,6 +143,23 @@ fn a_name_written_before_the_dictionary_knew_it_is_still_found() {
     let doc = Doc::from_bytes([&[1, 0x80 + 7, 0xda + 4][..], b"name", b"\x41x"].concat().into()).unwrap();
     assert_eq!(doc.root().get("name").str(), "x");
     assert_eq!(json(&doc), r#"{"name":"x"}"#);
+    // The next time it is written, it is a number.
+    let again = Doc::encode(&doc.root().to_value()).unwrap();
+    assert_eq!(again, Doc::from_json(br#"{"name":"x"}"#).unwrap());
+    assert!(again.bytes().len() < doc.bytes().len());
+}
+
+/// So that who goes back to the release before can read it.
+#[test]
+fn a_name_that_the_release_before_does_not_know_is_written_as_text() {
+    let id = names::id(b"name").unwrap();
+    for text in ["name", "f:name"] {
+        assert!(!matches!(Key::of(text.as_bytes()).below(id + 1), Key::Inline(_)), "{text}");
+        assert!(
+            matches!(Key::of(text.as_bytes()).below(id), Key::Inline(inline) if inline == text.as_bytes()),
+            "{text}"
+        );
+    }
 }
 
 #[test]
