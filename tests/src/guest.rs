@@ -143,7 +143,13 @@ impl Guest {
             .output()
             .map_err(|error| error.to_string())?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+        let (said, complained) = (text(&output.stdout), text(&output.stderr));
+        match output.status.code() {
+            Some(0) => Ok(said),
+            Some(124) => Err(format!("{command}: nothing within {seconds} s; until then: {said}{complained}")),
+            // 255 is ssh's own.
+            code => Err(format!("{command}: exit {code:?}: {said}{complained}")),
+        }
     }
 
     /// The administrator, when the board's node has made its credentials.

@@ -136,7 +136,7 @@ pub fn run(mut setup: Setup) {
     println!("{board}: a system whose Mote does not start was gone back from");
 
     // What is written is a file system, but no system.
-    change(&dir.join("second"), "unlink /usr/lib/systemd/systemd\n");
+    change(&dir.join("second"), "rm /usr/lib/systemd/systemd\n");
     update(&mut guest);
     is_back(&guest, &kubectl);
     println!("{board}: a slot that holds no system was gone back from");
