@@ -11,6 +11,7 @@ mod data_dir;
 mod election;
 mod logging;
 mod machine;
+mod manifests;
 mod node;
 mod notify;
 mod parts;

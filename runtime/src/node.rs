@@ -7,7 +7,7 @@ use crate::{
     backup::{self, Life},
     config::{Component, Config},
     data_dir::{self, DataDir},
-    logging, machine,
+    logging, machine, manifests,
     notify::notify,
     parts::{self, Place},
     preflight,
@@ -170,6 +170,7 @@ async fn serve(node: Node, termination: Termination, started: Instant) -> Result
     let running = mote_api::start(store.clone(), executor.clone(), config).await.map_err(Error::Api)?;
     tracing::info!(port = place.config.api_port, ms = elapsed_ms(started), "the API server serves");
     let parts = parts::start(&running, &place).await;
+    manifests::start(&running.client(), &place.config.manifests);
     if running.health.passes("readyz") {
         tracing::info!(ms = elapsed_ms(started), "ready");
     } else {

@@ -223,6 +223,15 @@ pub const TABLE: &[Key] = &[
         show: |config| config.kubelet_port.to_string(),
     },
     Key {
+        path: "manifests.paths",
+        expects: "a list of absolute paths of directories",
+        set: |config, value| {
+            let paths = list(value)?;
+            put(&mut config.manifests, paths.iter().all(|path| path.starts_with('/')).then(|| paths.to_vec()))
+        },
+        show: |config| shown_list(&config.manifests),
+    },
+    Key {
         path: "network.clusterNetwork",
         expects: "a list of one IPv4 block from /8 to /28, such as 10.42.0.0/16",
         set: |config, value| put(&mut config.cluster_network, block(value, 8, 28)),

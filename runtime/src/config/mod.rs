@@ -39,6 +39,8 @@ pub struct Config {
     pub board: Option<String>,
     pub disabled: Vec<Component>,
     pub log_level: LogLevel,
+    /// Directories of objects that are applied at every start.
+    pub manifests: Vec<String>,
     pub base_domain: String,
     pub cluster_network: Cidr,
     pub service_network: Cidr,
@@ -70,6 +72,7 @@ impl Default for Config {
             board: None,
             disabled: Vec::new(),
             log_level: LogLevel::Normal,
+            manifests: ["/usr/lib/mote/manifests", "/etc/mote/manifests"].map(str::to_owned).into(),
             base_domain: "example.com".to_owned(),
             cluster_network: Cidr::new(Ipv4Addr::new(10, 42, 0, 0), 16),
             service_network: Cidr::new(Ipv4Addr::new(10, 43, 0, 0), 16),
@@ -296,7 +299,7 @@ mod tests {
                 "config.yaml:3: apiServer.ports: unknown key; apiServer has advertiseAddress, auditLog, encryptionConfig, port, subjectAltNames",
                 "config.yaml:4: node.nodeIP: expected an IPv4 address of this machine, found \"here\"",
                 "config.yaml:5: threads: expected a number from 1 to 16, found a list",
-                "config.yaml:6: etcd.memoryLimitMB: unknown key; there are apiServer, backups, board, components, debugging, dns, kubelet, network, node, runtime, store, threads",
+                "config.yaml:6: etcd.memoryLimitMB: unknown key; there are apiServer, backups, board, components, debugging, dns, kubelet, manifests, network, node, runtime, store, threads",
                 "config.d/a.yaml:2: components.disabled: expected any of scheduler, controllers, kubelet, network, proxy, dns, found \"etcd\"",
                 "config.d/a.yaml:3: debugging.logLevel: expected one of Normal, Debug, Trace, TraceAll, found \"Loud\"",
                 "config.d/b.yaml:4: kubelet.evictionHard.memory.available: expected a signal such as memory.available and a quantity or percentage, as in {nodefs.available: 10%}, found \"1x\"",
@@ -316,7 +319,7 @@ mod tests {
              components: {disabled: [network]}\nboard: rpi4-2gb\nruntime: {endpoint: 'unix:///run/x.sock'}\n\
              network: {serviceNodePortRange: 20000-20100, clusterNetwork: [10.0.0.0/24], serviceNetwork: [10.1.0.0/24]}\n\
              store: {eventTTL: 1h30m, persist: [leases, events]}\n\
-             node: {nodeIP: 10.9.9.9, hostnameOverride: n}\nkubelet: {port: 0, evictionHard: {memory.available: 7.5%}, evictionSoft: {nodefs.available: 1Gi}, evictionSoftGracePeriod: {nodefs.available: 90s}}\ndns: {baseDomain: b.c}\ndebugging: {logLevel: debug}",
+             node: {nodeIP: 10.9.9.9, hostnameOverride: n}\nkubelet: {port: 0, evictionHard: {memory.available: 7.5%}, evictionSoft: {nodefs.available: 1Gi}, evictionSoftGracePeriod: {nodefs.available: 90s}}\ndns: {baseDomain: b.c}\ndebugging: {logLevel: debug}\nmanifests: {paths: [/x]}",
         )])
         .unwrap();
         assert_eq!(load(&[("config.yaml", &config.show())]).unwrap(), config);
