@@ -23,8 +23,8 @@ pub struct Setup {
     pub loader: bool,
     /// A second disk, read-only.
     pub second: Option<PathBuf>,
-    /// `config.yaml` on the boot partition.
-    pub config: String,
+    /// Files on the boot partition, by path there.
+    pub dropped: Vec<(&'static str, Vec<u8>)>,
 }
 
 pub struct Guest {
@@ -48,10 +48,14 @@ impl Guest {
         let from = images.join(format!("mote-{}.img", setup.board));
         run(Command::new("cp").arg("--sparse=always").arg(from).arg(&image));
         run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(dir.join("key")));
-        fs::write(dir.join("config.yaml"), &setup.config).expect("the temporary directory can be written");
         let partition = format!("{}@@1M", image.display());
-        for (file, name) in [("key.pub", "::authorized_keys"), ("config.yaml", "::config.yaml")] {
-            run(Command::new("mcopy").args(["-o", "-i", &partition]).arg(dir.join(file)).arg(name));
+        let put = |file: &Path, name: &str| {
+            run(Command::new("mcopy").args(["-o", "-i", &partition]).arg(file).arg(format!("::{name}")));
+        };
+        put(&dir.join("key.pub"), "authorized_keys");
+        for (name, bytes) in &setup.dropped {
+            fs::write(dir.join("dropped"), bytes).expect("the temporary directory can be written");
+            put(&dir.join("dropped"), name);
         }
         let file = File::options().write(true).open(&image).expect("the copy is there");
         file.set_len(DISK_BYTES).expect("a file with a hole");
@@ -156,13 +160,18 @@ impl Guest {
     #[track_caller]
     pub fn kubectl(&self) -> Kubectl {
         let text = self.eventually("credentials", || self.shell("cat /var/lib/mote/kubeconfig"));
+        self.kubectl_with(&self.kubeconfig(), &text)
+    }
+
+    /// Whoever a kubeconfig names, which is written to a file: the board is reached by a port of the loopback.
+    pub fn kubectl_with(&self, file: &Path, text: &str) -> Kubectl {
         let server = format!("server: https://127.0.0.1:{}", self.api);
         let lines = text.lines().map(|line| match line.split_once("server: ") {
             Some((indent, _)) => format!("{indent}{server}\n"),
             None => format!("{line}\n"),
         });
-        fs::write(self.kubeconfig(), lines.collect::<String>()).expect("the temporary directory can be written");
-        Kubectl::new(&self.kubeconfig(), None)
+        fs::write(file, lines.collect::<String>()).expect("the temporary directory can be written");
+        Kubectl::new(file, None)
     }
 
     pub fn kubeconfig(&self) -> PathBuf {

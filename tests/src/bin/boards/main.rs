@@ -1,10 +1,11 @@
 //! `./dev boards [WHAT] BOARD [COUNT]`: a board's image under QEMU. Each of these starts with a disk that was never booted:
 //!
-//! - `boot`: from power-on to a running pod, what the node takes, and a clean shutdown
+//! - `boot`: from power-on to a running pod, what was dropped on the boot partition, what the node takes, and a clean shutdown
 //! - `power`: the power fails, or somebody resets the board, COUNT times, most of them while clients write
 //! - `update`: the other slot's system, one that is well and ones that are not
 //! - `squeeze`: pods that want more memory than there is
 //! - `smoke`: a Raspberry Pi's kernel, device tree and initramfs, without its disk
+mod plug;
 mod power;
 mod smoke;
 mod squeeze;
@@ -43,12 +44,18 @@ fn wait_running(guest: &Guest, kubectl: &Kubectl, pod: &str) {
     });
 }
 
-fn boot(setup: Setup) {
+fn boot(mut setup: Setup) {
     let board = setup.board.clone();
+    setup.dropped.extend(plug::files(&board));
     let (mut guest, kubectl) = start(setup);
     kubectl.apply(POD);
     wait_running(&guest, &kubectl, "hello");
     println!("{board}: the pod runs {:.0?} after power-on", guest.since_power_on());
+    plug::check(&guest);
+    println!(
+        "{board}: all that was dropped on the boot partition counts {:.0?} after power-on",
+        guest.since_power_on()
+    );
     let memory = "cat /proc/meminfo /proc/$(systemctl show -P MainPID mote)/smaps_rollup";
     for line in guest.shell(memory).expect("the shell answers").lines() {
         if ["MemTotal:", "MemAvailable:", "Pss:", "Anonymous:"].iter().any(|key| line.starts_with(key)) {
@@ -72,7 +79,7 @@ fn main() {
         board,
         loader: std::env::var("MOTE_LOADER").is_ok_and(|text| text == "1"),
         second: None,
-        config: String::new(),
+        dropped: Vec::new(),
     };
     match text("MOTE_BOARDS").as_str() {
         "boot" => boot(setup),

@@ -118,7 +118,7 @@ pub fn run(mut setup: Setup) {
     let dir = mote_tests::server::scratch();
     setup.loader = true;
     setup.second = Some(dir.join("second"));
-    setup.config = CONFIG.to_owned();
+    setup.dropped.push(("config.yaml", CONFIG.into()));
     // It serves for a while, every time, so that there is data of its own.
     let falls =
         "#!/bin/sh\n[ \"$1\" = run ] || exec mote-real \"$@\"\nexec timeout --foreground -s KILL 40 mote-real \"$@\"\n";
