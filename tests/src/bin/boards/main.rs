@@ -11,6 +11,7 @@ mod smoke;
 mod squeeze;
 mod update;
 
+use mote_size_report::budget::Specification;
 use mote_tests::{
     Kubectl,
     guest::{Guest, Setup},
@@ -25,6 +26,9 @@ spec:
   containers:
   - {name: hello, image: "localhost/busybox:1", imagePullPolicy: Never, command: [sh, -c, "while :; do sleep 3600; done"]}
 "#;
+
+/// Of 512 MB, and so of all that is larger.
+const LEFT_FOR_PODS_KB: u64 = 300 * 1024;
 
 /// From power-on to a node that is Ready.
 fn start(setup: Setup) -> (Guest, Kubectl) {
@@ -44,6 +48,22 @@ fn wait_running(guest: &Guest, kubectl: &Kubectl, pod: &str) {
     });
 }
 
+/// What Mote takes with a pod or two, which the idle node may not take, and what is left for pods.
+fn hold_memory(guest: &Guest, board: &str) {
+    let command = "cat /proc/meminfo /proc/$(systemctl show -P MainPID mote)/smaps_rollup";
+    let text = guest.shell(command).expect("the shell answers");
+    let kb = |key: &str| -> u64 {
+        let mut words = text.lines().filter_map(|line| line.strip_prefix(key)?.split_whitespace().next());
+        words.next().and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("no {key} in {text}"))
+    };
+    let (pss, anonymous, total, left) = (kb("Pss:"), kb("Anonymous:"), kb("MemTotal:"), kb("MemAvailable:"));
+    println!("{board}: Mote takes {pss} kB PSS, {anonymous} kB anonymous; {left} of {total} kB are available");
+    let specification = Specification::embedded();
+    assert!(pss <= specification.board(board, "PSS idle kB"), "{pss} kB PSS");
+    assert!(anonymous <= specification.board(board, "anonymous idle kB"), "{anonymous} kB anonymous");
+    assert!(left >= LEFT_FOR_PODS_KB, "{left} kB are available");
+}
+
 fn boot(mut setup: Setup) {
     let board = setup.board.clone();
     setup.dropped.extend(plug::files(&board));
@@ -56,12 +76,7 @@ fn boot(mut setup: Setup) {
         "{board}: all that was dropped on the boot partition counts {:.0?} after power-on",
         guest.since_power_on()
     );
-    let memory = "cat /proc/meminfo /proc/$(systemctl show -P MainPID mote)/smaps_rollup";
-    for line in guest.shell(memory).expect("the shell answers").lines() {
-        if ["MemTotal:", "MemAvailable:", "Pss:", "Anonymous:"].iter().any(|key| line.starts_with(key)) {
-            println!("{board}: {line}");
-        }
-    }
+    hold_memory(&guest, &board);
     let times = guest.shell("systemd-analyze time; systemctl show -P ActiveEnterTimestampMonotonic mote");
     println!("{board}: {}", times.expect("the shell answers").trim().replace('\n', "; "));
     guest.shut_down();

@@ -1,7 +1,7 @@
 //! What a node keeps when the power of its board fails, or somebody resets it, at moments of a seed's choice. A client creates,
 //! replaces and deletes objects all the time, and knows what was acknowledged; a program on the board writes past the page cache and
 //! never flushes, so that the disk holds what it loses at every cut.
-use super::{POD, start, wait_running};
+use super::{POD, hold_memory, start, wait_running};
 use mote_tests::{
     guest::{Guest, Setup},
     http::Client,
@@ -110,6 +110,7 @@ pub fn run(setup: Setup, count: u64, seed: u64) {
     let (mut guest, kubectl) = start(setup);
     kubectl.apply(POD);
     wait_running(&guest, &kubectl, "hello");
+    hold_memory(&guest, &board);
     let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut acknowledged = Acknowledged::default();
     let (mut cuts, mut resets, mut lossy, mut all_lost) = (0, 0, 0, 0);
