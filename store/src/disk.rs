@@ -4,7 +4,8 @@
 //! A *round* brings the database up to date: the newest value of each key that has changed, from memory, slice by slice
 //! between flushes. When the last slice is there with the number of the batch that it began behind, the journal up to
 //! that batch is free. Until then the journal holds all that has happened since the round before, so what a cut leaves
-//! of a round does not matter: the journal is applied on top.
+//! of a round does not matter: the journal is applied on top. So a slice may be written while flushes go on: what is in it was
+//! flushed when it was begun, and only its end concerns the journal.
 //!
 //! When the file has grown far beyond what is live, a round writes a new one instead, from all that is live.
 use crate::{
@@ -57,9 +58,16 @@ const MAX_JOURNAL_TIMES: usize = 16;
 const SLICE_BYTES: usize = 64 * 1024;
 /// And so many keys, for each may be in a page of its own.
 const SLICE_KEYS: usize = 64;
+/// A slice that nobody waits for may be so many times as large, and has fewer flushes of its own for that; but no more than a
+/// part of what is live, for the database keeps what a slice replaces until the next one is there.
+const APART_TIMES: usize = 4;
+const LIVE_PARTS: usize = 16;
 
-/// The database's file may have so many times what is live.
+/// A round that finds the database's file larger than so many times what is live writes it anew.
 const FILE_TIMES: u64 = 3;
+
+/// Less than this on the disk is little: nothing is written there apart, for what a slice that fails leaves is not given back.
+const ROOM_BYTES: u64 = 16 << 20;
 
 /// Held back on the disk for the day it is full: what goes then still needs a place for its traces.
 const RESERVE_BYTES: u64 = 1 << 20;
@@ -94,6 +102,8 @@ pub(crate) struct Disk {
     /// Keys that the journal says more of than the database.
     changed: BTreeSet<Key>,
     round: Option<Round>,
+    /// A slice of the round is being written by somebody, who has the round.
+    is_slicing: bool,
     /// All that was flushed.
     flushed: Root,
     reserved: Revision,
@@ -116,7 +126,8 @@ pub(crate) struct Known {
 
 /// A round that is not complete.
 struct Round {
-    database: Database,
+    /// None: closed.
+    database: Option<Database>,
     /// What it still has to write.
     keys: BTreeSet<Key>,
     meta: Meta,
@@ -130,6 +141,37 @@ struct Round {
     failed: Arc<AtomicBool>,
     /// Of the blocks of the file it writes.
     sums: Sums,
+}
+
+/// Keys and their records; None: deleted.
+type Changes = Vec<(Key, Option<Vec<u8>>)>;
+
+/// A part of a round, which anybody may write.
+pub(crate) struct Slice {
+    round: Round,
+    changes: Changes,
+    is_last: bool,
+}
+
+/// What became of it.
+pub(crate) struct Sliced {
+    round: Round,
+    is_last: bool,
+    result: Result<(), Error>,
+}
+
+impl Slice {
+    /// Blocks. The last one leaves the database closed.
+    pub fn write(self) -> Sliced {
+        let Slice { mut round, changes, is_last } = self;
+        let mut write = || {
+            let database = round.database.as_ref().ok_or(Error::Closed)?;
+            database::write(database, &changes, is_last.then_some(round.meta))?;
+            if is_last { round.database.take().map_or(Ok(()), database::close) } else { Ok(()) }
+        };
+        let result = write();
+        Sliced { round, is_last, result }
+    }
 }
 
 /// What the disk held when it was opened.
@@ -233,6 +275,7 @@ impl Disk {
             blocks,
             changed,
             round,
+            is_slicing: false,
             flushed,
             reserved,
             held_back,
@@ -338,7 +381,7 @@ impl Disk {
         self.changed.extend(flush.writes.keys().cloned());
         self.flushed = flush.root.clone();
         self.reserved = flush.reserve;
-        if self.journal.places > self.sizes.places() && self.round.is_none() {
+        if self.journal.places > self.sizes.places() && !self.is_in_round() {
             // What is not given back today is given back tomorrow.
             let _ = self.journal.shrink(&**blocks, self.sizes.places());
         }
@@ -349,9 +392,22 @@ impl Disk {
         self.counters.bytes.load(Ordering::Relaxed)
     }
 
+    pub fn is_in_round(&self) -> bool {
+        self.round.is_some() || self.is_slicing
+    }
+
+    /// The journal has little room left: who flushes waits for the slice that is being written.
+    pub fn is_crowded(&self) -> bool {
+        self.journal.free.len() < HELD_BACK + 2
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.held_back != Some(false) && self.storage.free_bytes().is_ok_and(|free| free >= ROOM_BYTES)
+    }
+
     /// More should be written although nobody waits for it.
     pub fn is_behind(&self) -> bool {
-        self.round.is_some() || self.is_damaged() || self.journal.bytes() > self.sizes.journal_bytes / 2
+        self.is_in_round() || self.is_damaged() || self.journal.bytes() > self.sizes.journal_bytes / 2
     }
 
     pub fn is_damaged(&self) -> bool {
@@ -370,23 +426,44 @@ impl Disk {
     }
 
     /// One slice of a round; begins one when none is going on.
-    pub fn slice(&mut self) -> Result<(), Error> {
-        let mut result = self.try_slice();
+    fn slice(&mut self) -> Result<(), Error> {
+        let slice = self.begin_slice(false);
+        self.end_slice(slice.map(Slice::write))
+    }
+
+    /// The next part of the round, or of a new one. Whatever comes of it, `end_slice` is to be told before the next one begins.
+    pub fn begin_slice(&mut self, is_apart: bool) -> Result<Slice, Error> {
+        let mut round = match self.round.take() {
+            Some(round) => round,
+            None => self.begin()?,
+        };
+        let most = if is_apart { APART_TIMES } else { 1 };
+        let times = (self.flushed.kept_bytes() / LIVE_PARTS / SLICE_BYTES).clamp(1, most);
+        match self.fill(&mut round, times) {
+            Ok((changes, is_last)) => {
+                self.is_slicing = true;
+                Ok(Slice { round, changes, is_last })
+            }
+            Err(error) => {
+                self.changed.append(&mut round.began_with);
+                Err(error)
+            }
+        }
+    }
+
+    pub fn end_slice(&mut self, sliced: Result<Sliced, Error>) -> Result<(), Error> {
+        self.is_slicing &= sliced.is_ok();
+        let mut result = sliced.and_then(|sliced| self.take_back(sliced));
         if result.is_err() {
             self.storage.forget(Part::Database);
         }
         if matches!(result, Err(Error::Full)) && self.held_back.is_none_or(|held| held) {
             self.held_back = Some(false);
             result = self.storage.hold_back(0).map_err(|e| Error::io("giving space back", &e));
-            result = result.and_then(|()| self.try_slice());
+            result = result.and_then(|()| self.begin_slice(false)).and_then(|slice| self.take_back(slice.write()));
             if result.is_err() {
                 self.storage.forget(Part::Database);
             }
-        }
-        if result.is_err()
-            && let Some(round) = self.round.take()
-        {
-            self.changed.extend(round.began_with);
         }
         if let Err(error) = &result {
             self.doubt(error);
@@ -395,24 +472,21 @@ impl Disk {
         result
     }
 
+    fn take_back(&mut self, sliced: Sliced) -> Result<(), Error> {
+        let Sliced { mut round, is_last, result } = sliced;
+        self.is_slicing = false;
+        match result {
+            Ok(()) if is_last => return self.complete(round),
+            Ok(()) => self.round = Some(round),
+            Err(_) => self.changed.append(&mut round.began_with),
+        }
+        result
+    }
+
     /// What a failed round left is verified whole by the next one; what is damaged is written anew.
     fn doubt(&mut self, error: &Error) {
         self.sums.database.forget();
         self.damaged |= matches!(error, Error::Damaged { .. });
-    }
-
-    fn try_slice(&mut self) -> Result<(), Error> {
-        let mut round = match self.round.take() {
-            Some(round) => round,
-            None => self.begin()?,
-        };
-        let result = self.continue_round(&mut round);
-        match result {
-            Ok(false) => self.round = Some(round),
-            Ok(true) => return self.complete(round),
-            Err(_) => self.changed.append(&mut round.began_with),
-        }
-        result.map(drop)
     }
 
     fn begin(&mut self) -> Result<Round, Error> {
@@ -442,7 +516,7 @@ impl Disk {
         let keys = if anew.is_some() { BTreeSet::new() } else { began_with.clone() };
         let meta = Meta { reserved: self.reserved, batch: self.journal.last_batch() };
         Ok(Round {
-            database,
+            database: Some(database),
             keys,
             meta,
             segment: self.journal.head.segment.number,
@@ -457,10 +531,10 @@ impl Disk {
         (self.flushed.kept_bytes() as u64 * FILE_TIMES).max(self.sizes.least_file_bytes)
     }
 
-    /// True: that was the last slice.
-    fn continue_round(&self, round: &mut Round) -> Result<bool, Error> {
+    /// What comes next in a round, and whether that is the rest of it.
+    fn fill(&self, round: &mut Round, times: usize) -> Result<(Changes, bool), Error> {
         let (mut slice, mut bytes, mut all) = (Vec::new(), 0, true);
-        let is_full = |slice: &Vec<_>, bytes| slice.len() == SLICE_KEYS || bytes > SLICE_BYTES;
+        let is_full = |slice: &Vec<_>, bytes| slice.len() >= SLICE_KEYS * times || bytes > SLICE_BYTES * times;
         if let Some((second, after)) = &mut round.anew {
             let mut place = (*second, after.clone());
             for (key, kept) in self.flushed.kept(*second, after.as_deref()) {
@@ -486,17 +560,16 @@ impl Disk {
             }
             all = round.keys.is_empty();
         }
-        database::write(&round.database, &slice, all.then_some(round.meta))?;
-        Ok(all)
+        Ok((slice, all))
     }
 
     fn complete(&mut self, round: Round) -> Result<(), Error> {
-        let Round { database, segment, anew, began_with, failed, sums, .. } = round;
-        let closed = database::close(database).and_then(|()| match failed.load(Ordering::Relaxed) {
+        let Round { segment, anew, began_with, failed, sums, .. } = round;
+        let written = match failed.load(Ordering::Relaxed) {
             true => Err(Error::Storage { doing: "writing the database", message: "a write failed".into() }),
             false => Ok(()),
-        });
-        let published = closed.and_then(|()| match anew {
+        };
+        let published = written.and_then(|()| match anew {
             Some(_) => {
                 let kept = if self.damaged { self.storage.keep(Part::Database) } else { Ok(()) };
                 let published = kept.and_then(|()| self.storage.publish(Part::Database));
@@ -527,7 +600,7 @@ impl Disk {
 
     /// Brings all into the database, so that the next start has nothing to apply.
     pub fn close(&mut self) -> Result<(), Error> {
-        while self.round.is_some() || self.is_damaged() || !self.changed.is_empty() {
+        while self.is_in_round() || self.is_damaged() || !self.changed.is_empty() {
             self.slice()?;
         }
         Ok(())

@@ -48,4 +48,4 @@ pub use storage::{Blocks, Directory, Part, Storage};
 pub use store::{Options, Store};
 pub use transaction::{Class, Entry, Event, Key, Precondition, Revision, Transaction, Value, Write};
 pub use watch::Watcher;
-pub use writer::Writer;
+pub use writer::{Apart, Writer};

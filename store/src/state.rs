@@ -65,7 +65,7 @@ pub struct Stats {
     pub over_budget: bool,
     /// Times that the database was brought up to date.
     pub rounds: u64,
-    /// The longest that a flush had to wait for that.
+    /// The longest that flushes had to wait for that.
     pub longest_slice: Duration,
     /// What journal and database take on disk.
     pub journal_bytes: u64,
@@ -106,6 +106,10 @@ pub(crate) struct State {
     lazy_delay: Duration,
     pub sealed: Sealed,
     pub closing: bool,
+    /// The slice that is written apart has been written.
+    pub sliced: bool,
+    /// The writer waits a moment for so many transactions; 0: it does not.
+    pub gathering: usize,
     /// Found damaged on the disk; the writer has to see to it.
     pub rotten: Vec<Part>,
     /// What that was, until the writer has seen to it.
@@ -165,7 +169,7 @@ pub(crate) enum Arrived {
 pub(crate) struct Batch {
     pub flush: Flush,
     /// How many at the front of the queue it is for.
-    transactions: usize,
+    pub transactions: usize,
     /// The lazy writes in it, in case it fails.
     lazy: Writes,
 }
@@ -202,6 +206,8 @@ impl State {
             lazy_delay: options.lazy_delay,
             sealed,
             closing: false,
+            sliced: false,
+            gathering: 0,
             rotten: Vec::new(),
             rot: Vec::new(),
             lost: damaged.into_iter().collect(),
@@ -463,6 +469,11 @@ impl State {
 
     pub fn has_unflushed(&self) -> bool {
         !self.queue.is_empty() || !self.dirty.is_empty()
+    }
+
+    /// Transactions that wait for the next flush.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
     }
 
     pub fn snapshot_at(&mut self, revision: Revision) -> Result<Snapshot, Error> {

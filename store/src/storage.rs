@@ -45,6 +45,8 @@ pub trait Storage: Send + Sync + 'static {
     fn forget(&self, part: Part);
     /// Keeps so much space from everybody else, or gives it back.
     fn hold_back(&self, bytes: u64) -> io::Result<()>;
+    /// What can still be written.
+    fn free_bytes(&self) -> io::Result<u64>;
 }
 
 impl Part {
@@ -179,6 +181,11 @@ impl Storage for Directory {
             Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
             result => result.map_err(io::Error::from).and_then(|()| file.set_len(bytes)),
         }
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let disk = rustix::fs::fstatvfs(&self.handle)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 }
 

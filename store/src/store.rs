@@ -10,7 +10,7 @@ use crate::{
     root::Root,
     state::State,
     storage::Part,
-    writer::{End, Shared, Writer},
+    writer::{self, End, Shared, Writer},
 };
 use std::{
     io,
@@ -19,9 +19,6 @@ use std::{
     thread::JoinHandle,
     time::Duration,
 };
-
-/// redb descends by recursion over small trees.
-const WRITER_STACK_BYTES: usize = 1024 * 1024;
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -127,7 +124,7 @@ impl Store {
         let (mut store, disk) = Store::prepare(options, Sizes::default(), storage, cipher)?;
         if let Some(disk) = disk {
             let (writer, end) = (Writer::new(store.shared.clone(), disk), store.end.clone());
-            let thread = std::thread::Builder::new().name("mote-store".into()).stack_size(WRITER_STACK_BYTES);
+            let thread = std::thread::Builder::new().name("mote-store".into()).stack_size(writer::STACK_BYTES);
             let thread = thread.spawn(move || writer.run(&end));
             store.writer = Mutex::new(Some(thread.map_err(|e| Error::io("starting the writer", &e))?));
         }

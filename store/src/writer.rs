@@ -1,18 +1,29 @@
-//! The one thread that writes. It sleeps until there is something to flush, takes everything that waits, and flushes
-//! it at once: commits that arrive during a flush share the next one.
+//! The thread that flushes. It sleeps until there is something to flush, takes everything that waits, and flushes
+//! it at once: commits that arrive during a flush share the next one. Those who shared one often come back together, so a moment
+//! is given to them, a part of what the flush takes. What goes from the journal to the database is written by a second
+//! thread, slice by slice, which is there for that alone; a flush waits for it only when the journal is nearly full.
 use crate::{
     Error, Revision,
-    disk::Disk,
+    disk::{Disk, Slice, Sliced},
     state::{Batch, State, Told, Work},
     watch::Wait,
 };
 use std::{
+    io,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SendError, SyncSender, sync_channel},
     },
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
+
+/// redb descends by recursion over small trees.
+pub(crate) const STACK_BYTES: usize = 1024 * 1024;
+
+/// Nobody waits longer for others to share a flush.
+const MAX_PATIENCE: Duration = Duration::from_millis(2);
 
 /// What the store's handles, its watchers and the writer share.
 pub(crate) struct Shared {
@@ -49,7 +60,8 @@ impl Shared {
                 (Work::At(_), Work::At(_)) => false,
                 (Work::None, _) | (Work::At(_), Work::Now) => true,
             };
-            (result, sooner || state.closing || !state.rotten.is_empty())
+            let gathered = state.gathering > 0 && state.queued() >= state.gathering;
+            (result, sooner || gathered || state.closing || state.sliced || !state.rotten.is_empty())
         };
         if sooner {
             self.work.notify_one();
@@ -68,23 +80,79 @@ pub(crate) enum End {
     Abandon,
 }
 
+/// Where slices are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Apart {
+    /// Between flushes, by whoever flushes.
+    Never,
+    /// By a thread.
+    Thread,
+    /// Between flushes, but so many steps later than they were begun: what a thread may come to, without one.
+    Later(u32),
+}
+
+/// A slice on its way.
+enum Slicing {
+    Helper,
+    Later(Box<Slice>, u32),
+}
+
+/// The thread that writes slices; it ends when this is dropped.
+struct Helper {
+    slices: SyncSender<Slice>,
+    written: Receiver<Sliced>,
+}
+
+impl Helper {
+    fn start(shared: Arc<Shared>) -> io::Result<Helper> {
+        let ((slices, from), (to, written)) = (sync_channel::<Slice>(1), sync_channel(1));
+        let write = move || {
+            for slice in from {
+                if to.send(slice.write()).is_err() {
+                    return;
+                }
+                shared.change(|state, _| state.sliced = true);
+            }
+        };
+        let thread = thread::Builder::new().name("mote-store-round".into()).stack_size(STACK_BYTES).spawn(write);
+        thread.map(|_| Helper { slices, written })
+    }
+}
+
 /// Who writes. `Store` gives it a thread; a test may hold it instead.
 pub struct Writer {
     shared: Arc<Shared>,
     disk: Disk,
     /// There is more to do than anybody waits for.
     behind: bool,
+    slicing: Option<Slicing>,
+    helper: Option<Helper>,
+    pub apart: Apart,
+    /// What the last flush took, and how many transactions it was for.
+    last: (Duration, usize),
 }
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, disk: Disk) -> Writer {
         let behind = disk.is_damaged();
-        Writer { shared, disk, behind }
+        Writer { shared, disk, behind, slicing: None, helper: None, apart: Apart::Never, last: (Duration::ZERO, 0) }
     }
 
     /// What is not on disk, in one flush, however long it might still wait; then what the database needs, if it needs
     /// anything. False: there was nothing to do.
     pub fn step(&mut self) -> Result<bool, Error> {
+        let start = Instant::now();
+        let is_due = match &mut self.slicing {
+            Some(Slicing::Helper) => self.shared.lock().sliced,
+            Some(Slicing::Later(_, steps)) => {
+                *steps = steps.saturating_sub(1);
+                *steps == 0
+            }
+            None => false,
+        };
+        let ended = is_due || self.slicing.is_some() && self.disk.is_crowded();
+        let mut sliced = if ended { self.end_slice() } else { Ok(()) };
+        let mut took = start.elapsed();
         let mut state = self.shared.lock();
         let batch = state.has_unflushed().then(|| state.take_batch());
         for part in std::mem::take(&mut state.rotten) {
@@ -92,18 +160,20 @@ impl Writer {
             self.behind = true;
         }
         drop(state);
-        if batch.is_none() && !self.behind {
+        if batch.is_none() && !self.behind && !ended {
             return Ok(false);
         }
         let flushed = batch.map_or(Ok(()), |batch| self.flush(batch));
         let start = Instant::now();
-        let sliced = if flushed.is_ok() && self.disk.is_behind() { self.disk.slice() } else { Ok(()) };
-        let took = start.elapsed();
+        if flushed.is_ok() && sliced.is_ok() && self.slicing.is_none() && self.disk.is_behind() {
+            sliced = self.begin_slice();
+        }
+        took = took.max(start.elapsed());
         if let Err(error) = &sliced {
             tracing::warn!(%error, "the database is not up to date; what is new is in the journal");
         }
         // A round that failed is tried again when there is something to flush.
-        self.behind = flushed.is_ok() && sliced.is_ok() && self.disk.is_behind();
+        self.behind = flushed.is_ok() && sliced.is_ok() && self.slicing.is_none() && self.disk.is_behind();
         let mut state = self.shared.lock();
         state.meter.written(self.disk.written_bytes(), Instant::now());
         state.stats.longest_slice = state.stats.longest_slice.max(took);
@@ -117,10 +187,58 @@ impl Writer {
         flushed.map(|()| true)
     }
 
+    fn begin_slice(&mut self) -> Result<(), Error> {
+        let alone = self.apart == Apart::Never || self.disk.is_crowded() || !self.disk.has_room();
+        let apart = if alone { Apart::Never } else { self.apart };
+        if apart == Apart::Thread && self.helper.is_none() {
+            // Without one it is slower.
+            self.helper = Helper::start(self.shared.clone()).ok();
+        }
+        let slice = match self.disk.begin_slice(apart != Apart::Never) {
+            Ok(slice) => slice,
+            Err(error) => return self.disk.end_slice(Err(error)),
+        };
+        let slice = match (apart, &self.helper) {
+            (Apart::Later(steps), _) => {
+                self.slicing = Some(Slicing::Later(Box::new(slice), steps));
+                return Ok(());
+            }
+            (Apart::Thread, Some(helper)) => match helper.slices.send(slice) {
+                Ok(()) => {
+                    self.slicing = Some(Slicing::Helper);
+                    return Ok(());
+                }
+                Err(SendError(slice)) => slice,
+            },
+            _ => slice,
+        };
+        self.disk.end_slice(Ok(slice.write()))
+    }
+
+    /// Waits for it, where it is not done.
+    fn end_slice(&mut self) -> Result<(), Error> {
+        let sliced = match self.slicing.take() {
+            Some(Slicing::Helper) => {
+                let sliced = self.helper.as_ref().and_then(|helper| helper.written.recv().ok());
+                self.shared.lock().sliced = false;
+                // What was in it is in memory: all is written anew.
+                sliced.ok_or(Error::Damaged { doing: "writing the database", message: "the thread has ended".into() })
+            }
+            Some(Slicing::Later(slice, _)) => Ok(slice.write()),
+            None => return Ok(()),
+        };
+        let ended = self.disk.end_slice(sliced);
+        if !self.disk.is_in_round() {
+            self.helper = None;
+        }
+        ended
+    }
+
     fn flush(&mut self, batch: Batch) -> Result<(), Error> {
         let start = Instant::now();
         let result = self.disk.flush(&batch.flush);
         let took = start.elapsed();
+        self.last = (took, batch.transactions);
         self.shared.change(|state, told| match &result {
             Ok(()) => state.flushed(batch, took, told),
             Err(error) => {
@@ -133,6 +251,10 @@ impl Writer {
 
     /// Flushes all there is, and leaves a database that needs no journal.
     pub fn close(&mut self) -> Result<(), Error> {
+        self.apart = Apart::Never;
+        if let Err(error) = self.end_slice() {
+            tracing::warn!(%error, "the database is not up to date; it is brought up to date anew");
+        }
         self.behind = false;
         while self.step()? {
             self.behind = false;
@@ -142,9 +264,9 @@ impl Writer {
 
     fn wait(&self) {
         let mut state = self.shared.lock();
-        while !state.closing && !self.behind && state.rotten.is_empty() {
+        while !state.closing && !self.behind && !state.sliced && state.rotten.is_empty() {
             state = match state.work() {
-                Work::Now => return,
+                Work::Now => return self.gather(state),
                 Work::None => self.shared.work.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Work::At(deadline) => {
                     let now = Instant::now();
@@ -158,13 +280,28 @@ impl Writer {
         }
     }
 
+    /// Those who shared the last flush were told at once, and come back one after the other: the first of them does not go alone.
+    fn gather(&self, mut state: MutexGuard<'_, State>) {
+        let (took, expected) = self.last;
+        if expected < 2 || state.queued() >= expected {
+            return;
+        }
+        state.gathering = expected;
+        let few = |state: &mut State| !state.closing && state.queued() < expected;
+        let patience = (took / 2).min(MAX_PATIENCE);
+        let waited = self.shared.work.wait_timeout_while(state, patience, few);
+        waited.unwrap_or_else(PoisonError::into_inner).0.gathering = 0;
+    }
+
     /// Until the state is closing; returns what became of the last flush.
     pub(crate) fn run(mut self, end: &Mutex<End>) -> Result<(), Error> {
+        self.apart = Apart::Thread;
         loop {
             self.wait();
             if self.shared.lock().closing {
                 let abandon = *end.lock().unwrap_or_else(PoisonError::into_inner) == End::Abandon;
-                return if abandon { Ok(()) } else { self.close() };
+                // Nobody else may write here once this has ended.
+                return if abandon { self.end_slice() } else { self.close() };
             }
             // Who waited was told, and the next flush tries again.
             let _ = self.step();

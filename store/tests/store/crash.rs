@@ -7,7 +7,9 @@
 //! begin; `./dev power` runs 100,000.
 use crate::support::{Commit, Faulty, Random, SIZES};
 use futures_lite::future::{block_on, poll_once};
-use mote_store::{Class, Key, Part, Revision, Sizes, Snapshot, Store, Transaction, Value, Write, Writer, entries};
+use mote_store::{
+    Apart, Class, Key, Part, Revision, Sizes, Snapshot, Store, Transaction, Value, Write, Writer, entries,
+};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -187,6 +189,14 @@ fn put_back(store: &Store, random: &mut Random, places: &mut Places, what: &str)
     created.is_ok().then_some(target)
 }
 
+/// Slices are written between two flushes, or some flushes after they were begun.
+fn apart(random: &mut Random) -> Apart {
+    match random.below(2) {
+        0 => Apart::Never,
+        _ => Apart::Later(1 + random.below(6) as u32),
+    }
+}
+
 /// Lives through a number of power cuts; returns where they were, and how many other disks they might have left.
 fn live(seed: u64) -> (Places, u64) {
     let (mut storage, mut random) = (Faulty::default(), Random::new(seed));
@@ -217,6 +227,7 @@ fn live(seed: u64) -> (Places, u64) {
         let most = if random.below(4) == 0 || recovering { 20 } else { 160 };
         storage.medium().random = Random::new(random.below(1 << 30));
         storage.medium().fuel = Some(random.below(most));
+        writer.apart = apart(&mut random);
         if recovering {
             // The database is repaired, and brought up to date from the journal.
             let closed = writer.close();
@@ -302,6 +313,7 @@ fn fail(seed: u64) {
     let mut state = State::new();
     for cut in 0..10 {
         let (store, mut writer) = open();
+        writer.apart = apart(&mut random);
         storage.medium().random = Random::new(random.below(1 << 30));
         storage.medium().error_every = Some(2 + random.below(40));
         storage.medium().database_fails = sizes.journal_bytes < SIZES.journal_bytes && random.below(8) > 0;

@@ -340,26 +340,3 @@ fn a_file_that_is_not_ours_is_refused() {
     write(&|table| drop(table.insert("format", 1).unwrap()));
     scratch.refuses("no table \"entries\"");
 }
-
-/// A commit waits behind one slice of a round at most: so many bytes take a slow card (2 MB a second) no longer than half a
-/// second with its flush, and eMMC or SSDs less than 50 ms. However much there is to do, a slice stays as small.
-#[test]
-fn no_slice_of_a_round_or_of_a_file_written_anew_is_large() {
-    const SLICE_LIMIT_BYTES: u64 = 1 << 20;
-    let storage = Faulty::default();
-    let (store, mut writer) = storage.open_by_hand().unwrap();
-    let (mut random, mut longest, mut steps) = (crate::support::Random::new(7), 0, 0);
-    for i in 0..6000 {
-        let key = format!("pods/{}", random.below(3000));
-        let mut commit: Commit<'_> = Box::pin(store.commit(put(Durable, &key, &"x".repeat(500 + i % 700))));
-        while block_on(poll_once(&mut commit)).is_none() {
-            let before = storage.medium().written;
-            writer.step().unwrap();
-            longest = longest.max(storage.medium().written - before);
-            steps += 1;
-        }
-    }
-    assert!(store.stats().rounds > 20, "{}", store.stats().rounds);
-    assert!(longest <= SLICE_LIMIT_BYTES, "{longest} bytes in one of {steps} steps");
-    eprintln!("{steps} steps, {longest} bytes in the longest, {} rounds", store.stats().rounds);
-}

@@ -1,4 +1,5 @@
 //! The store from outside.
+mod bounds;
 mod crash;
 mod damage;
 mod durability;

@@ -323,6 +323,11 @@ impl Storage for Faulty {
         medium.held_back = bytes;
         Ok(())
     }
+    fn free_bytes(&self) -> io::Result<u64> {
+        let medium = self.medium();
+        let free = medium.capacity.map(|capacity| capacity.saturating_sub(medium.size()) as u64);
+        Ok(if medium.full { 0 } else { free.unwrap_or(u64::MAX) })
+    }
 }
 
 /// One file that is open.
