@@ -25,7 +25,7 @@ const fn key(path: &'static str, kind: Kind, what: &'static str) -> Key {
 
 const ARCHITECTURES: &[&str] = &["aarch64", "riscv64", "x86_64"];
 const TARGETS: &[&str] = &["aarch64-unknown-linux-gnu", "riscv64gc-unknown-linux-gnu", "x86_64-unknown-linux-gnu"];
-const BOOTLOADERS: &[&str] = &["raspberry-pi", "extlinux", "grub-efi"];
+const BOOTLOADERS: &[&str] = &["raspberry-pi", "u-boot", "grub-efi"];
 
 /// Sections `build` and `image` are for the tools; the others become the node's `Profile`.
 #[rustfmt::skip]

@@ -1,6 +1,6 @@
 //! The two systems of an image, for real: through a boot loader on the disk the other slot is written, booted and kept when its node is
-//! well; a system whose Mote does not start, one whose Mote does not stay up, and one that holds nothing are gone back from without
-//! anybody's help, and the data goes back with them.
+//! well; a system whose Mote does not start, one whose Mote does not stay up, one that holds nothing and one whose kernel does not start
+//! are gone back from without anybody's help, and the data goes back with them.
 use super::start;
 use mote_tests::{
     Kubectl,
@@ -140,6 +140,16 @@ pub fn run(mut setup: Setup) {
     update(&mut guest);
     is_back(&guest, &kubectl);
     println!("{board}: a slot that holds no system was gone back from");
+
+    fs::write(dir.join("noise"), [0x55; 4096]).expect("the temporary directory can be written");
+    for (file, what) in [("vmlinuz", "is none"), ("initrd", "panics")] {
+        system(&dir, &board, what, None);
+        let noise = dir.join("noise").display().to_string();
+        change(&dir.join("second"), &format!("rm /boot/slot/{file}\nwrite {noise} /boot/slot/{file}\n"));
+        update(&mut guest);
+        is_back(&guest, &kubectl);
+        println!("{board}: a slot whose kernel {what} was gone back from");
+    }
 
     system(&dir, &board, "well", None);
     update(&mut guest);
