@@ -6,7 +6,7 @@
 //! of two roots, so nothing is missed, though steps may merge). One key is never reconciled twice at a time; a
 //! key woken while it runs, runs again after. An error is retried with a back-off from 5 ms to 1000 s (upstream's
 //! item exponential limiter); `Next::After` runs the key again then, unless woken before.
-use crate::{Change, Client, client::Gate, deadline::Deadline, feed};
+use crate::{Change, Client, client::Gate, deadline::Deadline, feed, metrics::Text};
 use event_listener::{Event, listener};
 use futures_lite::FutureExt as _;
 use std::{
@@ -83,14 +83,47 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    ready: VecDeque<Key>,
+    /// Each since when.
+    ready: VecDeque<(Key, Instant)>,
     /// Keys in `ready`, or to be put there when their running reconcile ends.
     wanted: HashSet<Key>,
-    running: HashSet<Key>,
+    running: HashMap<Key, Instant>,
     deadlines: BTreeSet<(Instant, Key)>,
     due: HashMap<Key, Instant>,
     /// Failures in a row.
     failures: HashMap<Key, u32>,
+    figures: Figures,
+}
+
+/// Upper bounds in seconds of a key's waiting and of its reconcile, client-go's (util/workqueue/metrics.go).
+const BUCKETS: [f64; 12] = [1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0];
+
+#[derive(Clone, Default)]
+struct Figures {
+    adds: u64,
+    retries: u64,
+    waited: Times,
+    worked: Times,
+}
+
+#[derive(Clone, Default)]
+struct Times {
+    buckets: [u64; BUCKETS.len()],
+    count: u64,
+    seconds: f64,
+}
+
+impl Times {
+    fn note(&mut self, since: Instant) {
+        let seconds = since.elapsed().as_secs_f64();
+        self.count += 1;
+        self.seconds += seconds;
+        if let Some(count) =
+            BUCKETS.iter().zip(&mut self.buckets).find_map(|(bound, count)| (seconds <= *bound).then_some(count))
+        {
+            *count += 1;
+        }
+    }
 }
 
 impl State {
@@ -98,15 +131,19 @@ impl State {
         if let Some(at) = self.due.remove(&key) {
             self.deadlines.remove(&(at, key.clone()));
         }
-        if !self.wanted.insert(key.clone()) || self.running.contains(&key) {
+        if !self.wanted.insert(key.clone()) {
             return false;
         }
-        self.ready.push_back(key);
+        self.figures.adds += 1;
+        if self.running.contains_key(&key) {
+            return false;
+        }
+        self.ready.push_back((key, Instant::now()));
         true
     }
 
     fn add_at(&mut self, key: Key, at: Instant) {
-        if self.wanted.contains(&key) && !self.running.contains(&key) {
+        if self.wanted.contains(&key) && !self.running.contains_key(&key) {
             return;
         }
         match self.due.get(&key) {
@@ -160,9 +197,10 @@ impl Queue {
             let deadline = {
                 let mut state = self.state();
                 let deadline = state.expire(Instant::now());
-                if let Some(key) = state.ready.pop_front() {
+                if let Some((key, since)) = state.ready.pop_front() {
+                    state.figures.waited.note(since);
                     state.wanted.remove(&key);
-                    state.running.insert(key.clone());
+                    state.running.insert(key.clone(), Instant::now());
                     // Another worker may sleep while more is ready.
                     if !state.ready.is_empty() {
                         self.0.changed.notify(1);
@@ -182,7 +220,9 @@ impl Queue {
 
     fn done(&self, key: Key, result: &Result<Next, Error>) -> Option<Duration> {
         let mut state = self.state();
-        state.running.remove(&key);
+        if let Some(since) = state.running.remove(&key) {
+            state.figures.worked.note(since);
+        }
         let mut retry = None;
         match result {
             Ok(next) => {
@@ -194,6 +234,7 @@ impl Queue {
                 }
             }
             Err(_) => {
+                state.figures.retries += 1;
                 let failures = state.failures.entry(key.clone()).or_insert(0);
                 *failures = failures.saturating_add(1);
                 let delay = RETRY_FIRST.saturating_mul(1u32 << (*failures - 1).min(20)).min(RETRY_LONGEST);
@@ -202,11 +243,52 @@ impl Queue {
             }
         }
         if state.wanted.contains(&key) {
-            state.ready.push_back(key);
+            state.ready.push_back((key, Instant::now()));
         }
         drop(state);
         self.0.changed.notify(1);
         retry
+    }
+}
+
+/// For whoever reads the metrics: what each queue has done and has still to do, by the names that client-go's have.
+pub(crate) fn write_metrics<'a>(queues: impl Iterator<Item = (&'static str, &'a Queue)>, text: &mut Text) {
+    let now = Instant::now();
+    let all: Vec<(String, Figures, [f64; 3])> = queues
+        .map(|(name, queue)| {
+            let state = queue.state();
+            let running = || state.running.values().map(|since| now.saturating_duration_since(*since).as_secs_f64());
+            let moment = [state.ready.len() as f64, running().sum(), running().fold(0.0, f64::max)];
+            (format!("name={name:?}"), state.figures.clone(), moment)
+        })
+        .collect();
+    type Value = fn(&Figures, &[f64; 3]) -> f64;
+    let values: [(&str, &str, &str, Value); 5] = [
+        ("workqueue_adds_total", "counter", "Keys that came to the queue.", |figures, _| figures.adds as f64),
+        ("workqueue_retries_total", "counter", "Reconciles that failed.", |figures, _| figures.retries as f64),
+        ("workqueue_depth", "gauge", "Keys that wait.", |_, [waiting, ..]| *waiting),
+        ("workqueue_unfinished_work_seconds", "gauge", "How long all that run have run.", |_, [_, all, _]| *all),
+        ("workqueue_longest_running_processor_seconds", "gauge", "How long the longest has.", |_, [.., longest]| {
+            *longest
+        }),
+    ];
+    for (family, kind, help, value) in values {
+        text.family(family, kind, help);
+        for (labels, figures, moment) in &all {
+            text.sample("", labels, value(figures, moment));
+        }
+    }
+    type Which = fn(&Figures) -> &Times;
+    let times: [(&str, &str, Which); 2] = [
+        ("workqueue_queue_duration_seconds", "How long keys waited.", |figures| &figures.waited),
+        ("workqueue_work_duration_seconds", "How long reconciles took.", |figures| &figures.worked),
+    ];
+    for (family, help, times) in times {
+        text.family(family, "histogram", help);
+        for (labels, figures, _) in all.iter().filter(|(_, figures, _)| times(figures).count > 0) {
+            let times = times(figures);
+            text.histogram(labels, &BUCKETS, &times.buckets, times.count, times.seconds);
+        }
     }
 }
 
@@ -272,7 +354,21 @@ mod tests {
         queue.add(key.clone());
         assert!(queue.state().ready.is_empty(), "not twice at a time");
         queue.done(key.clone(), &Ok(Next::Done));
-        assert_eq!(queue.state().ready, [key]);
+        let state = queue.state();
+        assert_eq!(state.ready.iter().map(|(key, _)| key).collect::<Vec<_>>(), [&key]);
+        drop(state);
+        let mut text = Text::default();
+        write_metrics([("web", &queue)].into_iter(), &mut text);
+        let text = text.finish();
+        for line in [
+            "workqueue_adds_total{name=\"web\"} 2",
+            "workqueue_depth{name=\"web\"} 1",
+            "workqueue_retries_total{name=\"web\"} 0",
+            "workqueue_queue_duration_seconds_count{name=\"web\"} 1",
+            "workqueue_work_duration_seconds_count{name=\"web\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
     }
 
     #[test]
@@ -296,7 +392,7 @@ mod tests {
         let fail = Err(Error::Other("no".into()));
         let delays: Vec<u128> = (0..4)
             .map(|_| {
-                queue.state().running.insert(key.clone());
+                queue.state().running.insert(key.clone(), Instant::now());
                 queue.done(key.clone(), &fail).map_or(0, |d| d.as_millis())
             })
             .collect();

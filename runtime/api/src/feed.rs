@@ -3,7 +3,8 @@
 //! nothing and sees nothing twice. When the ring has overrun the feed, it goes on with the difference of two roots.
 use crate::{
     Change, Client, Object,
-    driver::{Queue, Reconciler},
+    driver::{self, Queue, Reconciler},
+    metrics::Text,
     server::Api,
 };
 use mote_schema::Order as _;
@@ -66,6 +67,12 @@ pub(crate) fn subscribe(client: &Client, reconciler: Arc<dyn Reconciler>, queue:
         }
     }
     state.subscribers.push(subscriber);
+}
+
+/// For whoever reads the metrics.
+pub(crate) fn write_metrics(api: &Api, text: &mut Text) {
+    let state = api.feed.state();
+    driver::write_metrics(state.subscribers.iter().map(|one| (one.reconciler.name(), &one.queue)), text);
 }
 
 /// An entry as `kind` shows it.

@@ -18,6 +18,23 @@ const BUCKETS: [f64; 22] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
     60.0,
 ];
+/// Upper bounds in seconds of what is left of clients' certificates (authentication/request/x509).
+const CERTIFICATE_SECONDS: [f64; 14] = [
+    0.0,
+    1800.0,
+    3600.0,
+    7200.0,
+    21600.0,
+    43200.0,
+    86400.0,
+    172_800.0,
+    345_600.0,
+    604_800.0,
+    2_592_000.0,
+    7_776_000.0,
+    15_552_000.0,
+    31_104_000.0,
+];
 
 /// What is counted of one request.
 #[derive(Clone, Debug, Default)]
@@ -106,6 +123,9 @@ pub struct Metrics {
     /// Those that went well, and those that did not.
     authentications: [AtomicUsize; 2],
     authorizations: [AtomicUsize; 2],
+    /// The last is for those above all bounds.
+    certificates: [AtomicUsize; CERTIFICATE_SECONDS.len() + 1],
+    certificate_seconds: AtomicUsize,
     sources: Mutex<Vec<Source>>,
 }
 
@@ -158,6 +178,13 @@ impl Metrics {
         self.authentications[usize::from(!success)].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A request by a certificate that is good for so long.
+    pub fn certificate(&self, seconds_left: i64) {
+        let at = CERTIFICATE_SECONDS.iter().position(|bound| seconds_left as f64 <= *bound);
+        self.certificates[at.unwrap_or(CERTIFICATE_SECONDS.len())].fetch_add(1, Ordering::Relaxed);
+        self.certificate_seconds.fetch_add(usize::try_from(seconds_left).unwrap_or(0), Ordering::Relaxed);
+    }
+
     pub fn authorized(&self, allowed: bool) {
         self.authorizations[usize::from(!allowed)].fetch_add(1, Ordering::Relaxed);
     }
@@ -195,6 +222,14 @@ impl Metrics {
                 text.sample("", &format!("result={result:?}"), count.load(Ordering::Relaxed) as f64);
             }
         }
+        text.family(
+            "apiserver_client_certificate_expiration_seconds",
+            "histogram",
+            "What was left of the certificate that a request came with.",
+        );
+        let counts = self.certificates.each_ref().map(|count| count.load(Ordering::Relaxed) as u64);
+        let sum = self.certificate_seconds.load(Ordering::Relaxed) as f64;
+        text.histogram("", &CERTIFICATE_SECONDS, &counts, counts.iter().sum(), sum);
         write_process(&mut text);
         if let Ok(sources) = self.sources.lock() {
             for source in sources.iter() {
@@ -330,6 +365,20 @@ mod tests {
         }
         assert!(text.contains("code=\"409\"") && text.contains("verb=\"POST\""));
         assert!(text.lines().any(|l| l.strip_prefix("process_resident_memory_bytes ").is_some_and(|v| v != "0")));
+    }
+
+    #[test]
+    fn certificates_are_counted_by_what_is_left_of_them() {
+        let metrics = Metrics::new();
+        [-5, 1800, 90_000, 90_000_000].into_iter().for_each(|left| metrics.certificate(left));
+        let text = metrics.text();
+        let name = "apiserver_client_certificate_expiration_seconds";
+        for (what, count) in
+            [("le=\"0\"", 1), ("le=\"1800\"", 2), ("le=\"86400\"", 2), ("le=\"172800\"", 3), ("le=\"+Inf\"", 4)]
+        {
+            let line = format!("{name}_bucket{{{what}}} {count}");
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
     }
 
     #[test]

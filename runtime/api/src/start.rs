@@ -144,6 +144,7 @@ async fn run(store: Arc<Store>, executor: Arc<Executor<'static>>, config: Config
         let api = api.clone();
         move |text| {
             count_objects(&api, text);
+            crate::feed::write_metrics(&api, text);
             count_store(&api, text);
             api.wear.figures(text);
             api.webhooks.figures(text);

@@ -20,7 +20,8 @@ pub enum Peer {
     /// No certificate, or one without a name.
     #[default]
     Nobody,
-    User(std::sync::Arc<User>),
+    /// And when its certificate ends, in seconds since 1970.
+    User(std::sync::Arc<User>, i64),
     /// Names users by headers.
     FrontProxy,
     /// Signed by the front-proxy authority for somebody else, or for nobody who can be told.
@@ -40,7 +41,9 @@ impl Peer {
             }
         };
         if !chain.iter().any(|certificate| is_signed_by(certificate.as_ref(), front_proxy_pem)) {
-            return Peer::User(user.into());
+            let (_, certificate) = X509Certificate::from_der(leaf.as_ref()).ok().unzip();
+            let ends = certificate.map_or(0, |certificate| certificate.validity().not_after.timestamp());
+            return Peer::User(user.into(), ends);
         }
         if user.name == ALLOWED_NAME { Peer::FrontProxy } else { Peer::Stranger }
     }

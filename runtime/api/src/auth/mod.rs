@@ -103,7 +103,7 @@ impl Authenticator {
     fn by_credentials(&self, peer: &Peer, headers: &mut HeaderMap) -> Result<Option<Arc<User>>, String> {
         let authorization = headers.remove(header::AUTHORIZATION);
         let from_websocket = websocket_token(headers)?;
-        if let Peer::User(user) = peer {
+        if let Peer::User(user, _) = peer {
             return Ok(Some(user.clone()));
         }
         let from_header = match &authorization {
@@ -266,7 +266,7 @@ mod tests {
         check(&format!("Bearer {foreign}"), Err(()));
         let mut headers = HeaderMap::new();
         let user = Arc::new(User::new("ann", &[]));
-        assert_eq!(authenticator.authenticate(&Peer::User(user.clone()), &mut headers), Ok(user));
+        assert_eq!(authenticator.authenticate(&Peer::User(user.clone(), 0), &mut headers), Ok(user));
         // Only a front proxy's word counts, and it must name somebody.
         headers.insert("x-remote-user", "bob".parse().unwrap());
         let name = |peer: Peer, headers: &HeaderMap| {

@@ -287,6 +287,9 @@ async fn take(
     let tried = tried(&headers, connection);
     let user = shared.front.authenticator.authenticate(&connection.identity, &mut headers);
     shared.front.metrics.authenticated(user.is_ok());
+    if let Peer::User(_, ends) = connection.identity {
+        shared.front.metrics.certificate(ends - crate::clock::now_seconds());
+    }
     if let Some(auditor) = &shared.front.auditor {
         let facts = Facts {
             id: seen.audit_id.to_str().unwrap_or(""),
