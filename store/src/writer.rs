@@ -108,10 +108,12 @@ impl Helper {
         let ((slices, from), (to, written)) = (sync_channel::<Slice>(1), sync_channel(1));
         let write = move || {
             for slice in from {
-                if to.send(slice.write()).is_err() {
+                let sliced = slice.write();
+                // Before it is sent: who receives it takes that back.
+                shared.change(|state, _| state.sliced = true);
+                if to.send(sliced).is_err() {
                     return;
                 }
-                shared.change(|state, _| state.sliced = true);
             }
         };
         let thread = thread::Builder::new().name("mote-store-round".into()).stack_size(STACK_BYTES).spawn(write);
