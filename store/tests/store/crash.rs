@@ -362,3 +362,42 @@ fn a_disk_that_fails_loses_nothing_and_ends_nothing() {
     // The last one lost a value once.
     (first..first + number("MOTE_STORE_CUTS", CUTS) / 250).chain([314]).for_each(fail);
 }
+
+/// The same with the store's own threads, one of which flushes while the other writes the database: where the power goes is
+/// chosen, and what the two do until then is theirs.
+#[test]
+fn a_power_cut_while_two_threads_write() {
+    let (storage, mut random) = (Faulty::default(), Random::new(number("MOTE_STORE_SEED", 0)));
+    let mut acknowledged = BTreeMap::<String, Vec<u8>>::new();
+    let mut rounds = 0;
+    for cut in 0..20 {
+        let store = storage.open().expect("it opens by itself");
+        storage.medium().random = Random::new(random.below(1 << 30));
+        storage.medium().fuel = Some(random.below(3000));
+        let mut doubt = None;
+        for n in 0u64.. {
+            let (key, mut value) =
+                (format!("pods/{}", random.below(60)), vec![cut as u8; 4000 + random.below(4000) as usize]);
+            value[..8].copy_from_slice(&n.to_le_bytes());
+            let writes = vec![Write::Put(key.as_str().into(), value.clone().into())];
+            let commit = store.commit(Transaction { class: Class::Durable, preconditions: Vec::new(), writes });
+            if block_on(commit).is_err() {
+                doubt = Some((key, value));
+                break;
+            }
+            acknowledged.insert(key, value);
+        }
+        rounds += store.stats().rounds;
+        drop(store);
+        storage.medium().power_cycle(&mut random);
+        let store = storage.open().expect("it opens by itself");
+        let found: BTreeMap<_, _> =
+            found(&store.snapshot()).into_iter().map(|(key, value)| (key.to_string(), value.to_vec())).collect();
+        let mut done = acknowledged.clone();
+        done.extend(doubt);
+        assert!(found == acknowledged || found == done, "cut {cut}: this was never so");
+        assert!(store.damaged().is_empty(), "cut {cut}: {:?}", store.damaged());
+        acknowledged = found;
+    }
+    assert!(rounds > 20, "{rounds} rounds");
+}
