@@ -1,4 +1,4 @@
-//! A Raspberry Pi 4 as far as QEMU emulates one: processor, memory, interrupts and console, no network. Its kernel and device tree, from
+//! A Raspberry Pi as far as QEMU emulates one: processor, memory, interrupts and console, no network. Its kernel and device tree, from
 //! the board's image, start Mote out of the initramfs, which says on the console what it sees (boards/image/smoke-init).
 use mote_tests::{binary, eventually, guest::images, root, server::scratch};
 use std::{
@@ -9,6 +9,15 @@ use std::{
 
 /// Nine minutes and a half were enough on busy cores.
 const PATIENCE_SECONDS: u64 = 900;
+
+/// QEMU's name for the board; each has the memory that is sold.
+fn machine(board: &str) -> &'static str {
+    match board {
+        "rpi3-1gb" => "raspi3b",
+        "rpi4-2gb" => "raspi4b",
+        _ => panic!("QEMU has nothing like {board}"),
+    }
+}
 
 pub fn run(board: &str) {
     let dir = scratch();
@@ -21,7 +30,7 @@ pub fn run(board: &str) {
     let console = dir.join("console");
     let start = Instant::now();
     let mut qemu = Command::new("qemu-system-aarch64")
-        .args(["-M", "raspi4b", "-display", "none", "-no-reboot", "-monitor", "none", "-kernel"])
+        .args(["-M", machine(board), "-display", "none", "-no-reboot", "-monitor", "none", "-kernel"])
         .arg(dir.join("vmlinuz"))
         .arg("-initrd")
         .arg(dir.join("initrd"))
