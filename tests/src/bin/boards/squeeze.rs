@@ -106,7 +106,7 @@ pub fn run(setup: Setup) {
     // As upstream's, the kubelet looks for more half a minute after the last one went; on a slow machine its memory is not back yet.
     println!("{board}: the modest pod is {}", kubectl.field("pod/modest", ".status.phase").unwrap_or_else(|said| said));
     let protected = "for unit in mote containerd; do cat /proc/$(systemctl show -P MainPID $unit)/oom_score_adj; done; \
-        grep -h oom_kill /sys/fs/cgroup/memory.events /sys/fs/cgroup/mote.service/memory.events; dmesg | grep -c 'Killed process'";
+        grep -h oom_kill /sys/fs/cgroup/mote.service/memory.events; dmesg | grep -c 'Killed process' || true";
     println!("{board}: {}", guest.shell(protected).unwrap_or_else(|said| said).trim().replace('\n', ", "));
     guest.shut_down();
 }
