@@ -113,6 +113,7 @@ fn a_deployment_rolls_out_and_back_and_scales() {
     };
     let first = status(complete);
     assert_eq!(first["metadata"]["annotations"]["deployment.kubernetes.io/revision"], "1");
+    assert_eq!(first["metadata"]["generation"], 1, "its revision is told as a status");
     assert_eq!(condition(&first, "Available")["reason"], "MinimumReplicasAvailable");
     let sets = cluster.list("replicasets");
     assert_eq!(sets.len(), 1);
@@ -401,9 +402,18 @@ fn a_cronjob_starts_what_it_missed_once() {
         json!({"metadata": {"name": "tick"}, "spec": {"schedule": "* * * * *", "suspend": true,
         "jobTemplate": {"spec": {"template": pod}}}}),
     );
+    // What somebody started by hand (`kubectl create job --from`) does not stand in the schedule's way.
+    let uid = cluster.get("cronjobs", "tick").unwrap()["metadata"]["uid"].clone();
+    let owner = json!({"apiVersion": "batch/v1", "kind": "CronJob", "name": "tick", "uid": uid, "controller": true});
+    let metadata = json!({"name": "by-hand", "ownerReferences": [owner]});
+    cluster.create("jobs", json!({"metadata": metadata, "spec": {"suspend": true, "template": pod}}));
     cluster.patch("cronjobs", "tick", Sub::Status, json!({"status": {"lastScheduleTime": "2020-01-01T00:00:00Z"}}));
     cluster.patch("cronjobs", "tick", Sub::Main, json!({"spec": {"suspend": false, "concurrencyPolicy": "Forbid"}}));
-    let jobs = cluster.until(|| cluster.list("jobs"), |jobs| !jobs.is_empty());
+    let by_schedule = || {
+        let all = cluster.list("jobs");
+        all.into_iter().filter(|job| job["metadata"]["name"] != "by-hand").collect::<Vec<_>>()
+    };
+    let jobs = cluster.until(by_schedule, |jobs| !jobs.is_empty());
     assert_eq!(jobs.len(), 1);
     assert!(jobs[0]["metadata"]["name"].as_str().unwrap().starts_with("tick-"));
     cluster.until(

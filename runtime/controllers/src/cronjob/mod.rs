@@ -142,7 +142,12 @@ impl Controller {
                 self.session.event(cron, "Normal", "MissingJob", &message);
             }
         }
-        jobs.iter().filter(|j| !job::is_finished(j)).map(reference).collect()
+        let (ours, others): (Vec<_>, Vec<_>) = jobs.iter().filter(|j| !job::is_finished(j)).partition(|j| is_ours(j));
+        for job in others {
+            let message = format!("Saw a job that the controller did not create or forgot: {}", job.name());
+            self.session.event(cron, "Warning", "UnexpectedJob", &message);
+        }
+        ours.into_iter().map(reference).collect()
     }
 
     /// Deletes the oldest finished Jobs beyond the history limits.
@@ -211,7 +216,7 @@ impl Controller {
                 return Ok(next);
             }
             "Replace" => {
-                for job in jobs.iter().filter(|j| !job::is_finished(j)) {
+                for job in jobs.iter().filter(|j| !job::is_finished(j) && is_ours(j)) {
                     self.delete(cron, job).await?;
                 }
                 active.clear();
@@ -253,6 +258,12 @@ impl Controller {
         }
         Some(due)
     }
+}
+
+/// Whether the schedule made it, and not `kubectl create job --from`. Upstream knows by status.active; a status may be lost
+/// with the power, and this cannot.
+fn is_ours(job: &Object) -> bool {
+    job.meta().get("annotations").get(SCHEDULED_AT).exists()
 }
 
 fn reference(job: &Object) -> Value {

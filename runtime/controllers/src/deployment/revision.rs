@@ -89,7 +89,8 @@ impl Controller {
         }
         let mut value = deployment.to_value();
         value["metadata"]["annotations"][REVISION] = revision.into();
-        Ok(self.session.update(&self.kind, Sub::Main, value).await?)
+        // As a status: what changes annotations otherwise counts as a new generation (registry/apps/deployment/strategy.go).
+        Ok(self.session.update(&self.kind, Sub::Status, value).await?)
     }
 
     /// Makes the ReplicaSet of the present template when there is none yet.
