@@ -15,12 +15,22 @@ pub(crate) enum ScaleChange {
     Patch(Patch),
 }
 
+/// Of a custom object that says no number, as one who changes it sees it (customresource/etcd.go).
+const UNSET: i64 = i32::MIN as i64;
+
 /// autoscaling/v1 Scale of an object.
 pub(crate) fn read(kind: &Kind, object: &Value) -> Result<Value, Status> {
-    let scale = kind.scale.as_ref().ok_or_else(missing)?;
-    if kind.is_custom() && at(object, &scale.spec_replicas).is_null() {
-        return Err(Status::internal(format!("the spec replicas field \".{}\" does not exist", scale.spec_replicas)));
+    let shown = before(kind, object)?;
+    if shown["spec"]["replicas"].as_i64() == Some(UNSET) {
+        let path = kind.scale.as_ref().map_or("", |scale| &scale.spec_replicas);
+        return Err(Status::internal(format!("the spec replicas field \".{path}\" does not exist")));
     }
+    Ok(shown)
+}
+
+/// What a change starts from.
+fn before(kind: &Kind, object: &Value) -> Result<Value, Status> {
+    let scale = kind.scale.as_ref().ok_or_else(missing)?;
     let replicas = |path: &str| at(object, path).as_i64().unwrap_or(0);
     let mut status = json!({"replicas": replicas(&scale.status_replicas)});
     let text = selector_text(at(object, &scale.selector));
@@ -32,9 +42,11 @@ pub(crate) fn read(kind: &Kind, object: &Value) -> Result<Value, Status> {
         metadata.extend(object["metadata"].get(field).map(|value| (field.to_owned(), value.clone())));
     }
     let mut spec = json!({});
+    let is_unset = kind.is_custom() && at(object, &scale.spec_replicas).is_null();
+    let wanted = if is_unset { UNSET } else { replicas(&scale.spec_replicas) };
     // None is left out, as an int32 with omitempty is.
-    if replicas(&scale.spec_replicas) != 0 {
-        spec["replicas"] = replicas(&scale.spec_replicas).into();
+    if wanted != 0 {
+        spec["replicas"] = wanted.into();
     }
     Ok(json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status,
@@ -120,7 +132,7 @@ async fn scaled(
     let parent = old["metadata"].get("managedFields");
     let kind = target.kind;
     let replicas = |version: &str| replicas_at(api, kind, version);
-    let mut live = read(kind, old)?;
+    let mut live = before(kind, old)?;
     if let Some(managed) = owners::to_scale(parent, &replicas) {
         live["metadata"]["managedFields"] = managed;
     }
@@ -133,11 +145,14 @@ async fn scaled(
     let shown = ObjectKind { group: "autoscaling".into(), version: "v1".into(), kind: "Scale".into() };
     admission::part(api, target, Operation::Update, "scale", shown, &live, &mut new).await?;
     let wanted = new["spec"]["replicas"].as_i64().unwrap_or(0);
+    let path = &kind.scale.as_ref().ok_or_else(missing)?.spec_replicas;
+    if wanted == UNSET {
+        return Err(Status::bad_request(format!("the spec replicas field \".{path}\" cannot be empty")));
+    }
     if wanted < 0 {
         let cause = Cause::invalid("spec.replicas", &Value::from(wanted), "must be greater than or equal to 0");
         return Err(Status::invalid("autoscaling", "Scale", target.name, vec![cause]));
     }
-    let path = &kind.scale.as_ref().ok_or_else(missing)?.spec_replicas;
     let mut object = old.clone();
     set(&mut object, path, Value::from(wanted)).map_err(Status::internal)?;
     let managed = new["metadata"].get("managedFields");
