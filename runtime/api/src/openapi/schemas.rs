@@ -1,7 +1,7 @@
 //! The types behind the kinds as JSON schemas: the roots and everything they lead to.
 use super::{Dialect, IDENTITY, Visit, custom, description, json::Json};
 use mote_schema::{
-    Catalog, Kind,
+    Catalog, Kind, managed,
     table::{BUILTIN, Container, Field, ListType, Shape, Table, TypeId},
 };
 use std::{
@@ -141,7 +141,13 @@ impl<'a> Schemas<'a> {
     fn write_type(&self, table: &Table, id: TypeId, kinds: Option<&BTreeSet<Identity<'_>>>, json: &mut Json) {
         let fields = table.fields(id);
         json.field("type", "object");
-        let mut required = fields.iter().filter(|field| field.required).map(|field| table.name(field)).peekable();
+        if managed::is_atomic(table, id) {
+            json.field("x-kubernetes-map-type", "atomic");
+        }
+        // The name of a ConfigMap or Secret is always written, and may be left out (`+default=""`).
+        let names_nothing = table.field(id, "optional").is_some() || table.type_name(id) == "LocalObjectReference";
+        let required = fields.iter().filter(|field| field.required).map(|field| table.name(field));
+        let mut required = required.filter(|name| *name != "name" || !names_nothing).peekable();
         if required.peek().is_some() {
             json.list("required", required);
         }

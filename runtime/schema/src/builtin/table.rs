@@ -544,7 +544,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(298, String, One, None, 0, 1, 0, 0),
     // io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicySpec
     f(159, String, One, None, 16, 5, 0, 3),
-    f(162, Object(4), List, Some(Keyed), 0, 6, 0, 4),
+    f(162, Object(4), List, Some(Keyed), 2, 6, 0, 4),
     f(271, Object(5), One, None, 16, 2, 0, 0),
     f(639, Object(12), List, Some(Atomic), 0, 4, 0, 0),
     f(293, Object(14), One, None, 16, 1, 0, 0),
@@ -554,50 +554,50 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(211, String, List, Some(Atomic), 33, 8, 0, 0),
     f(178, Object(28), One, None, 33, 2, 0, 0),
     f(159, String, One, None, 16, 4, 0, 3),
-    f(162, Object(4), List, Some(Keyed), 2, 12, 0, 6),
+    f(162, Object(4), List, Some(Keyed), 2, 12, 0, 4),
     f(188, String, One, None, 16, 9, 0, 1),
     f(0, String, One, None, 33, 1, 0, 0),
     f(149, Object(487), One, None, 16, 5, 0, 2),
     f(190, Object(487), One, None, 16, 11, 0, 2),
-    f(306, String, One, None, 16, 10, 0, 7),
+    f(306, String, One, None, 16, 10, 0, 6),
     f(134, Object(16), List, Some(Atomic), 0, 3, 0, 0),
-    f(330, String, One, None, 17, 6, 0, 8),
-    f(56, Int32, One, None, 16, 7, 0, 9),
+    f(330, String, One, None, 17, 6, 0, 7),
+    f(56, Int32, One, None, 16, 7, 0, 8),
     // io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration
     f(18, String, One, None, 0, 0, 0, 0),
     f(19, String, One, None, 0, 0, 0, 0),
     f(3, Object(491), One, None, 32, 1, 0, 0),
-    f(365, Object(10), List, Some(Keyed), 2, 2, 0, 6),
+    f(365, Object(10), List, Some(Keyed), 2, 2, 0, 4),
     // io.k8s.api.admissionregistration.v1.Mutation
     f(395, Object(0), One, None, 16, 3, 0, 0),
     f(586, Object(3), One, None, 16, 4, 0, 0),
-    f(677, String, One, None, 33, 2, 0, 10),
+    f(677, String, One, None, 33, 2, 0, 9),
     // io.k8s.api.admissionregistration.v1.NamedRuleWithOperations
     f(144, String, List, Some(Atomic), 0, 1, 34, 0),
     f(215, String, List, Some(Atomic), 0, 2, 34, 0),
-    f(291, String, List, Some(Atomic), 0, 1, 2, 11),
+    f(291, String, List, Some(Atomic), 0, 1, 2, 10),
     f(197, String, List, Some(Atomic), 0, 1, 0, 0),
     f(38, String, List, Some(Atomic), 0, 3, 34, 0),
-    f(168, String, One, None, 16, 4, 34, 12),
+    f(168, String, One, None, 16, 4, 34, 11),
     // io.k8s.api.admissionregistration.v1.ParamKind
     f(18, String, One, None, 0, 1, 0, 0),
     f(19, String, One, None, 0, 2, 0, 0),
     // io.k8s.api.admissionregistration.v1.ParamRef
     f(0, String, One, None, 0, 1, 0, 0),
     f(1, String, One, None, 0, 2, 0, 0),
-    f(675, String, One, None, 16, 4, 0, 13),
+    f(675, String, One, None, 16, 4, 0, 12),
     f(104, Object(487), One, None, 16, 3, 0, 0),
     // io.k8s.api.admissionregistration.v1.RuleWithOperations
     f(144, String, List, Some(Atomic), 0, 1, 2, 0),
     f(215, String, List, Some(Atomic), 0, 2, 2, 0),
-    f(291, String, List, Some(Atomic), 0, 1, 0, 11),
+    f(291, String, List, Some(Atomic), 0, 1, 0, 10),
     f(38, String, List, Some(Atomic), 0, 3, 2, 0),
-    f(168, String, One, None, 16, 4, 2, 12),
+    f(168, String, One, None, 16, 4, 2, 11),
     // io.k8s.api.admissionregistration.v1.ServiceReference
     f(0, String, One, None, 33, 2, 0, 0),
     f(1, String, One, None, 33, 1, 0, 0),
     f(53, String, One, None, 16, 3, 0, 0),
-    f(34, Int32, One, None, 16, 4, 0, 14),
+    f(34, Int32, One, None, 16, 4, 0, 13),
     // io.k8s.api.admissionregistration.v1.TypeChecking
     f(518, Object(2), List, Some(Atomic), 0, 1, 0, 0),
     // io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicy
@@ -615,41 +615,41 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(273, Object(5), One, None, 16, 3, 0, 0),
     f(294, Object(15), One, None, 16, 2, 0, 0),
     f(298, String, One, None, 1, 1, 0, 0),
-    f(850, String, List, Some(Set), 1, 4, 0, 15),
+    f(850, String, List, Some(Set), 1, 4, 0, 14),
     // io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicySpec
     f(404, Object(1), List, Some(Atomic), 0, 5, 0, 0),
     f(159, String, One, None, 16, 4, 0, 3),
-    f(162, Object(4), List, Some(Keyed), 2, 6, 0, 6),
+    f(162, Object(4), List, Some(Keyed), 2, 6, 0, 4),
     f(271, Object(5), One, None, 16, 2, 0, 0),
     f(293, Object(14), One, None, 16, 1, 0, 0),
     f(851, Object(26), List, Some(Atomic), 0, 3, 0, 0),
-    f(356, Object(27), List, Some(Keyed), 2, 7, 0, 6),
+    f(356, Object(27), List, Some(Keyed), 2, 7, 0, 4),
     // io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyStatus
-    f(59, Object(484), List, Some(Keyed), 0, 3, 0, 16),
+    f(59, Object(484), List, Some(Keyed), 0, 3, 0, 15),
     f(64, Int64, One, None, 0, 1, 0, 0),
     f(835, Object(18), One, None, 16, 2, 0, 0),
     // io.k8s.api.admissionregistration.v1.ValidatingWebhook
     f(211, String, List, Some(Atomic), 33, 8, 0, 0),
     f(178, Object(28), One, None, 33, 2, 0, 0),
     f(159, String, One, None, 16, 4, 0, 3),
-    f(162, Object(4), List, Some(Keyed), 2, 11, 0, 6),
+    f(162, Object(4), List, Some(Keyed), 2, 11, 0, 4),
     f(188, String, One, None, 16, 9, 0, 1),
     f(0, String, One, None, 33, 1, 0, 0),
     f(149, Object(487), One, None, 16, 5, 0, 2),
     f(190, Object(487), One, None, 16, 10, 0, 2),
     f(134, Object(16), List, Some(Atomic), 0, 3, 0, 0),
-    f(330, String, One, None, 17, 6, 0, 8),
-    f(56, Int32, One, None, 16, 7, 0, 9),
+    f(330, String, One, None, 17, 6, 0, 7),
+    f(56, Int32, One, None, 16, 7, 0, 8),
     // io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration
     f(18, String, One, None, 0, 0, 0, 0),
     f(19, String, One, None, 0, 0, 0, 0),
     f(3, Object(491), One, None, 32, 1, 0, 0),
-    f(365, Object(24), List, Some(Keyed), 2, 2, 0, 6),
+    f(365, Object(24), List, Some(Keyed), 2, 2, 0, 4),
     // io.k8s.api.admissionregistration.v1.Validation
     f(140, String, One, None, 33, 1, 0, 0),
     f(61, String, One, None, 0, 2, 0, 0),
     f(277, String, One, None, 0, 4, 0, 0),
-    f(60, String, One, None, 16, 3, 0, 17),
+    f(60, String, One, None, 16, 3, 0, 16),
     // io.k8s.api.admissionregistration.v1.Variable
     f(140, String, One, None, 33, 2, 0, 0),
     f(0, String, One, None, 33, 1, 0, 0),
@@ -673,17 +673,17 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(62, Time, One, None, 32, 3, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
-    f(5, String, One, None, 33, 2, 0, 18),
-    f(8, String, One, None, 33, 1, 0, 19),
+    f(5, String, One, None, 33, 2, 0, 17),
+    f(8, String, One, None, 33, 1, 0, 18),
     // io.k8s.api.apps.v1.DaemonSetSpec
     f(148, Int32, One, None, 0, 4, 0, 0),
-    f(199, Int32, One, None, 16, 6, 0, 9),
+    f(199, Int32, One, None, 16, 6, 0, 8),
     f(104, Object(487), One, None, 17, 1, 0, 0),
     f(107, Object(272), One, None, 33, 2, 0, 0),
     f(353, Object(34), One, None, 32, 3, 0, 0),
     // io.k8s.api.apps.v1.DaemonSetStatus
     f(179, Int32, One, None, 16, 9, 0, 0),
-    f(59, Object(31), List, Some(Keyed), 2, 10, 0, 20),
+    f(59, Object(31), List, Some(Keyed), 2, 10, 0, 19),
     f(461, Int32, One, None, 33, 1, 0, 0),
     f(484, Int32, One, None, 33, 3, 0, 0),
     f(660, Int32, One, None, 0, 7, 0, 0),
@@ -694,7 +694,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(842, Int32, One, None, 0, 6, 0, 0),
     // io.k8s.api.apps.v1.DaemonSetUpdateStrategy
     f(200, Object(44), One, None, 16, 2, 0, 0),
-    f(8, String, One, None, 0, 1, 0, 21),
+    f(8, String, One, None, 0, 1, 0, 20),
     // io.k8s.api.apps.v1.Deployment
     f(18, String, One, None, 0, 0, 0, 0),
     f(19, String, One, None, 0, 0, 0, 0),
@@ -706,21 +706,21 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(266, Time, One, None, 32, 6, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
-    f(5, String, One, None, 33, 2, 0, 18),
-    f(8, String, One, None, 33, 1, 0, 22),
+    f(5, String, One, None, 33, 2, 0, 17),
+    f(8, String, One, None, 33, 1, 0, 21),
     // io.k8s.api.apps.v1.DeploymentSpec
     f(148, Int32, One, None, 0, 5, 0, 0),
     f(682, Bool, One, None, 0, 7, 0, 0),
-    f(717, Int32, One, None, 16, 9, 0, 23),
-    f(108, Int32, One, None, 16, 1, 0, 24),
-    f(199, Int32, One, None, 16, 6, 0, 9),
+    f(717, Int32, One, None, 16, 9, 0, 22),
+    f(108, Int32, One, None, 16, 1, 0, 23),
+    f(199, Int32, One, None, 16, 6, 0, 8),
     f(104, Object(487), One, None, 17, 2, 0, 0),
     f(205, Object(39), One, None, 36, 4, 0, 0),
     f(107, Object(272), One, None, 33, 3, 0, 0),
     // io.k8s.api.apps.v1.DeploymentStatus
     f(155, Int32, One, None, 0, 4, 0, 0),
     f(179, Int32, One, None, 16, 8, 0, 0),
-    f(59, Object(36), List, Some(Keyed), 2, 6, 0, 20),
+    f(59, Object(36), List, Some(Keyed), 2, 6, 0, 19),
     f(64, Int64, One, None, 0, 1, 0, 0),
     f(166, Int32, One, None, 0, 7, 0, 0),
     f(108, Int32, One, None, 0, 2, 0, 0),
@@ -729,7 +729,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(354, Int32, One, None, 0, 3, 0, 0),
     // io.k8s.api.apps.v1.DeploymentStrategy
     f(200, Object(45), One, None, 16, 2, 0, 0),
-    f(8, String, One, None, 0, 1, 0, 25),
+    f(8, String, One, None, 0, 1, 0, 24),
     // io.k8s.api.apps.v1.ReplicaSet
     f(18, String, One, None, 0, 0, 0, 0),
     f(19, String, One, None, 0, 0, 0, 0),
@@ -740,30 +740,30 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(62, Time, One, None, 32, 3, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
-    f(5, String, One, None, 33, 2, 0, 18),
-    f(8, String, One, None, 33, 1, 0, 26),
+    f(5, String, One, None, 33, 2, 0, 17),
+    f(8, String, One, None, 33, 1, 0, 25),
     // io.k8s.api.apps.v1.ReplicaSetSpec
     f(148, Int32, One, None, 0, 4, 0, 0),
-    f(108, Int32, One, None, 16, 1, 0, 24),
+    f(108, Int32, One, None, 16, 1, 0, 23),
     f(104, Object(487), One, None, 17, 2, 0, 0),
     f(107, Object(272), One, None, 32, 3, 0, 0),
     // io.k8s.api.apps.v1.ReplicaSetStatus
     f(155, Int32, One, None, 0, 5, 0, 0),
-    f(59, Object(41), List, Some(Keyed), 2, 6, 0, 20),
+    f(59, Object(41), List, Some(Keyed), 2, 6, 0, 19),
     f(250, Int32, One, None, 0, 2, 0, 0),
     f(64, Int64, One, None, 0, 3, 0, 0),
     f(166, Int32, One, None, 0, 4, 0, 0),
     f(108, Int32, One, None, 33, 1, 0, 0),
     f(348, Int32, One, None, 16, 7, 0, 0),
     // io.k8s.api.apps.v1.RollingUpdateDaemonSet
-    f(276, IntOrString, One, None, 16, 2, 0, 27),
-    f(163, IntOrString, One, None, 16, 1, 0, 24),
+    f(276, IntOrString, One, None, 16, 2, 0, 26),
+    f(163, IntOrString, One, None, 16, 1, 0, 23),
     // io.k8s.api.apps.v1.RollingUpdateDeployment
-    f(276, IntOrString, One, None, 16, 2, 0, 28),
-    f(163, IntOrString, One, None, 16, 1, 0, 28),
+    f(276, IntOrString, One, None, 16, 2, 0, 27),
+    f(163, IntOrString, One, None, 16, 1, 0, 27),
     // io.k8s.api.apps.v1.RollingUpdateStatefulSetStrategy
     f(163, IntOrString, One, None, 16, 2, 0, 0),
-    f(193, Int32, One, None, 16, 1, 0, 27),
+    f(193, Int32, One, None, 16, 1, 0, 26),
     // io.k8s.api.apps.v1.StatefulSet
     f(18, String, One, None, 0, 0, 0, 0),
     f(19, String, One, None, 0, 0, 0, 0),
@@ -774,20 +774,20 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(62, Time, One, None, 32, 3, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
-    f(5, String, One, None, 33, 2, 0, 18),
-    f(8, String, One, None, 33, 1, 0, 29),
+    f(5, String, One, None, 33, 2, 0, 17),
+    f(8, String, One, None, 33, 1, 0, 28),
     // io.k8s.api.apps.v1.StatefulSetOrdinals
     f(796, Int32, One, None, 32, 1, 0, 0),
     // io.k8s.api.apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy
-    f(866, String, One, None, 0, 1, 0, 30),
-    f(867, String, One, None, 0, 2, 0, 30),
+    f(866, String, One, None, 0, 1, 0, 29),
+    f(867, String, One, None, 0, 2, 0, 29),
     // io.k8s.api.apps.v1.StatefulSetSpec
     f(148, Int32, One, None, 0, 9, 0, 0),
     f(670, Object(49), One, None, 16, 11, 0, 0),
     f(687, Object(50), One, None, 16, 10, 0, 2),
-    f(701, String, One, None, 0, 6, 0, 31),
-    f(108, Int32, One, None, 16, 1, 0, 24),
-    f(199, Int32, One, None, 16, 8, 0, 9),
+    f(701, String, One, None, 0, 6, 0, 30),
+    f(108, Int32, One, None, 16, 1, 0, 23),
+    f(199, Int32, One, None, 16, 8, 0, 8),
     f(104, Object(487), One, None, 17, 2, 0, 0),
     f(780, String, One, None, 32, 5, 0, 0),
     f(107, Object(272), One, None, 33, 3, 0, 0),
@@ -796,7 +796,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     // io.k8s.api.apps.v1.StatefulSetStatus
     f(155, Int32, One, None, 32, 11, 0, 0),
     f(179, Int32, One, None, 16, 9, 0, 0),
-    f(59, Object(48), List, Some(Keyed), 2, 10, 0, 20),
+    f(59, Object(48), List, Some(Keyed), 2, 10, 0, 19),
     f(181, Int32, One, None, 0, 4, 0, 0),
     f(462, String, One, None, 0, 6, 0, 0),
     f(64, Int64, One, None, 0, 1, 0, 0),
@@ -806,7 +806,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(354, Int32, One, None, 0, 5, 0, 0),
     // io.k8s.api.apps.v1.StatefulSetUpdateStrategy
     f(200, Object(46), One, None, 16, 2, 0, 0),
-    f(8, String, One, None, 0, 1, 0, 32),
+    f(8, String, One, None, 0, 1, 0, 31),
     // io.k8s.api.authentication.v1.BoundObjectReference
     f(18, String, One, None, 0, 2, 0, 0),
     f(19, String, One, None, 0, 1, 0, 0),
@@ -936,7 +936,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(5, Object(82), One, None, 32, 3, 0, 0),
     // io.k8s.api.autoscaling.v1.HorizontalPodAutoscalerSpec
     f(275, Int32, One, None, 33, 3, 0, 0),
-    f(279, Int32, One, None, 16, 2, 0, 24),
+    f(279, Int32, One, None, 16, 2, 0, 23),
     f(322, Object(79), One, None, 33, 1, 0, 0),
     f(820, Int32, One, None, 16, 4, 0, 0),
     // io.k8s.api.autoscaling.v1.HorizontalPodAutoscalerStatus
@@ -952,18 +952,18 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(4, Object(84), One, None, 32, 2, 0, 0),
     f(5, Object(85), One, None, 32, 3, 0, 0),
     // io.k8s.api.autoscaling.v1.ScaleSpec
-    f(108, Int32, One, None, 0, 1, 0, 27),
+    f(108, Int32, One, None, 0, 1, 0, 26),
     // io.k8s.api.autoscaling.v1.ScaleStatus
     f(108, Int32, One, None, 33, 1, 0, 0),
     f(104, String, One, None, 0, 2, 0, 0),
     // io.k8s.api.autoscaling.v2.ContainerResourceMetricSource
     f(230, String, One, None, 33, 3, 0, 0),
-    f(0, String, One, None, 33, 1, 0, 33),
+    f(0, String, One, None, 33, 1, 0, 32),
     f(142, Object(101), One, None, 33, 2, 0, 0),
     // io.k8s.api.autoscaling.v2.ContainerResourceMetricStatus
     f(230, String, One, None, 33, 3, 0, 0),
     f(145, Object(102), One, None, 33, 2, 0, 0),
-    f(0, String, One, None, 33, 1, 0, 33),
+    f(0, String, One, None, 33, 1, 0, 32),
     // io.k8s.api.autoscaling.v2.CrossVersionObjectReference
     f(18, String, One, None, 0, 3, 0, 0),
     f(19, String, One, None, 33, 1, 0, 0),
@@ -976,11 +976,11 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(141, Object(98), One, None, 33, 1, 0, 0),
     // io.k8s.api.autoscaling.v2.HPAScalingPolicy
     f(55, Int32, One, None, 33, 3, 0, 0),
-    f(8, String, One, None, 33, 1, 0, 34),
+    f(8, String, One, None, 33, 1, 0, 33),
     f(10, Int32, One, None, 33, 2, 0, 0),
     // io.k8s.api.autoscaling.v2.HPAScalingRules
     f(703, Object(91), List, Some(Atomic), 16, 2, 0, 0),
-    f(775, String, One, None, 16, 1, 0, 35),
+    f(775, String, One, None, 16, 1, 0, 34),
     f(795, Int32, One, None, 16, 3, 0, 0),
     f(830, Quantity, One, None, 16, 4, 0, 0),
     // io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler
@@ -996,16 +996,16 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(62, Time, One, None, 32, 3, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
-    f(5, String, One, None, 33, 2, 0, 18),
-    f(8, String, One, None, 33, 1, 0, 36),
+    f(5, String, One, None, 33, 2, 0, 17),
+    f(8, String, One, None, 33, 1, 0, 35),
     // io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerSpec
     f(409, Object(94), One, None, 16, 5, 0, 0),
     f(275, Int32, One, None, 33, 3, 0, 0),
     f(628, Object(99), List, Some(Atomic), 0, 4, 0, 0),
-    f(279, Int32, One, None, 16, 2, 0, 24),
+    f(279, Int32, One, None, 16, 2, 0, 23),
     f(322, Object(88), One, None, 33, 1, 0, 0),
     // io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerStatus
-    f(59, Object(95), List, Some(Keyed), 2, 6, 0, 20),
+    f(59, Object(95), List, Some(Keyed), 2, 6, 0, 19),
     f(460, Object(100), List, Some(Atomic), 32, 5, 0, 0),
     f(181, Int32, One, None, 0, 3, 0, 0),
     f(235, Int32, One, None, 33, 4, 0, 0),
@@ -1020,18 +1020,18 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(290, Object(103), One, None, 16, 2, 0, 0),
     f(297, Object(105), One, None, 16, 3, 0, 0),
     f(136, Object(107), One, None, 16, 4, 0, 0),
-    f(8, String, One, None, 33, 1, 0, 37),
+    f(8, String, One, None, 33, 1, 0, 36),
     // io.k8s.api.autoscaling.v2.MetricStatus
     f(231, Object(87), One, None, 16, 7, 0, 0),
     f(243, Object(90), One, None, 16, 5, 0, 0),
     f(290, Object(104), One, None, 16, 2, 0, 0),
     f(297, Object(106), One, None, 16, 3, 0, 0),
     f(136, Object(108), One, None, 16, 4, 0, 0),
-    f(8, String, One, None, 33, 1, 0, 37),
+    f(8, String, One, None, 33, 1, 0, 36),
     // io.k8s.api.autoscaling.v2.MetricTarget
     f(219, Int32, One, None, 16, 4, 0, 0),
     f(220, Quantity, One, None, 16, 3, 0, 0),
-    f(8, String, One, None, 33, 1, 0, 38),
+    f(8, String, One, None, 33, 1, 0, 37),
     f(10, Quantity, One, None, 16, 2, 0, 0),
     // io.k8s.api.autoscaling.v2.MetricValueStatus
     f(219, Int32, One, None, 16, 3, 0, 0),
@@ -1052,11 +1052,11 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(145, Object(102), One, None, 33, 2, 0, 0),
     f(141, Object(98), One, None, 33, 1, 0, 0),
     // io.k8s.api.autoscaling.v2.ResourceMetricSource
-    f(0, String, One, None, 33, 1, 0, 33),
+    f(0, String, One, None, 33, 1, 0, 32),
     f(142, Object(101), One, None, 33, 2, 0, 0),
     // io.k8s.api.autoscaling.v2.ResourceMetricStatus
     f(145, Object(102), One, None, 33, 2, 0, 0),
-    f(0, String, One, None, 33, 1, 0, 33),
+    f(0, String, One, None, 33, 1, 0, 32),
     // io.k8s.api.batch.v1.CronJob
     f(18, String, One, None, 0, 0, 0, 0),
     f(19, String, One, None, 0, 0, 0, 0),
@@ -1064,13 +1064,13 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(4, Object(110), One, None, 33, 2, 0, 0),
     f(5, Object(111), One, None, 32, 3, 0, 0),
     // io.k8s.api.batch.v1.CronJobSpec
-    f(442, String, One, None, 0, 3, 0, 39),
-    f(527, Int32, One, None, 16, 7, 0, 24),
+    f(442, String, One, None, 0, 3, 0, 38),
+    f(527, Int32, One, None, 16, 7, 0, 23),
     f(585, Object(116), One, None, 33, 5, 0, 0),
     f(760, String, One, None, 33, 1, 0, 0),
     f(797, Int64, One, None, 16, 2, 0, 0),
-    f(816, Int32, One, None, 16, 6, 0, 40),
-    f(341, Bool, One, None, 16, 4, 0, 41),
+    f(816, Int32, One, None, 16, 6, 0, 39),
+    f(341, Bool, One, None, 16, 4, 0, 40),
     f(825, String, One, None, 16, 8, 0, 0),
     // io.k8s.api.batch.v1.CronJobStatus
     f(172, Object(241), List, Some(Atomic), 0, 1, 0, 0),
@@ -1087,20 +1087,20 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(62, Time, One, None, 32, 4, 0, 0),
     f(61, String, One, None, 0, 6, 0, 0),
     f(60, String, One, None, 0, 5, 0, 0),
-    f(5, String, One, None, 33, 2, 0, 18),
-    f(8, String, One, None, 33, 1, 0, 42),
+    f(5, String, One, None, 33, 2, 0, 17),
+    f(8, String, One, None, 33, 1, 0, 41),
     // io.k8s.api.batch.v1.JobSpec
     f(209, Int64, One, None, 16, 3, 0, 0),
     f(407, Int32, One, None, 16, 7, 0, 0),
     f(408, Int32, One, None, 16, 12, 0, 0),
-    f(438, String, One, None, 16, 9, 0, 43),
+    f(438, String, One, None, 16, 9, 0, 42),
     f(440, Int32, One, None, 16, 2, 0, 0),
     f(612, String, One, None, 16, 15, 0, 0),
     f(613, Bool, One, None, 16, 5, 0, 0),
     f(619, Int32, One, None, 16, 13, 0, 0),
     f(674, Int32, One, None, 16, 1, 0, 0),
     f(697, Object(117), One, None, 16, 11, 0, 0),
-    f(702, String, One, None, 16, 14, 0, 44),
+    f(702, String, One, None, 16, 14, 0, 43),
     f(104, Object(487), One, None, 16, 4, 0, 0),
     f(815, Object(121), One, None, 16, 16, 0, 0),
     f(341, Bool, One, None, 16, 10, 0, 0),
@@ -1110,7 +1110,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(172, Int32, One, None, 0, 4, 0, 0),
     f(437, String, One, None, 0, 7, 0, 0),
     f(439, Time, One, None, 0, 3, 0, 0),
-    f(59, Object(113), List, Some(Atomic), 2, 1, 0, 45),
+    f(59, Object(113), List, Some(Atomic), 2, 1, 0, 44),
     f(244, Int32, One, None, 0, 6, 0, 0),
     f(526, String, One, None, 16, 10, 0, 0),
     f(67, Int32, One, None, 16, 9, 0, 0),
@@ -1125,13 +1125,13 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(134, Object(120), List, Some(Atomic), 33, 1, 0, 0),
     // io.k8s.api.batch.v1.PodFailurePolicyOnExitCodesRequirement
     f(180, String, One, None, 16, 1, 0, 0),
-    f(95, String, One, None, 33, 2, 0, 46),
+    f(95, String, One, None, 33, 2, 0, 45),
     f(137, Int32, List, Some(Set), 33, 3, 0, 0),
     // io.k8s.api.batch.v1.PodFailurePolicyOnPodConditionsPattern
-    f(5, String, One, None, 32, 2, 0, 47),
-    f(8, String, One, None, 33, 1, 0, 48),
+    f(5, String, One, None, 32, 2, 0, 46),
+    f(8, String, One, None, 33, 1, 0, 47),
     // io.k8s.api.batch.v1.PodFailurePolicyRule
-    f(154, String, One, None, 33, 1, 0, 49),
+    f(154, String, One, None, 33, 1, 0, 48),
     f(664, Object(118), One, None, 16, 2, 0, 0),
     f(665, Object(119), List, Some(Atomic), 0, 3, 0, 0),
     // io.k8s.api.batch.v1.SuccessPolicy
@@ -1153,8 +1153,8 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(266, Time, One, None, 32, 4, 0, 0),
     f(61, String, One, None, 0, 3, 0, 0),
     f(60, String, One, None, 0, 2, 0, 0),
-    f(5, String, One, None, 33, 6, 0, 18),
-    f(8, String, One, None, 33, 1, 0, 50),
+    f(5, String, One, None, 33, 6, 0, 17),
+    f(8, String, One, None, 33, 1, 0, 49),
     // io.k8s.api.certificates.v1.CertificateSigningRequestSpec
     f(113, Int32, One, None, 16, 8, 0, 0),
     f(184, String, MapOfLists, None, 0, 6, 0, 0),
@@ -1162,11 +1162,11 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(195, Bytes, One, None, 33, 1, 0, 0),
     f(202, String, One, None, 33, 7, 0, 0),
     f(2, String, One, None, 0, 3, 0, 0),
-    f(843, String, List, Some(Atomic), 0, 5, 0, 51),
+    f(843, String, List, Some(Atomic), 0, 5, 0, 50),
     f(355, String, One, None, 0, 2, 0, 0),
     // io.k8s.api.certificates.v1.CertificateSigningRequestStatus
     f(423, Bytes, One, None, 0, 2, 0, 0),
-    f(59, Object(125), List, Some(Keyed), 0, 1, 0, 16),
+    f(59, Object(125), List, Some(Keyed), 0, 1, 0, 15),
     // io.k8s.api.coordination.v1.Lease
     f(18, String, One, None, 0, 0, 0, 0),
     f(19, String, One, None, 0, 0, 0, 0),
@@ -1179,7 +1179,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(602, Int32, One, None, 16, 5, 0, 0),
     f(709, String, One, None, 16, 7, 0, 0),
     f(735, MicroTime, One, None, 0, 4, 0, 0),
-    f(205, String, One, None, 16, 6, 0, 52),
+    f(205, String, One, None, 16, 6, 0, 51),
     // io.k8s.api.core.v1.AWSElasticBlockStoreVolumeSource
     f(130, String, One, None, 0, 2, 0, 0),
     f(193, Int32, One, None, 0, 3, 0, 0),
@@ -1191,17 +1191,17 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(693, Object(255), One, None, 16, 3, 0, 0),
     // io.k8s.api.core.v1.AppArmorProfile
     f(270, String, One, None, 16, 2, 0, 0),
-    f(8, String, One, None, 33, 1, 0, 53),
+    f(8, String, One, None, 33, 1, 0, 52),
     // io.k8s.api.core.v1.AttachedVolume
     f(238, String, One, None, 33, 2, 0, 0),
-    f(0, String, One, None, 33, 1, 0, 54),
+    f(0, String, One, None, 33, 1, 0, 53),
     // io.k8s.api.core.v1.AzureDiskVolumeSource
-    f(417, String, One, None, 16, 3, 0, 55),
+    f(417, String, One, None, 16, 3, 0, 54),
     f(488, String, One, None, 33, 1, 0, 0),
     f(489, String, One, None, 33, 2, 0, 0),
-    f(130, String, One, None, 16, 4, 0, 56),
-    f(19, String, One, None, 16, 6, 0, 57),
-    f(46, Bool, One, None, 16, 5, 0, 41),
+    f(130, String, One, None, 16, 4, 0, 55),
+    f(19, String, One, None, 16, 6, 0, 56),
+    f(46, Bool, One, None, 16, 5, 0, 40),
     // io.k8s.api.core.v1.AzureFilePersistentVolumeSource
     f(46, Bool, One, None, 0, 3, 0, 0),
     f(169, String, One, None, 33, 1, 0, 0),
@@ -1234,8 +1234,8 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(46, Bool, One, None, 16, 2, 0, 0),
     f(359, String, Map, None, 0, 4, 0, 0),
     // io.k8s.api.core.v1.Capabilities
-    f(374, String, List, Some(Atomic), 0, 1, 0, 58),
-    f(498, String, List, Some(Atomic), 0, 2, 0, 58),
+    f(374, String, List, Some(Atomic), 0, 1, 0, 57),
+    f(498, String, List, Some(Atomic), 0, 2, 0, 57),
     // io.k8s.api.core.v1.CephFSPersistentVolumeSource
     f(164, String, List, Some(Atomic), 33, 1, 0, 0),
     f(53, String, One, None, 0, 2, 0, 0),
@@ -1271,11 +1271,11 @@ pub(super) static FIELDS: [Field; 2168] = [
     // io.k8s.api.core.v1.ComponentCondition
     f(146, String, One, None, 0, 4, 0, 0),
     f(61, String, One, None, 0, 3, 0, 0),
-    f(5, String, One, None, 33, 2, 0, 18),
-    f(8, String, One, None, 33, 1, 0, 59),
+    f(5, String, One, None, 33, 2, 0, 17),
+    f(8, String, One, None, 33, 1, 0, 58),
     // io.k8s.api.core.v1.ComponentStatus
     f(18, String, One, None, 0, 0, 0, 0),
-    f(59, Object(147), List, Some(Keyed), 2, 2, 0, 20),
+    f(59, Object(147), List, Some(Keyed), 2, 2, 0, 19),
     f(19, String, One, None, 0, 0, 0, 0),
     f(3, Object(491), One, None, 32, 1, 0, 0),
     // io.k8s.api.core.v1.ConfigMap
@@ -1286,11 +1286,11 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(19, String, One, None, 0, 0, 0, 0),
     f(3, Object(491), One, None, 32, 1, 0, 0),
     // io.k8s.api.core.v1.ConfigMapEnvSource
-    f(0, String, One, None, 1, 1, 1, 60),
+    f(0, String, One, None, 1, 1, 1, 59),
     f(120, Bool, One, None, 16, 2, 0, 0),
     // io.k8s.api.core.v1.ConfigMapKeySelector
     f(9, String, One, None, 33, 2, 0, 0),
-    f(0, String, One, None, 1, 1, 1, 60),
+    f(0, String, One, None, 1, 1, 1, 59),
     f(120, Bool, One, None, 16, 3, 0, 0),
     // io.k8s.api.core.v1.ConfigMapNodeConfigSource
     f(591, String, One, None, 33, 5, 0, 0),
@@ -1300,38 +1300,38 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(2, String, One, None, 0, 3, 0, 0),
     // io.k8s.api.core.v1.ConfigMapProjection
     f(116, Object(205), List, Some(Atomic), 0, 2, 0, 0),
-    f(0, String, One, None, 1, 1, 1, 60),
+    f(0, String, One, None, 1, 1, 1, 59),
     f(120, Bool, One, None, 16, 4, 0, 0),
     // io.k8s.api.core.v1.ConfigMapVolumeSource
-    f(110, Int32, One, None, 16, 3, 0, 61),
+    f(110, Int32, One, None, 16, 3, 0, 60),
     f(116, Object(205), List, Some(Atomic), 0, 2, 0, 0),
-    f(0, String, One, None, 1, 1, 1, 60),
+    f(0, String, One, None, 1, 1, 1, 59),
     f(120, Bool, One, None, 16, 4, 0, 0),
     // io.k8s.api.core.v1.Container
     f(129, String, List, Some(Atomic), 0, 4, 0, 0),
     f(128, String, List, Some(Atomic), 0, 3, 0, 0),
-    f(36, Object(178), List, Some(Keyed), 2, 7, 0, 6),
+    f(36, Object(178), List, Some(Keyed), 2, 7, 0, 4),
     f(239, Object(177), List, Some(Atomic), 0, 19, 0, 0),
     f(28, String, One, None, 0, 2, 0, 0),
-    f(30, String, One, None, 0, 14, 0, 62),
+    f(30, String, One, None, 0, 14, 0, 61),
     f(268, Object(206), One, None, 16, 12, 0, 0),
     f(50, Object(276), One, None, 16, 10, 0, 0),
     f(0, String, One, None, 33, 1, 0, 0),
-    f(31, Object(158), List, Some(Keyed), 2, 6, 0, 63),
+    f(31, Object(158), List, Some(Keyed), 2, 6, 0, 62),
     f(51, Object(276), One, None, 16, 11, 0, 0),
     f(311, Object(159), List, Some(Atomic), 0, 23, 0, 0),
     f(38, Object(291), One, None, 32, 8, 0, 0),
-    f(86, String, One, None, 16, 24, 0, 64),
+    f(86, String, One, None, 16, 24, 0, 63),
     f(315, Object(160), List, Some(Atomic), 0, 25, 0, 0),
     f(49, Object(305), One, None, 16, 15, 0, 0),
     f(332, Object(276), One, None, 16, 22, 0, 0),
     f(333, Bool, One, None, 0, 16, 0, 0),
     f(334, Bool, One, None, 0, 17, 0, 0),
-    f(47, String, One, None, 0, 13, 0, 65),
-    f(48, String, One, None, 0, 20, 0, 66),
+    f(47, String, One, None, 0, 13, 0, 64),
+    f(48, String, One, None, 0, 20, 0, 65),
     f(352, Bool, One, None, 0, 18, 0, 0),
-    f(361, Object(326), List, Some(Keyed), 2, 21, 0, 67),
-    f(44, Object(327), List, Some(Keyed), 2, 9, 0, 68),
+    f(361, Object(326), List, Some(Keyed), 2, 21, 0, 66),
+    f(44, Object(327), List, Some(Keyed), 2, 9, 0, 67),
     f(368, String, One, None, 0, 5, 0, 0),
     // io.k8s.api.core.v1.ContainerExtendedResourceRequest
     f(180, String, One, None, 33, 1, 0, 0),
@@ -1345,15 +1345,15 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(82, String, One, None, 0, 5, 0, 0),
     f(558, Int32, One, None, 0, 2, 0, 0),
     f(0, String, One, None, 0, 1, 0, 0),
-    f(33, String, One, None, 0, 4, 0, 69),
+    f(33, String, One, None, 0, 4, 0, 68),
     // io.k8s.api.core.v1.ContainerResizePolicy
-    f(314, String, One, None, 33, 1, 0, 33),
-    f(86, String, One, None, 33, 2, 0, 70),
+    f(314, String, One, None, 33, 1, 0, 32),
+    f(86, String, One, None, 33, 2, 0, 69),
     // io.k8s.api.core.v1.ContainerRestartRule
-    f(154, String, One, None, 1, 1, 0, 71),
+    f(154, String, One, None, 1, 1, 0, 70),
     f(515, Object(161), One, None, 16, 2, 0, 0),
     // io.k8s.api.core.v1.ContainerRestartRuleOnExitCodes
-    f(95, String, One, None, 1, 1, 0, 72),
+    f(95, String, One, None, 1, 1, 0, 71),
     f(137, Int32, List, Some(Set), 0, 2, 0, 0),
     // io.k8s.api.core.v1.ContainerState
     f(72, Object(163), One, None, 16, 2, 0, 0),
@@ -1374,7 +1374,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(60, String, One, None, 0, 1, 0, 0),
     // io.k8s.api.core.v1.ContainerStatus
     f(174, Quantity, Map, None, 0, 10, 0, 0),
-    f(385, Object(292), List, Some(Keyed), 2, 14, 0, 6),
+    f(385, Object(292), List, Some(Keyed), 2, 14, 0, 4),
     f(66, String, One, None, 0, 8, 0, 0),
     f(28, String, One, None, 33, 6, 0, 0),
     f(29, String, One, None, 33, 7, 0, 0),
@@ -1385,9 +1385,9 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(69, Int32, One, None, 33, 5, 0, 0),
     f(68, Bool, One, None, 16, 9, 0, 0),
     f(70, Object(162), One, None, 32, 2, 0, 0),
-    f(335, String, One, None, 16, 15, 0, 73),
+    f(335, String, One, None, 16, 15, 0, 72),
     f(123, Object(167), One, None, 16, 13, 0, 0),
-    f(44, Object(328), List, Some(Keyed), 2, 12, 0, 68),
+    f(44, Object(328), List, Some(Keyed), 2, 12, 0, 67),
     // io.k8s.api.core.v1.ContainerUser
     f(124, Object(211), One, None, 16, 1, 0, 0),
     // io.k8s.api.core.v1.DaemonEndpoint
@@ -1400,10 +1400,10 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(53, String, One, None, 33, 1, 0, 0),
     f(313, Object(286), One, None, 16, 3, 0, 0),
     // io.k8s.api.core.v1.DownwardAPIVolumeSource
-    f(110, Int32, One, None, 16, 2, 0, 61),
+    f(110, Int32, One, None, 16, 2, 0, 60),
     f(116, Object(170), List, Some(Atomic), 0, 1, 0, 0),
     // io.k8s.api.core.v1.EmptyDirVolumeSource
-    f(627, String, One, None, 0, 1, 0, 74),
+    f(627, String, One, None, 0, 1, 0, 73),
     f(792, Quantity, One, None, 16, 2, 0, 0),
     // io.k8s.api.core.v1.EndpointAddress
     f(147, String, One, None, 0, 3, 0, 0),
@@ -1414,7 +1414,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(175, String, One, None, 16, 4, 0, 0),
     f(0, String, One, None, 0, 1, 0, 0),
     f(34, Int32, One, None, 33, 2, 0, 0),
-    f(33, String, One, None, 0, 3, 0, 69),
+    f(33, String, One, None, 0, 3, 0, 68),
     // io.k8s.api.core.v1.EndpointSubset
     f(173, Object(173), List, Some(Atomic), 0, 1, 0, 0),
     f(656, Object(173), List, Some(Atomic), 0, 2, 0, 0),
@@ -1441,29 +1441,29 @@ pub(super) static FIELDS: [Field; 2168] = [
     // io.k8s.api.core.v1.EphemeralContainer
     f(129, String, List, Some(Atomic), 0, 4, 1, 0),
     f(128, String, List, Some(Atomic), 0, 3, 1, 0),
-    f(36, Object(178), List, Some(Keyed), 2, 7, 1, 6),
+    f(36, Object(178), List, Some(Keyed), 2, 7, 1, 4),
     f(239, Object(177), List, Some(Atomic), 0, 19, 1, 0),
     f(28, String, One, None, 0, 2, 1, 0),
-    f(30, String, One, None, 0, 14, 1, 62),
+    f(30, String, One, None, 0, 14, 1, 61),
     f(268, Object(206), One, None, 16, 12, 1, 0),
     f(50, Object(276), One, None, 16, 10, 1, 0),
     f(0, String, One, None, 33, 1, 1, 0),
-    f(31, Object(158), List, Some(Keyed), 2, 6, 1, 63),
+    f(31, Object(158), List, Some(Keyed), 2, 6, 1, 62),
     f(51, Object(276), One, None, 16, 11, 1, 0),
     f(311, Object(159), List, Some(Atomic), 0, 23, 1, 0),
     f(38, Object(291), One, None, 32, 8, 1, 0),
-    f(86, String, One, None, 16, 24, 1, 64),
+    f(86, String, One, None, 16, 24, 1, 63),
     f(315, Object(160), List, Some(Atomic), 0, 25, 1, 0),
     f(49, Object(305), One, None, 16, 15, 1, 0),
     f(332, Object(276), One, None, 16, 22, 1, 0),
     f(333, Bool, One, None, 0, 16, 1, 0),
     f(334, Bool, One, None, 0, 17, 1, 0),
     f(821, String, One, None, 0, 2, 0, 0),
-    f(47, String, One, None, 0, 13, 1, 65),
-    f(48, String, One, None, 0, 20, 1, 66),
+    f(47, String, One, None, 0, 13, 1, 64),
+    f(48, String, One, None, 0, 20, 1, 65),
     f(352, Bool, One, None, 0, 18, 1, 0),
-    f(361, Object(326), List, Some(Keyed), 2, 21, 1, 67),
-    f(44, Object(327), List, Some(Keyed), 2, 9, 1, 68),
+    f(361, Object(326), List, Some(Keyed), 2, 21, 1, 66),
+    f(44, Object(327), List, Some(Keyed), 2, 9, 1, 67),
     f(368, String, One, None, 0, 5, 1, 0),
     // io.k8s.api.core.v1.EphemeralVolumeSource
     f(856, Object(247), One, None, 16, 1, 0, 0),
@@ -1501,7 +1501,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(869, String, List, Some(Atomic), 0, 5, 0, 0),
     // io.k8s.api.core.v1.FileKeySelector
     f(9, String, One, None, 33, 3, 0, 0),
-    f(120, Bool, One, None, 16, 4, 0, 41),
+    f(120, Bool, One, None, 16, 4, 0, 40),
     f(53, String, One, None, 33, 2, 0, 0),
     f(143, String, One, None, 33, 1, 0, 0),
     // io.k8s.api.core.v1.FlexPersistentVolumeSource
@@ -1526,7 +1526,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(46, Bool, One, None, 0, 4, 0, 0),
     // io.k8s.api.core.v1.GRPCAction
     f(34, Int32, One, None, 33, 1, 0, 0),
-    f(152, String, One, None, 16, 2, 0, 60),
+    f(152, String, One, None, 16, 2, 0, 59),
     // io.k8s.api.core.v1.GitRepoVolumeSource
     f(487, String, One, None, 0, 3, 0, 0),
     f(738, String, One, None, 33, 1, 0, 0),
@@ -1543,9 +1543,9 @@ pub(super) static FIELDS: [Field; 2168] = [
     // io.k8s.api.core.v1.HTTPGetAction
     f(160, String, One, None, 0, 3, 0, 0),
     f(565, Object(197), List, Some(Atomic), 0, 5, 0, 0),
-    f(53, String, One, None, 0, 1, 0, 75),
+    f(53, String, One, None, 0, 1, 0, 74),
     f(34, IntOrString, One, None, 33, 2, 0, 0),
-    f(54, String, One, None, 0, 4, 0, 76),
+    f(54, String, One, None, 0, 4, 0, 75),
     // io.k8s.api.core.v1.HTTPHeader
     f(0, String, One, None, 33, 1, 0, 0),
     f(10, String, One, None, 33, 2, 0, 0),
@@ -1556,14 +1556,14 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(81, String, One, None, 33, 1, 0, 0),
     // io.k8s.api.core.v1.HostPathVolumeSource
     f(53, String, One, None, 33, 1, 0, 0),
-    f(8, String, One, None, 16, 2, 0, 77),
+    f(8, String, One, None, 16, 2, 0, 76),
     // io.k8s.api.core.v1.ISCSIPersistentVolumeSource
     f(227, Bool, One, None, 0, 8, 0, 0),
     f(228, Bool, One, None, 0, 11, 0, 0),
     f(130, String, One, None, 0, 5, 0, 0),
     f(258, String, One, None, 16, 12, 0, 0),
     f(259, String, One, None, 33, 2, 0, 0),
-    f(261, String, One, None, 0, 4, 0, 78),
+    f(261, String, One, None, 0, 4, 0, 77),
     f(187, Int32, One, None, 33, 3, 0, 0),
     f(299, String, List, Some(Atomic), 0, 7, 0, 0),
     f(46, Bool, One, None, 0, 6, 0, 0),
@@ -1575,14 +1575,14 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(130, String, One, None, 0, 5, 0, 0),
     f(258, String, One, None, 16, 12, 0, 0),
     f(259, String, One, None, 33, 2, 0, 0),
-    f(261, String, One, None, 0, 4, 0, 78),
+    f(261, String, One, None, 0, 4, 0, 77),
     f(187, Int32, One, None, 33, 3, 0, 0),
     f(299, String, List, Some(Atomic), 0, 7, 0, 0),
     f(46, Bool, One, None, 0, 6, 0, 0),
     f(131, Object(214), One, None, 16, 10, 0, 0),
     f(344, String, One, None, 33, 1, 0, 0),
     // io.k8s.api.core.v1.ImageVolumeSource
-    f(723, String, One, None, 0, 2, 0, 62),
+    f(723, String, One, None, 0, 2, 0, 61),
     f(731, String, One, None, 0, 1, 0, 0),
     // io.k8s.api.core.v1.ImageVolumeStatus
     f(568, String, One, None, 1, 1, 0, 0),
@@ -1593,7 +1593,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     // io.k8s.api.core.v1.Lifecycle
     f(705, Object(207), One, None, 16, 1, 0, 0),
     f(706, Object(207), One, None, 16, 2, 0, 0),
-    f(335, String, One, None, 16, 3, 0, 73),
+    f(335, String, One, None, 16, 3, 0, 72),
     // io.k8s.api.core.v1.LifecycleHandler
     f(242, Object(185), One, None, 16, 1, 0, 0),
     f(52, Object(196), One, None, 16, 2, 0, 0),
@@ -1610,7 +1610,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(274, Quantity, Map, None, 0, 2, 0, 0),
     f(622, Quantity, Map, None, 0, 6, 0, 0),
     f(278, Quantity, Map, None, 0, 3, 0, 0),
-    f(8, String, One, None, 33, 1, 0, 79),
+    f(8, String, One, None, 33, 1, 0, 78),
     // io.k8s.api.core.v1.LimitRangeSpec
     f(39, Object(209), List, Some(Atomic), 33, 1, 0, 0),
     // io.k8s.api.core.v1.LinuxContainerUser
@@ -1620,17 +1620,17 @@ pub(super) static FIELDS: [Field; 2168] = [
     // io.k8s.api.core.v1.LoadBalancerIngress
     f(147, String, One, None, 0, 2, 0, 0),
     f(81, String, One, None, 0, 1, 0, 0),
-    f(583, String, One, None, 16, 3, 0, 80),
+    f(583, String, One, None, 16, 3, 0, 79),
     f(31, Object(273), List, Some(Atomic), 0, 4, 0, 0),
     // io.k8s.api.core.v1.LoadBalancerStatus
     f(186, Object(212), List, Some(Atomic), 0, 1, 0, 0),
     // io.k8s.api.core.v1.LocalObjectReference
-    f(0, String, One, None, 1, 1, 0, 60),
+    f(0, String, One, None, 1, 1, 0, 59),
     // io.k8s.api.core.v1.LocalVolumeSource
     f(130, String, One, None, 16, 2, 0, 0),
     f(53, String, One, None, 33, 1, 0, 0),
     // io.k8s.api.core.v1.ModifyVolumeStatus
-    f(5, String, One, None, 33, 2, 0, 81),
+    f(5, String, One, None, 33, 2, 0, 80),
     f(822, String, One, None, 0, 1, 0, 0),
     // io.k8s.api.core.v1.NFSVolumeSource
     f(53, String, One, None, 33, 2, 0, 0),
@@ -1646,13 +1646,13 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(62, Time, One, None, 32, 4, 0, 0),
     f(61, String, One, None, 0, 6, 0, 0),
     f(60, String, One, None, 0, 5, 0, 0),
-    f(5, String, One, None, 33, 2, 0, 18),
-    f(8, String, One, None, 33, 1, 0, 82),
+    f(5, String, One, None, 33, 2, 0, 17),
+    f(8, String, One, None, 33, 1, 0, 81),
     // io.k8s.api.core.v1.NamespaceSpec
-    f(103, String, List, Some(Atomic), 0, 1, 0, 83),
+    f(103, String, List, Some(Atomic), 0, 1, 0, 82),
     // io.k8s.api.core.v1.NamespaceStatus
-    f(59, Object(219), List, Some(Keyed), 2, 2, 0, 20),
-    f(78, String, One, None, 0, 1, 0, 84),
+    f(59, Object(219), List, Some(Keyed), 2, 2, 0, 19),
+    f(78, String, One, None, 0, 1, 0, 83),
     // io.k8s.api.core.v1.Node
     f(18, String, One, None, 0, 0, 0, 0),
     f(19, String, One, None, 0, 0, 0, 0),
@@ -1661,7 +1661,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(5, Object(237), One, None, 32, 3, 0, 0),
     // io.k8s.api.core.v1.NodeAddress
     f(378, String, One, None, 33, 2, 0, 0),
-    f(8, String, One, None, 33, 1, 0, 85),
+    f(8, String, One, None, 33, 1, 0, 84),
     // io.k8s.api.core.v1.NodeAffinity
     f(194, Object(275), List, Some(Atomic), 0, 2, 0, 0),
     f(196, Object(233), One, None, 16, 1, 0, 0),
@@ -1674,8 +1674,8 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(62, Time, One, None, 32, 4, 0, 0),
     f(61, String, One, None, 0, 6, 0, 0),
     f(60, String, One, None, 0, 5, 0, 0),
-    f(5, String, One, None, 33, 2, 0, 18),
-    f(8, String, One, None, 33, 1, 0, 86),
+    f(5, String, One, None, 33, 2, 0, 17),
+    f(8, String, One, None, 33, 1, 0, 85),
     // io.k8s.api.core.v1.NodeConfigSource
     f(114, Object(152), One, None, 16, 2, 0, 0),
     // io.k8s.api.core.v1.NodeConfigStatus
@@ -1697,7 +1697,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(650, Object(235), List, Some(Atomic), 33, 1, 0, 0),
     // io.k8s.api.core.v1.NodeSelectorRequirement
     f(9, String, One, None, 33, 1, 0, 0),
-    f(95, String, One, None, 33, 2, 0, 87),
+    f(95, String, One, None, 33, 2, 0, 86),
     f(137, String, List, Some(Atomic), 0, 3, 0, 0),
     // io.k8s.api.core.v1.NodeSelectorTerm
     f(106, Object(234), List, Some(Atomic), 0, 1, 0, 0),
@@ -1711,20 +1711,20 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(343, Object(318), List, Some(Atomic), 0, 5, 0, 0),
     f(840, Bool, One, None, 0, 4, 0, 0),
     // io.k8s.api.core.v1.NodeStatus
-    f(173, Object(223), List, Some(Keyed), 2, 5, 0, 20),
+    f(173, Object(223), List, Some(Keyed), 2, 5, 0, 19),
     f(213, Quantity, Map, None, 0, 2, 0, 0),
     f(132, Quantity, Map, None, 0, 1, 0, 0),
-    f(59, Object(226), List, Some(Keyed), 2, 4, 0, 20),
+    f(59, Object(226), List, Some(Keyed), 2, 4, 0, 19),
     f(156, Object(228), One, None, 16, 11, 0, 0),
     f(464, Object(229), One, None, 32, 6, 0, 0),
     f(469, String, List, Some(Atomic), 0, 14, 0, 0),
     f(246, Object(230), One, None, 16, 13, 0, 0),
     f(569, Object(157), List, Some(Atomic), 0, 8, 0, 0),
     f(648, Object(239), One, None, 32, 7, 0, 0),
-    f(78, String, One, None, 0, 3, 0, 88),
+    f(78, String, One, None, 0, 3, 0, 87),
     f(756, Object(231), List, Some(Atomic), 0, 12, 0, 0),
     f(862, Object(133), List, Some(Atomic), 0, 10, 0, 0),
-    f(863, String, List, Some(Atomic), 0, 9, 0, 54),
+    f(863, String, List, Some(Atomic), 0, 9, 0, 53),
     // io.k8s.api.core.v1.NodeSwapStatus
     f(132, Int64, One, None, 16, 1, 0, 0),
     // io.k8s.api.core.v1.NodeSystemInfo
@@ -1740,7 +1740,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(817, Object(238), One, None, 16, 11, 0, 0),
     f(819, String, One, None, 33, 2, 0, 0),
     // io.k8s.api.core.v1.ObjectFieldSelector
-    f(18, String, One, None, 0, 1, 0, 89),
+    f(18, String, One, None, 0, 1, 0, 88),
     f(119, String, One, None, 33, 2, 0, 0),
     // io.k8s.api.core.v1.ObjectReference
     f(18, String, One, None, 0, 5, 0, 0),
@@ -1767,27 +1767,27 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(62, Time, One, None, 32, 4, 0, 0),
     f(61, String, One, None, 0, 6, 0, 0),
     f(60, String, One, None, 0, 5, 0, 0),
-    f(5, String, One, None, 33, 2, 0, 18),
-    f(8, String, One, None, 33, 1, 0, 90),
+    f(5, String, One, None, 33, 2, 0, 17),
+    f(8, String, One, None, 33, 1, 0, 89),
     // io.k8s.api.core.v1.PersistentVolumeClaimSpec
-    f(171, String, List, Some(Atomic), 0, 1, 0, 91),
+    f(171, String, List, Some(Atomic), 0, 1, 0, 90),
     f(465, Object(323), One, None, 16, 7, 0, 0),
     f(466, Object(324), One, None, 16, 8, 0, 0),
     f(38, Object(331), One, None, 32, 2, 0, 0),
     f(104, Object(487), One, None, 16, 4, 0, 0),
     f(204, String, One, None, 16, 5, 0, 0),
     f(360, String, One, None, 16, 9, 0, 0),
-    f(362, String, One, None, 16, 6, 0, 92),
+    f(362, String, One, None, 16, 6, 0, 91),
     f(143, String, One, None, 0, 3, 0, 0),
     // io.k8s.api.core.v1.PersistentVolumeClaimStatus
-    f(171, String, List, Some(Atomic), 0, 2, 0, 91),
-    f(384, String, Map, None, 0, 7, 0, 93),
+    f(171, String, List, Some(Atomic), 0, 2, 0, 90),
+    f(384, String, Map, None, 0, 7, 0, 92),
     f(174, Quantity, Map, None, 0, 5, 0, 0),
     f(132, Quantity, Map, None, 0, 3, 0, 0),
-    f(59, Object(244), List, Some(Keyed), 2, 4, 0, 20),
+    f(59, Object(244), List, Some(Keyed), 2, 4, 0, 19),
     f(463, String, One, None, 16, 8, 0, 0),
     f(636, Object(216), One, None, 16, 9, 0, 0),
-    f(78, String, One, None, 0, 1, 0, 94),
+    f(78, String, One, None, 0, 1, 0, 93),
     // io.k8s.api.core.v1.PersistentVolumeClaimTemplate
     f(3, Object(491), One, None, 32, 1, 0, 0),
     f(4, Object(245), One, None, 33, 2, 0, 0),
@@ -1795,7 +1795,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(427, String, One, None, 33, 1, 0, 0),
     f(46, Bool, One, None, 0, 2, 0, 0),
     // io.k8s.api.core.v1.PersistentVolumeSpec
-    f(171, String, List, Some(Atomic), 0, 3, 0, 91),
+    f(171, String, List, Some(Atomic), 0, 3, 0, 90),
     f(221, Object(130), One, None, 16, 2, 2, 0),
     f(222, Object(134), One, None, 16, 16, 2, 0),
     f(223, Object(135), One, None, 16, 13, 2, 0),
@@ -1815,7 +1815,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(281, String, List, Some(Atomic), 0, 7, 0, 0),
     f(284, Object(217), One, None, 16, 5, 2, 0),
     f(285, Object(329), One, None, 16, 9, 0, 0),
-    f(689, String, One, None, 0, 5, 0, 95),
+    f(689, String, One, None, 0, 5, 0, 94),
     f(295, Object(251), One, None, 16, 17, 2, 0),
     f(300, Object(274), One, None, 16, 18, 2, 0),
     f(302, Object(278), One, None, 16, 15, 2, 0),
@@ -1824,12 +1824,12 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(204, String, One, None, 0, 6, 0, 0),
     f(338, Object(314), One, None, 16, 21, 2, 0),
     f(360, String, One, None, 16, 10, 0, 0),
-    f(362, String, One, None, 16, 8, 0, 92),
+    f(362, String, One, None, 16, 8, 0, 91),
     f(364, Object(333), One, None, 16, 14, 2, 0),
     // io.k8s.api.core.v1.PersistentVolumeStatus
     f(597, Time, One, None, 0, 4, 0, 0),
     f(61, String, One, None, 0, 2, 0, 0),
-    f(78, String, One, None, 0, 1, 0, 96),
+    f(78, String, One, None, 0, 1, 0, 95),
     f(60, String, One, None, 0, 3, 0, 0),
     // io.k8s.api.core.v1.PhotonPersistentDiskVolumeSource
     f(130, String, One, None, 0, 2, 0, 0),
@@ -1858,7 +1858,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(457, String, One, None, 0, 4, 0, 0),
     f(588, String, One, None, 0, 5, 0, 0),
     f(589, String, One, None, 1, 2, 0, 0),
-    f(618, Int32, One, None, 16, 3, 0, 97),
+    f(618, Int32, One, None, 16, 3, 0, 96),
     f(202, String, One, None, 1, 1, 0, 0),
     f(845, String, Map, None, 0, 7, 0, 0),
     // io.k8s.api.core.v1.PodCondition
@@ -1867,8 +1867,8 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(61, String, One, None, 0, 6, 0, 0),
     f(64, Int64, One, None, 0, 7, 0, 0),
     f(60, String, One, None, 0, 5, 0, 0),
-    f(5, String, One, None, 33, 2, 0, 18),
-    f(8, String, One, None, 33, 1, 0, 48),
+    f(5, String, One, None, 33, 2, 0, 17),
+    f(8, String, One, None, 33, 1, 0, 47),
     // io.k8s.api.core.v1.PodDNSConfig
     f(640, String, List, Some(Atomic), 0, 1, 0, 0),
     f(192, Object(259), List, Some(Atomic), 0, 3, 0, 0),
@@ -1882,9 +1882,9 @@ pub(super) static FIELDS: [Field; 2168] = [
     // io.k8s.api.core.v1.PodIP
     f(81, String, One, None, 33, 1, 0, 0),
     // io.k8s.api.core.v1.PodOS
-    f(0, String, One, None, 33, 1, 0, 98),
+    f(0, String, One, None, 33, 1, 0, 97),
     // io.k8s.api.core.v1.PodReadinessGate
-    f(443, String, One, None, 33, 1, 0, 48),
+    f(443, String, One, None, 33, 1, 0, 47),
     // io.k8s.api.core.v1.PodResourceClaim
     f(0, String, One, None, 33, 1, 0, 0),
     f(167, String, One, None, 16, 3, 0, 0),
@@ -1899,49 +1899,49 @@ pub(super) static FIELDS: [Field; 2168] = [
     // io.k8s.api.core.v1.PodSecurityContext
     f(216, Object(132), One, None, 16, 11, 0, 0),
     f(536, Int64, One, None, 16, 5, 0, 0),
-    f(537, String, One, None, 16, 9, 0, 99),
+    f(537, String, One, None, 16, 9, 0, 98),
     f(318, Int64, One, None, 16, 6, 0, 0),
     f(319, Bool, One, None, 16, 3, 0, 0),
     f(320, Int64, One, None, 16, 2, 0, 0),
-    f(768, String, One, None, 16, 13, 0, 100),
+    f(768, String, One, None, 16, 13, 0, 99),
     f(323, Object(293), One, None, 16, 1, 0, 0),
     f(324, Object(298), One, None, 16, 10, 0, 0),
     f(125, Int64, List, Some(Atomic), 0, 4, 0, 0),
-    f(340, String, One, None, 16, 12, 0, 101),
+    f(340, String, One, None, 16, 12, 0, 100),
     f(818, Object(316), List, Some(Atomic), 0, 7, 0, 0),
     f(367, Object(335), One, None, 16, 8, 0, 0),
     // io.k8s.api.core.v1.PodSpec
     f(209, Int64, One, None, 16, 5, 0, 0),
     f(380, Object(131), One, None, 16, 18, 0, 0),
     f(218, Bool, One, None, 16, 21, 0, 0),
-    f(27, Object(155), List, Some(Keyed), 35, 2, 0, 6),
+    f(27, Object(155), List, Some(Keyed), 35, 2, 0, 4),
     f(495, Object(258), One, None, 16, 26, 0, 0),
-    f(88, String, One, None, 0, 6, 0, 102),
+    f(88, String, One, None, 0, 6, 0, 101),
     f(99, Bool, One, None, 16, 30, 0, 0),
-    f(506, Object(180), List, Some(Keyed), 2, 34, 0, 6),
-    f(554, Object(198), List, Some(Keyed), 2, 23, 0, 103),
+    f(506, Object(180), List, Some(Keyed), 2, 34, 0, 4),
+    f(554, Object(198), List, Some(Keyed), 2, 23, 0, 102),
     f(555, Bool, One, None, 0, 13, 0, 0),
     f(556, Bool, One, None, 0, 11, 0, 0),
     f(557, Bool, One, None, 0, 12, 0, 0),
     f(560, Bool, One, None, 16, 37, 0, 0),
     f(147, String, One, None, 0, 16, 0, 0),
     f(561, String, One, None, 16, 41, 0, 0),
-    f(256, Object(214), List, Some(Keyed), 2, 15, 0, 6),
-    f(126, Object(155), List, Some(Keyed), 2, 20, 0, 6),
+    f(256, Object(214), List, Some(Keyed), 2, 15, 0, 4),
+    f(126, Object(155), List, Some(Keyed), 2, 20, 0, 4),
     f(91, String, One, None, 0, 10, 0, 0),
     f(150, String, Map, None, 8, 7, 0, 0),
     f(672, Object(262), One, None, 16, 36, 0, 0),
     f(292, Quantity, Map, None, 0, 32, 0, 0),
-    f(98, String, One, None, 16, 31, 0, 104),
+    f(98, String, One, None, 16, 31, 0, 103),
     f(97, Int32, One, None, 16, 25, 0, 0),
     f(713, String, One, None, 0, 24, 0, 0),
     f(728, Object(263), List, Some(Atomic), 0, 28, 0, 0),
-    f(747, Object(264), List, Some(Keyed), 6, 39, 0, 6),
+    f(747, Object(264), List, Some(Keyed), 6, 39, 0, 4),
     f(38, Object(291), One, None, 16, 40, 0, 0),
-    f(86, String, One, None, 0, 3, 0, 105),
+    f(86, String, One, None, 0, 3, 0, 104),
     f(755, String, One, None, 16, 29, 0, 0),
-    f(92, String, One, None, 0, 19, 0, 106),
-    f(762, Object(266), List, Some(Keyed), 2, 38, 0, 6),
+    f(92, String, One, None, 0, 19, 0, 105),
+    f(762, Object(266), List, Some(Keyed), 2, 38, 0, 4),
     f(763, Object(267), One, None, 16, 43, 0, 0),
     f(49, Object(268), One, None, 16, 14, 0, 2),
     f(89, String, One, None, 0, 9, 0, 0),
@@ -1949,30 +1949,30 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(784, Bool, One, None, 16, 35, 0, 0),
     f(786, Bool, One, None, 16, 27, 0, 0),
     f(810, String, One, None, 0, 17, 0, 0),
-    f(87, Int64, One, None, 16, 4, 0, 107),
+    f(87, Int64, One, None, 16, 4, 0, 106),
     f(93, Object(319), List, Some(Atomic), 0, 22, 0, 0),
-    f(832, Object(322), List, Some(Keyed), 2, 33, 0, 108),
-    f(43, Object(325), List, Some(Keyed), 6, 1, 0, 6),
+    f(832, Object(322), List, Some(Keyed), 2, 33, 0, 107),
+    f(43, Object(325), List, Some(Keyed), 6, 1, 0, 4),
     // io.k8s.api.core.v1.PodStatus
     f(174, Quantity, Map, None, 0, 19, 0, 0),
-    f(59, Object(257), List, Some(Keyed), 2, 2, 0, 20),
+    f(59, Object(257), List, Some(Keyed), 2, 2, 0, 19),
     f(65, Object(166), List, Some(Atomic), 0, 8, 0, 0),
     f(505, Object(166), List, Some(Atomic), 0, 13, 0, 0),
     f(519, Object(260), One, None, 16, 18, 0, 0),
     f(82, String, One, None, 0, 5, 0, 0),
-    f(83, Object(199), List, Some(Atomic), 2, 16, 0, 109),
+    f(83, Object(199), List, Some(Atomic), 2, 16, 0, 108),
     f(127, Object(166), List, Some(Atomic), 0, 10, 0, 0),
     f(61, String, One, None, 0, 3, 0, 0),
     f(643, Object(225), List, Some(Atomic), 0, 21, 0, 0),
     f(654, String, One, None, 0, 11, 0, 0),
     f(64, Int64, One, None, 0, 17, 0, 0),
-    f(78, String, One, None, 0, 1, 0, 110),
+    f(78, String, One, None, 0, 1, 0, 109),
     f(79, String, One, None, 0, 6, 0, 0),
-    f(80, Object(261), List, Some(Keyed), 2, 12, 0, 103),
-    f(85, String, One, None, 0, 9, 0, 111),
+    f(80, Object(261), List, Some(Keyed), 2, 12, 0, 102),
+    f(85, String, One, None, 0, 9, 0, 110),
     f(60, String, One, None, 0, 4, 0, 0),
-    f(744, String, One, None, 0, 14, 0, 112),
-    f(745, Object(265), List, Some(Keyed), 6, 15, 0, 6),
+    f(744, String, One, None, 0, 14, 0, 111),
+    f(745, Object(265), List, Some(Keyed), 6, 15, 0, 4),
     f(38, Object(291), One, None, 16, 20, 0, 0),
     f(84, Time, One, None, 0, 7, 0, 0),
     // io.k8s.api.core.v1.PodTemplate
@@ -1986,7 +1986,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     // io.k8s.api.core.v1.PortStatus
     f(146, String, One, None, 16, 3, 0, 0),
     f(34, Int32, One, None, 33, 1, 0, 0),
-    f(33, String, One, None, 33, 2, 0, 113),
+    f(33, String, One, None, 33, 2, 0, 112),
     // io.k8s.api.core.v1.PortworxVolumeSource
     f(130, String, One, None, 0, 2, 0, 0),
     f(46, Bool, One, None, 0, 3, 0, 0),
@@ -1996,17 +1996,17 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(366, Int32, One, None, 33, 1, 0, 0),
     // io.k8s.api.core.v1.Probe
     f(242, Object(185), One, None, 16, 1, 1, 0),
-    f(58, Int32, One, None, 0, 6, 0, 40),
+    f(58, Int32, One, None, 0, 6, 0, 39),
     f(546, Object(192), One, None, 16, 4, 1, 0),
     f(52, Object(196), One, None, 16, 2, 1, 0),
     f(572, Int32, One, None, 0, 2, 0, 0),
-    f(55, Int32, One, None, 0, 4, 0, 9),
-    f(57, Int32, One, None, 0, 5, 0, 24),
+    f(55, Int32, One, None, 0, 4, 0, 8),
+    f(57, Int32, One, None, 0, 5, 0, 23),
     f(346, Object(317), One, None, 16, 3, 1, 0),
     f(87, Int64, One, None, 16, 7, 0, 0),
-    f(56, Int32, One, None, 0, 3, 0, 24),
+    f(56, Int32, One, None, 0, 3, 0, 23),
     // io.k8s.api.core.v1.ProjectedVolumeSource
-    f(110, Int32, One, None, 16, 2, 0, 61),
+    f(110, Int32, One, None, 16, 2, 0, 60),
     f(111, Object(330), List, Some(Atomic), 32, 1, 0, 0),
     // io.k8s.api.core.v1.QuobyteVolumeSource
     f(135, String, One, None, 0, 5, 0, 0),
@@ -2018,21 +2018,21 @@ pub(super) static FIELDS: [Field; 2168] = [
     // io.k8s.api.core.v1.RBDPersistentVolumeSource
     f(130, String, One, None, 0, 3, 0, 0),
     f(28, String, One, None, 33, 2, 0, 0),
-    f(263, String, One, None, 0, 6, 0, 114),
+    f(263, String, One, None, 0, 6, 0, 113),
     f(164, String, List, Some(Atomic), 33, 1, 0, 0),
-    f(151, String, One, None, 0, 4, 0, 115),
+    f(151, String, One, None, 0, 4, 0, 114),
     f(46, Bool, One, None, 0, 8, 0, 0),
     f(131, Object(303), One, None, 16, 7, 0, 0),
-    f(123, String, One, None, 0, 5, 0, 116),
+    f(123, String, One, None, 0, 5, 0, 115),
     // io.k8s.api.core.v1.RBDVolumeSource
     f(130, String, One, None, 0, 3, 0, 0),
     f(28, String, One, None, 33, 2, 0, 0),
-    f(263, String, One, None, 0, 6, 0, 114),
+    f(263, String, One, None, 0, 6, 0, 113),
     f(164, String, List, Some(Atomic), 33, 1, 0, 0),
-    f(151, String, One, None, 0, 4, 0, 115),
+    f(151, String, One, None, 0, 4, 0, 114),
     f(46, Bool, One, None, 0, 8, 0, 0),
     f(131, Object(214), One, None, 16, 7, 0, 0),
-    f(123, String, One, None, 0, 5, 0, 116),
+    f(123, String, One, None, 0, 5, 0, 115),
     // io.k8s.api.core.v1.ReplicationController
     f(18, String, One, None, 0, 0, 0, 0),
     f(19, String, One, None, 0, 0, 0, 0),
@@ -2043,16 +2043,16 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(62, Time, One, None, 32, 3, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
-    f(5, String, One, None, 33, 2, 0, 18),
-    f(8, String, One, None, 33, 1, 0, 117),
+    f(5, String, One, None, 33, 2, 0, 17),
+    f(8, String, One, None, 33, 1, 0, 116),
     // io.k8s.api.core.v1.ReplicationControllerSpec
-    f(148, Int32, One, None, 0, 4, 0, 27),
-    f(108, Int32, One, None, 16, 1, 0, 24),
+    f(148, Int32, One, None, 0, 4, 0, 26),
+    f(108, Int32, One, None, 16, 1, 0, 23),
     f(104, String, Map, None, 8, 2, 0, 0),
     f(107, Object(272), One, None, 16, 3, 0, 0),
     // io.k8s.api.core.v1.ReplicationControllerStatus
     f(155, Int32, One, None, 0, 5, 0, 0),
-    f(59, Object(282), List, Some(Keyed), 2, 6, 0, 20),
+    f(59, Object(282), List, Some(Keyed), 2, 6, 0, 19),
     f(250, Int32, One, None, 0, 2, 0, 0),
     f(64, Int64, One, None, 0, 3, 0, 0),
     f(166, Int32, One, None, 0, 4, 0, 0),
@@ -2065,9 +2065,9 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(494, Quantity, One, None, 32, 3, 0, 0),
     f(136, String, One, None, 33, 2, 0, 0),
     // io.k8s.api.core.v1.ResourceHealth
-    f(550, String, One, None, 0, 2, 0, 118),
+    f(550, String, One, None, 0, 2, 0, 117),
     f(61, String, One, None, 16, 6, 0, 0),
-    f(748, String, One, None, 33, 1, 0, 119),
+    f(748, String, One, None, 33, 1, 0, 118),
     // io.k8s.api.core.v1.ResourceQuota
     f(18, String, One, None, 0, 0, 0, 0),
     f(19, String, One, None, 0, 0, 0, 0),
@@ -2077,16 +2077,16 @@ pub(super) static FIELDS: [Field; 2168] = [
     // io.k8s.api.core.v1.ResourceQuotaSpec
     f(254, Quantity, Map, None, 0, 1, 0, 0),
     f(766, Object(296), One, None, 16, 3, 0, 0),
-    f(767, String, List, Some(Atomic), 0, 2, 0, 120),
+    f(767, String, List, Some(Atomic), 0, 2, 0, 119),
     // io.k8s.api.core.v1.ResourceQuotaStatus
     f(254, Quantity, Map, None, 0, 1, 0, 0),
     f(844, Quantity, Map, None, 0, 2, 0, 0),
     // io.k8s.api.core.v1.ResourceRequirements
-    f(429, Object(285), List, Some(Keyed), 0, 3, 0, 4),
+    f(429, Object(285), List, Some(Keyed), 0, 3, 0, 120),
     f(39, Quantity, Map, None, 0, 1, 0, 0),
     f(40, Quantity, Map, None, 0, 2, 0, 0),
     // io.k8s.api.core.v1.ResourceStatus
-    f(0, String, One, None, 33, 1, 0, 33),
+    f(0, String, One, None, 33, 1, 0, 32),
     f(38, Object(287), List, Some(Keyed), 0, 2, 0, 121),
     // io.k8s.api.core.v1.SELinuxOptions
     f(603, String, One, None, 0, 4, 0, 0),
@@ -2119,7 +2119,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(106, Object(297), List, Some(Atomic), 0, 1, 0, 0),
     // io.k8s.api.core.v1.ScopedResourceSelectorRequirement
     f(95, String, One, None, 33, 2, 0, 124),
-    f(765, String, One, None, 33, 1, 0, 120),
+    f(765, String, One, None, 33, 1, 0, 119),
     f(137, String, List, Some(Atomic), 0, 3, 0, 0),
     // io.k8s.api.core.v1.SeccompProfile
     f(270, String, One, None, 16, 2, 0, 0),
@@ -2133,21 +2133,21 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(806, String, Map, None, 0, 4, 0, 0),
     f(8, String, One, None, 0, 3, 0, 126),
     // io.k8s.api.core.v1.SecretEnvSource
-    f(0, String, One, None, 1, 1, 1, 60),
+    f(0, String, One, None, 1, 1, 1, 59),
     f(120, Bool, One, None, 16, 2, 0, 0),
     // io.k8s.api.core.v1.SecretKeySelector
     f(9, String, One, None, 33, 2, 0, 0),
-    f(0, String, One, None, 1, 1, 1, 60),
+    f(0, String, One, None, 1, 1, 1, 59),
     f(120, Bool, One, None, 16, 3, 0, 0),
     // io.k8s.api.core.v1.SecretProjection
     f(116, Object(205), List, Some(Atomic), 0, 2, 0, 0),
-    f(0, String, One, None, 1, 1, 1, 60),
+    f(0, String, One, None, 1, 1, 1, 59),
     f(120, Bool, One, None, 16, 4, 0, 0),
     // io.k8s.api.core.v1.SecretReference
     f(0, String, One, None, 0, 1, 0, 0),
     f(1, String, One, None, 0, 2, 0, 0),
     // io.k8s.api.core.v1.SecretVolumeSource
-    f(110, Int32, One, None, 16, 3, 0, 61),
+    f(110, Int32, One, None, 16, 3, 0, 60),
     f(116, Object(205), List, Some(Atomic), 0, 2, 0, 0),
     f(120, Bool, One, None, 16, 4, 0, 0),
     f(169, String, One, None, 0, 1, 0, 0),
@@ -2176,7 +2176,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(256, Object(214), List, Some(Atomic), 0, 3, 0, 0),
     f(19, String, One, None, 0, 0, 0, 0),
     f(3, Object(491), One, None, 32, 1, 0, 0),
-    f(774, Object(241), List, Some(Keyed), 2, 2, 0, 6),
+    f(774, Object(241), List, Some(Keyed), 2, 2, 0, 4),
     // io.k8s.api.core.v1.ServiceAccountTokenProjection
     f(217, String, One, None, 0, 1, 0, 0),
     f(113, Int64, One, None, 16, 2, 0, 128),
@@ -2186,7 +2186,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(0, String, One, None, 0, 1, 0, 0),
     f(649, Int32, One, None, 0, 5, 0, 0),
     f(34, Int32, One, None, 33, 3, 0, 0),
-    f(33, String, One, None, 0, 2, 0, 69),
+    f(33, String, One, None, 0, 2, 0, 68),
     f(35, IntOrString, One, None, 32, 4, 0, 0),
     // io.k8s.api.core.v1.ServiceSpec
     f(383, Bool, One, None, 16, 20, 0, 0),
@@ -2210,7 +2210,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(833, String, One, None, 16, 23, 0, 0),
     f(8, String, One, None, 0, 4, 0, 135),
     // io.k8s.api.core.v1.ServiceStatus
-    f(59, Object(484), List, Some(Keyed), 2, 2, 0, 20),
+    f(59, Object(484), List, Some(Keyed), 2, 2, 0, 19),
     f(269, Object(213), One, None, 32, 1, 0, 0),
     // io.k8s.api.core.v1.SessionAffinityConfig
     f(430, Object(145), One, None, 16, 1, 0, 0),
@@ -2362,9 +2362,9 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(534, Object(342), List, Some(Atomic), 0, 1, 0, 0),
     // io.k8s.api.discovery.v1.EndpointPort
     f(175, String, One, None, 16, 4, 0, 0),
-    f(0, String, One, None, 16, 1, 0, 60),
+    f(0, String, One, None, 16, 1, 0, 59),
     f(34, Int32, One, None, 16, 3, 0, 0),
-    f(33, String, One, None, 16, 2, 0, 69),
+    f(33, String, One, None, 16, 2, 0, 68),
     // io.k8s.api.discovery.v1.EndpointSlice
     f(379, String, One, None, 33, 4, 0, 142),
     f(18, String, One, None, 0, 0, 0, 0),
@@ -2398,8 +2398,8 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(139, Int32, One, None, 33, 1, 0, 0),
     f(264, MicroTime, One, None, 33, 2, 0, 0),
     // io.k8s.api.flowcontrol.v1.ExemptPriorityLevelConfiguration
-    f(267, Int32, One, None, 16, 2, 0, 27),
-    f(287, Int32, One, None, 16, 1, 0, 27),
+    f(267, Int32, One, None, 16, 2, 0, 26),
+    f(287, Int32, One, None, 16, 1, 0, 26),
     // io.k8s.api.flowcontrol.v1.FlowDistinguisherMethod
     f(8, String, One, None, 33, 1, 0, 143),
     // io.k8s.api.flowcontrol.v1.FlowSchema
@@ -2412,7 +2412,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(62, Time, One, None, 32, 3, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
-    f(5, String, One, None, 0, 2, 0, 18),
+    f(5, String, One, None, 0, 2, 0, 17),
     f(8, String, One, None, 0, 1, 0, 144),
     // io.k8s.api.flowcontrol.v1.FlowSchemaSpec
     f(493, Object(346), One, None, 16, 3, 0, 0),
@@ -2420,7 +2420,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(714, Object(358), One, None, 33, 1, 0, 0),
     f(134, Object(355), List, Some(Atomic), 0, 4, 0, 0),
     // io.k8s.api.flowcontrol.v1.FlowSchemaStatus
-    f(59, Object(348), List, Some(Keyed), 2, 1, 0, 20),
+    f(59, Object(348), List, Some(Keyed), 2, 1, 0, 19),
     // io.k8s.api.flowcontrol.v1.GroupSubject
     f(0, String, One, None, 33, 1, 0, 0),
     // io.k8s.api.flowcontrol.v1.LimitResponse
@@ -2428,9 +2428,9 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(8, String, One, None, 33, 1, 0, 146),
     // io.k8s.api.flowcontrol.v1.LimitedPriorityLevelConfiguration
     f(415, Int32, One, None, 16, 4, 0, 0),
-    f(267, Int32, One, None, 16, 3, 0, 27),
+    f(267, Int32, One, None, 16, 3, 0, 26),
     f(604, Object(352), One, None, 32, 2, 0, 0),
-    f(287, Int32, One, None, 16, 1, 0, 107),
+    f(287, Int32, One, None, 16, 1, 0, 106),
     // io.k8s.api.flowcontrol.v1.NonResourcePolicyRule
     f(189, String, List, Some(Set), 33, 6, 0, 0),
     f(153, String, List, Some(Set), 33, 1, 0, 0),
@@ -2448,7 +2448,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(62, Time, One, None, 32, 3, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
-    f(5, String, One, None, 0, 2, 0, 18),
+    f(5, String, One, None, 0, 2, 0, 17),
     f(8, String, One, None, 0, 1, 0, 147),
     // io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationReference
     f(0, String, One, None, 33, 1, 0, 0),
@@ -2457,7 +2457,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(605, Object(353), One, None, 16, 2, 0, 0),
     f(8, String, One, None, 33, 1, 0, 148),
     // io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationStatus
-    f(59, Object(357), List, Some(Keyed), 2, 1, 0, 20),
+    f(59, Object(357), List, Some(Keyed), 2, 1, 0, 19),
     // io.k8s.api.flowcontrol.v1.QueuingConfiguration
     f(547, Int32, One, None, 32, 2, 0, 149),
     f(724, Int32, One, None, 32, 3, 0, 150),
@@ -2526,7 +2526,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     // io.k8s.api.networking.v1.IngressPortStatus
     f(146, String, One, None, 16, 3, 0, 0),
     f(34, Int32, One, None, 33, 1, 0, 0),
-    f(33, String, One, None, 33, 2, 0, 113),
+    f(33, String, One, None, 33, 2, 0, 112),
     // io.k8s.api.networking.v1.IngressRule
     f(160, String, One, None, 0, 1, 0, 0),
     f(564, Object(367), One, None, 16, 1, 2, 0),
@@ -2561,7 +2561,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     // io.k8s.api.networking.v1.NetworkPolicyPort
     f(501, Int32, One, None, 16, 3, 0, 0),
     f(34, IntOrString, One, None, 16, 2, 0, 0),
-    f(33, String, One, None, 16, 1, 0, 69),
+    f(33, String, One, None, 16, 1, 0, 68),
     // io.k8s.api.networking.v1.NetworkPolicySpec
     f(500, Object(385), List, Some(Atomic), 0, 3, 0, 0),
     f(186, Object(386), List, Some(Atomic), 0, 2, 0, 0),
@@ -2584,7 +2584,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     // io.k8s.api.networking.v1.ServiceCIDRSpec
     f(426, String, List, Some(Atomic), 0, 1, 0, 0),
     // io.k8s.api.networking.v1.ServiceCIDRStatus
-    f(59, Object(484), List, Some(Keyed), 2, 1, 0, 20),
+    f(59, Object(484), List, Some(Keyed), 2, 1, 0, 19),
     // io.k8s.api.node.v1.Overhead
     f(698, Quantity, Map, None, 0, 1, 0, 0),
     // io.k8s.api.node.v1.RuntimeClass
@@ -2614,7 +2614,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(104, Object(487), One, None, 80, 2, 0, 0),
     f(838, String, One, None, 16, 4, 0, 156),
     // io.k8s.api.policy.v1.PodDisruptionBudgetStatus
-    f(59, Object(484), List, Some(Keyed), 2, 7, 0, 20),
+    f(59, Object(484), List, Some(Keyed), 2, 7, 0, 19),
     f(459, Int32, One, None, 32, 4, 0, 0),
     f(483, Int32, One, None, 32, 5, 0, 0),
     f(490, Time, Map, None, 0, 2, 0, 0),
@@ -2662,7 +2662,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(0, String, One, None, 33, 3, 0, 0),
     f(1, String, One, None, 0, 4, 0, 0),
     // io.k8s.api.resource.v1.AllocatedDeviceStatus
-    f(59, Object(484), List, Some(Keyed), 32, 4, 0, 16),
+    f(59, Object(484), List, Some(Keyed), 32, 4, 0, 15),
     f(121, Any, One, None, 16, 5, 0, 0),
     f(236, String, One, None, 33, 3, 0, 0),
     f(133, String, One, None, 33, 1, 0, 0),
@@ -2862,12 +2862,12 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(399, Bool, One, None, 16, 1, 0, 167),
     f(538, String, One, None, 16, 5, 0, 168),
     f(645, Int64, One, None, 16, 9, 0, 0),
-    f(700, Bool, One, None, 16, 2, 0, 41),
+    f(700, Bool, One, None, 16, 2, 0, 40),
     f(712, Bool, One, None, 16, 11, 0, 0),
-    f(742, Bool, One, None, 16, 7, 0, 41),
-    f(769, Bool, One, None, 16, 8, 0, 41),
+    f(742, Bool, One, None, 16, 7, 0, 40),
+    f(769, Bool, One, None, 16, 8, 0, 40),
     f(779, Bool, One, None, 16, 10, 0, 0),
-    f(801, Bool, One, None, 16, 4, 0, 41),
+    f(801, Bool, One, None, 16, 4, 0, 40),
     f(829, Object(457), List, Some(Atomic), 0, 6, 0, 0),
     f(859, String, List, Some(Set), 0, 3, 0, 169),
     // io.k8s.api.storage.v1.CSINode
@@ -2881,7 +2881,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(647, String, One, None, 33, 2, 0, 0),
     f(831, String, List, Some(Atomic), 32, 3, 0, 0),
     // io.k8s.api.storage.v1.CSINodeSpec
-    f(497, Object(453), List, Some(Keyed), 35, 1, 0, 6),
+    f(497, Object(453), List, Some(Keyed), 35, 1, 0, 4),
     // io.k8s.api.storage.v1.CSIStorageCapacity
     f(18, String, One, None, 0, 0, 0, 0),
     f(132, Quantity, One, None, 16, 4, 0, 0),
@@ -2955,7 +2955,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(61, String, One, None, 0, 5, 0, 0),
     f(64, Int64, One, None, 0, 6, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
-    f(5, String, One, None, 33, 2, 0, 18),
+    f(5, String, One, None, 33, 2, 0, 17),
     f(8, String, One, None, 33, 1, 0, 173),
     // io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionNames
     f(420, String, List, Some(Atomic), 0, 6, 0, 0),
@@ -2973,7 +2973,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(358, Object(472), List, Some(Atomic), 33, 7, 0, 0),
     // io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionStatus
     f(372, Object(469), One, None, 32, 2, 0, 0),
-    f(59, Object(468), List, Some(Keyed), 32, 1, 0, 16),
+    f(59, Object(468), List, Some(Keyed), 32, 1, 0, 15),
     f(64, Int64, One, None, 0, 4, 0, 0),
     f(804, String, List, Some(Atomic), 32, 3, 0, 0),
     // io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionVersion
@@ -3050,7 +3050,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(0, String, One, None, 33, 2, 0, 0),
     f(1, String, One, None, 33, 1, 0, 0),
     f(53, String, One, None, 16, 3, 0, 0),
-    f(34, Int32, One, None, 16, 4, 0, 14),
+    f(34, Int32, One, None, 16, 4, 0, 13),
     // io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ValidationRule
     f(119, String, One, None, 0, 5, 0, 0),
     f(61, String, One, None, 0, 2, 0, 0),
@@ -3070,7 +3070,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(61, String, One, None, 33, 6, 0, 0),
     f(64, Int64, One, None, 0, 3, 0, 0),
     f(60, String, One, None, 33, 5, 0, 0),
-    f(5, String, One, None, 33, 2, 0, 18),
+    f(5, String, One, None, 33, 2, 0, 17),
     f(8, String, One, None, 33, 1, 0, 0),
     // io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions
     f(18, String, One, None, 0, 0, 0, 0),
@@ -3141,7 +3141,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(19, String, One, None, 0, 0, 0, 0),
     f(61, String, One, None, 0, 3, 0, 0),
     f(3, Object(489), One, None, 33, 1, 0, 0),
-    f(60, String, One, None, 0, 4, 0, 17),
+    f(60, String, One, None, 0, 4, 0, 16),
     f(5, String, One, None, 0, 2, 0, 0),
     // io.k8s.apimachinery.pkg.apis.meta.v1.StatusCause
     f(528, String, One, None, 0, 3, 0, 0),
@@ -3164,7 +3164,7 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(62, Time, One, None, 32, 3, 0, 0),
     f(61, String, One, None, 0, 5, 0, 0),
     f(60, String, One, None, 0, 4, 0, 0),
-    f(5, String, One, None, 33, 2, 0, 18),
+    f(5, String, One, None, 33, 2, 0, 17),
     f(8, String, One, None, 33, 1, 0, 184),
     // io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIServiceSpec
     f(177, Bytes, One, Some(Atomic), 0, 5, 0, 0),
@@ -3175,11 +3175,11 @@ pub(super) static FIELDS: [Field; 2168] = [
     f(208, String, One, None, 0, 3, 0, 0),
     f(853, Int32, One, None, 33, 8, 0, 0),
     // io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIServiceStatus
-    f(59, Object(499), List, Some(Keyed), 2, 1, 0, 20),
+    f(59, Object(499), List, Some(Keyed), 2, 1, 0, 19),
     // io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.ServiceReference
     f(0, String, One, None, 0, 2, 0, 0),
     f(1, String, One, None, 0, 1, 0, 0),
-    f(34, Int32, One, None, 16, 3, 0, 14),
+    f(34, Int32, One, None, 16, 3, 0, 13),
 ];
 
 pub(super) static EXTRAS: [Extra; 185] = [
@@ -3187,9 +3187,8 @@ pub(super) static EXTRAS: [Extra; 185] = [
     e(0, 0, 8, 9, 10),
     e(0, 0, 11, 0, 0),
     e(0, 0, 16, 17, 18),
-    e(19, 0, 0, 0, 0),
-    e(0, 0, 0, 20, 21),
     e(19, 19, 0, 0, 0),
+    e(0, 0, 0, 20, 21),
     e(0, 0, 23, 20, 21),
     e(0, 0, 0, 24, 25),
     e(0, 0, 26, 0, 0),
@@ -3304,6 +3303,7 @@ pub(super) static EXTRAS: [Extra; 185] = [
     e(0, 0, 0, 0, 469),
     e(0, 0, 0, 0, 470),
     e(0, 0, 0, 473, 474),
+    e(19, 0, 0, 0, 0),
     e(478, 0, 0, 0, 0),
     e(0, 0, 481, 0, 0),
     e(0, 0, 482, 0, 0),

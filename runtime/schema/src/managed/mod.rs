@@ -25,7 +25,7 @@ pub use fields::Ordered;
 pub use mutation::lay_over;
 pub use reset::Filter;
 pub use tracker::{Tracker, Versions};
-pub use types::TypeRef;
+pub use types::{TypeRef, is_atomic};
 
 use element::Element;
 use set::Set;

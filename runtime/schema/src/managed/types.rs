@@ -127,7 +127,7 @@ static ANY_OBJECT: OnceLock<Option<TypeId>> = OnceLock::new();
 /// The one field that is granular although its type is atomic (PersistentVolumeSpec).
 const GRANULAR: &str = "claimRef";
 
-fn is_atomic(table: &Table, id: TypeId) -> bool {
+pub fn is_atomic(table: &Table, id: TypeId) -> bool {
     let name = table.type_name(id);
     let first = ATOMIC.partition_point(|(atomic, _)| *atomic < name);
     ATOMIC[first..].iter().take_while(|(atomic, _)| *atomic == name).any(|(_, package)| *package == table.package(id))
