@@ -93,6 +93,10 @@ fn source(name: &str, at: &At<'_>, errors: &mut Errors) {
         errors.required(&at.get("name"), "must specify a resource name");
     }
     if name == "containerResource" {
+        let resource = at.get("name");
+        if !resource.str().is_empty() {
+            super::resources::container_resource_name(resource.str(), &resource.path, errors);
+        }
         match at.get("container").str() {
             "" => errors.required(&at.get("container"), "must specify a container"),
             _ => rules(at, "container~label", errors),
@@ -160,13 +164,13 @@ fn scaling_rules(at: &At<'_>, errors: &mut Errors) {
         }
         _ => {}
     }
-    rules(at, "selectPolicy=Disabled|Max|Min", errors);
+    rules(at, "selectPolicy?=Disabled|Max|Min", errors);
     let policies = at.get("policies");
     if policies.is_empty() {
         errors.required(&policies, "must specify at least one Policy");
     }
     for policy in policies.items() {
-        rules(&policy, "type!=Percent|Pods", errors);
+        rules(&policy, "type==Percent|Pods", errors);
         for field in ["value", "periodSeconds"] {
             let at = policy.get(field);
             if at.int().unwrap_or(0) <= 0 {

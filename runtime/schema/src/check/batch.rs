@@ -74,9 +74,9 @@ fn job_spec(spec: &At<'_>, errors: &mut Errors) {
     }
     let replacement = spec.get("podReplacementPolicy");
     if spec.get("podFailurePolicy").is_set() {
-        rules(spec, "podReplacementPolicy=Failed", errors);
+        rules(spec, "podReplacementPolicy?=Failed", errors);
     } else if replacement.is_set() {
-        rules(spec, "podReplacementPolicy=Failed|TerminatingOrFailed", errors);
+        rules(spec, "podReplacementPolicy?=Failed|TerminatingOrFailed", errors);
     }
     pod::template(&spec.get("template"), errors);
     let policy = spec.at("template.spec.restartPolicy");

@@ -33,8 +33,14 @@ pub(super) fn node(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     {
         errors.forbidden(&new.at("spec.externalID"), "may not be updated");
     }
-    for cidr in new.at("spec.podCIDRs").items() {
+    let cidrs = new.at("spec.podCIDRs");
+    let mut families = [0, 0];
+    for cidr in cidrs.items() {
         errors.each(&cidr, format::cidr_legacy(cidr.str()));
+        families[usize::from(cidr.str().contains(':'))] += 1;
+    }
+    if families.iter().any(|count| *count > 1) {
+        errors.invalid(&cidrs, "may specify no more than one CIDR for each IP family");
     }
     let Some(old) = old else { return };
     let (cidrs, before) = (new.at("spec.podCIDRs"), old.at("spec.podCIDRs"));
@@ -351,7 +357,11 @@ const HIGHEST_USER_PRIORITY: i64 = 1_000_000_000;
 
 pub(super) fn priority_class(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     let value = new.get("value");
-    rules(new, "preemptionPolicy=PreemptLowerPriority|Never", errors);
+    let policy = new.get("preemptionPolicy");
+    match policy.str() {
+        "" if policy.is_set() => errors.required(&policy, ""),
+        _ => rules(new, "preemptionPolicy=PreemptLowerPriority|Never", errors),
+    }
     if !new.at("metadata.name").str().starts_with("system-") && value.int().unwrap_or(0) > HIGHEST_USER_PRIORITY {
         let detail = format!("maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}");
         errors.forbidden(&value, &detail);

@@ -172,7 +172,7 @@ fn ports(list: &At<'_>, errors: &mut Errors) {
 /// validateContainerRestartPolicy
 fn restart_rules(container: &At<'_>, errors: &mut Errors) {
     let (policy, list) = (container.get("restartPolicy"), container.get("restartPolicyRules"));
-    rules(container, "restartPolicy=Always|Never|OnFailure", errors);
+    rules(container, "restartPolicy?=Always|Never|OnFailure", errors);
     if !policy.is_set() && !list.is_empty() {
         errors.required(&policy, "must specify restartPolicy when restart rules are used");
     }

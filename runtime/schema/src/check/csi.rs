@@ -8,10 +8,12 @@ use super::{
 use crate::Value;
 use crate::validate as format;
 
+const NODE_ID_MAX_BYTES: usize = 256;
+
 pub(super) fn driver(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     let spec = new.get("spec");
     rules(new, "metadata.name!driver", errors);
-    rules(&spec, "fsGroupPolicy=File|None|ReadWriteOnceWithFSType", errors);
+    rules(&spec, "fsGroupPolicy?=File|None|ReadWriteOnceWithFSType", errors);
     for mode in spec.get("volumeLifecycleModes").items().filter(|m| !matches!(m.str(), "Persistent" | "Ephemeral")) {
         // Upstream leaves the index out of this path.
         errors.unsupported(&mode.moved("spec.volumeLifecycleModes"), &["Persistent", "Ephemeral"]);
@@ -44,6 +46,9 @@ pub(super) fn node(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     let mut seen: Vec<&str> = Vec::new();
     for driver in drivers.items() {
         rules(&driver, "name!driver nodeID! allocatable.count>=0", errors);
+        if driver.peek("nodeID").as_str().is_some_and(|id| id.len() > NODE_ID_MAX_BYTES) {
+            errors.invalid(&driver.get("nodeID"), &format!("must be {NODE_ID_MAX_BYTES} characters or less"));
+        }
         let name = driver.get("name");
         if seen.contains(&name.str()) {
             errors.duplicate(&name);
@@ -115,7 +120,11 @@ pub(super) fn attachment(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors
 }
 
 pub(super) fn attributes_class(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
-    rules(new, "driverName!", errors);
+    let driver = new.get("driverName");
+    match driver.str() {
+        "" => errors.required(&driver, ""),
+        text => super::storage::lower_name(&driver, text, errors),
+    }
     let parameters = new.get("parameters");
     if parameters.is_empty() {
         errors.required(&parameters, "must contain at least one key/value pair");

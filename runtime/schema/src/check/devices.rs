@@ -1,7 +1,7 @@
 //! Dynamic resource allocation (pkg/apis/resource/validation). Expressions of selectors are CEL, which this crate does not know.
 use super::{
     at::{At, Errors},
-    rules::rules,
+    rules::{rules, short},
     scheduling,
 };
 use crate::Value;
@@ -26,6 +26,8 @@ pub(super) fn claim(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
 }
 
 pub(super) fn claim_template(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
+    super::meta::labels(&new.at("spec.metadata.labels"), errors);
+    super::meta::annotations(&new.at("spec.metadata.annotations"), errors);
     claim_spec(&new.at("spec.spec"), errors);
     immutable_spec(new, old, errors);
 }
@@ -159,8 +161,11 @@ fn configs(at: &At<'_>, names: Option<&[String]>, errors: &mut Errors) {
             continue;
         }
         rules(&opaque, "driver!driver", errors);
-        if opaque.get("parameters").value.is_null() {
-            errors.required(&opaque.get("parameters"), "");
+        let parameters = opaque.get("parameters");
+        if parameters.value.is_null() {
+            errors.required(&parameters, "");
+        } else if parameters.value.as_object().is_none() {
+            errors.invalid_value(&parameters.path, &"<value omitted>".into(), "must be a valid JSON object");
         }
     }
 }
@@ -295,6 +300,9 @@ fn attribute(at: &At<'_>, errors: &mut Errors) {
     let version = at.get("version");
     if version.is_set() && !is_semantic_version(version.str()) {
         errors.invalid(&version, "must be a string compatible with semver.org spec 2.0.0");
+    }
+    for text in [&version, &at.get("string")] {
+        short(text, 64, errors);
     }
     match at.len() {
         1 => {}

@@ -22,7 +22,9 @@ enum NameRule {
 fn name_rule(kind: &Kind) -> NameRule {
     match (&*kind.group, &*kind.kind) {
         ("", "Namespace" | "Service") | ("apps", "StatefulSet") => NameRule::Label,
-        ("rbac.authorization.k8s.io", _) | ("apiregistration.k8s.io", "APIService") => NameRule::Segment,
+        ("rbac.authorization.k8s.io", _)
+        | ("apiregistration.k8s.io", "APIService")
+        | ("policy", "PodDisruptionBudget") => NameRule::Segment,
         // A driver's name may be in any case, which its own rule says.
         ("certificates.k8s.io", "CertificateSigningRequest") | ("storage.k8s.io", "CSIDriver") => NameRule::Any,
         ("networking.k8s.io", "IPAddress") => NameRule::Address,

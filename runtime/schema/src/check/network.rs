@@ -195,7 +195,7 @@ pub(super) fn network_policy(new: &At<'_>, errors: &mut Errors) {
 }
 
 fn policy_port(at: &At<'_>, errors: &mut Errors) {
-    rules(at, "protocol=TCP|UDP|SCTP", errors);
+    rules(at, "protocol?=TCP|UDP|SCTP", errors);
     let (port, end) = (at.get("port"), at.get("endPort"));
     match (port.value, end.int()) {
         (Value::Null, Some(_)) => errors.invalid(&end, "may not be specified when `port` is not specified"),
@@ -328,7 +328,7 @@ pub(super) fn endpoints(new: &At<'_>, errors: &mut Errors) {
             for message in format::port_number(value) {
                 errors.invalid_value(&number.path, &Value::from(value), &message);
             }
-            rules(&port, "protocol=SCTP|TCP|UDP appProtocol~qualified", errors);
+            rules(&port, "protocol?=SCTP|TCP|UDP appProtocol~qualified", errors);
         }
     }
 }

@@ -7,6 +7,7 @@
 //! | `a!form`, `a~form` | required and of this form; of this form when it is not empty |
 //! | `a[]~form` | each element |
 //! | `a=x\|y`, `a!=x\|y` | one of these when it is not empty; and required |
+//! | `a?=x\|y`, `a==x\|y` | one of these when it is there, which "" is none of; also when it is not there |
 //! | `a>0`, `a>=0` | positive, non-negative, when it is there |
 //! | `a:1..255` | between, when it is there |
 use super::at::{At, Errors};
@@ -17,7 +18,7 @@ pub(super) fn rules(at: &At<'_>, words: &str, errors: &mut Errors) {
 }
 
 fn rule(at: &At<'_>, word: &str, errors: &mut Errors) {
-    let end = word.find(['!', '~', '=', '>', ':']).unwrap_or(word.len());
+    let end = word.find(['!', '~', '=', '>', ':', '?']).unwrap_or(word.len());
     let (path, rule) = word.split_at(end);
     if let Some(path) = path.strip_suffix("[]") {
         for item in at.at(path).items() {
@@ -29,6 +30,8 @@ fn rule(at: &At<'_>, word: &str, errors: &mut Errors) {
     match rule.as_bytes() {
         [b'!', ..] if field.is_empty() && !field.value.is_number() => errors.required(&field, ""),
         [b'!', b'=', ..] => one_of(&field, &rule[2..], errors),
+        [b'?', b'=', ..] if field.is_set() => one_of(&field, &rule[2..], errors),
+        [b'=', b'=', ..] => one_of(&field, &rule[2..], errors),
         [b'=', ..] if !field.is_empty() => one_of(&field, &rule[1..], errors),
         [b'!' | b'~', ..] if !field.is_empty() => form(&field, &rule[1..], errors),
         b">0" if field.is_set() => errors.positive(&field),
@@ -62,7 +65,7 @@ fn form(at: &At<'_>, name: &str, errors: &mut Errors) {
         "value" => format::label_value(text),
         "segment" => format::path_segment_name(text),
         "path" => format::path_no_backsteps(text),
-        "driver" => driver(text),
+        "driver" => return driver(at, errors),
         "domain-path" => return domain_prefixed_path(at, errors),
         "labels" => return super::meta::labels(at, errors),
         "selector" => return super::meta::label_selector(at, errors),
@@ -87,10 +90,13 @@ pub(super) fn domain_prefixed_path(at: &At<'_>, errors: &mut Errors) {
 }
 
 /// ValidateCSIDriverName: a domain in any case, and short.
-fn driver(text: &str) -> Vec<String> {
-    let mut messages = format::dns1123_subdomain(&text.to_lowercase());
-    if text.len() > 63 {
-        messages.insert(0, "must have at most 63 bytes".into());
+fn driver(at: &At<'_>, errors: &mut Errors) {
+    short(at, 63, errors);
+    errors.each(at, format::dns1123_subdomain(&at.str().to_lowercase()));
+}
+
+pub(super) fn short(at: &At<'_>, max_bytes: usize, errors: &mut Errors) {
+    if at.str().len() > max_bytes {
+        errors.too_long(at, max_bytes);
     }
-    messages
 }

@@ -55,6 +55,7 @@ pub(super) fn tolerations(list: &At<'_>, errors: &mut Errors) {
             "Lt" | "Gt" => errors.unsupported(&operator, &["Equal", "Exists", "Lt", "Gt"]),
             _ => errors.unsupported(&operator, &["Equal", "Exists"]),
         }
+        rules(&toleration, "effect=NoSchedule|PreferNoSchedule|NoExecute", errors);
     }
 }
 

@@ -220,7 +220,7 @@ fn traffic(spec: &At<'_>, errors: &mut Errors) {
         }
     }
     let internal = spec.get("internalTrafficPolicy");
-    if internal.str().is_empty() && matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer") {
+    if !internal.is_set() && matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer") {
         errors.required(&internal, "");
     }
     let distribution = spec.get("trafficDistribution");

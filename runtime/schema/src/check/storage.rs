@@ -268,7 +268,7 @@ pub(super) fn storage_class(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Err
     let provisioner = new.get("provisioner");
     match provisioner.str() {
         "" => errors.required(&provisioner, ""),
-        text => errors.each(&provisioner, format::qualified_name(&text.to_lowercase())),
+        text => lower_name(&provisioner, text, errors),
     }
     let parameters = new.get("parameters");
     if parameters.len() > 512 {
@@ -286,6 +286,14 @@ pub(super) fn storage_class(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Err
         for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
             errors.immutable(&new.get(field), &old.get(field));
         }
+    }
+}
+
+/// A name in any case, which is said in lower case.
+pub(super) fn lower_name(at: &At<'_>, text: &str, errors: &mut Errors) {
+    let lower = text.to_lowercase();
+    for message in format::qualified_name(&lower) {
+        errors.invalid_value(&at.path, &Value::from(lower.as_str()), &message);
     }
 }
 

@@ -20,7 +20,7 @@ const WORDED_ELSEWHERE: &[(&str, &str)] = &[
     ("NodeSelectorRequirement", "operator"),
     ("ScopedResourceSelectorRequirement", "*"),
     ("FieldSelectorRequirement", "operator"),
-    ("Toleration", "operator"),
+    ("Toleration", "*"),
     ("DeploymentStrategy", "type"),
     ("DaemonSetUpdateStrategy", "type"),
     ("StatefulSetUpdateStrategy", "type"),
@@ -35,9 +35,31 @@ const WORDED_ELSEWHERE: &[(&str, &str)] = &[
     ("DeviceToleration", "effect"),
     ("DeviceToleration", "operator"),
     ("NetworkPolicyPort", "protocol"),
+    ("JobSpec", "podReplacementPolicy"),
+    ("HPAScalingRules", "*"),
+    ("HPAScalingPolicy", "*"),
     ("Container", "restartPolicy"),
     ("PersistentVolumeClaimSpec", "accessModes"),
     ("PersistentVolumeSpec", "accessModes"),
+];
+
+/// Pointers, for which "" is not the same as nothing.
+const POINTERS: &[(&str, &str)] = &[
+    ("SecurityContext", "procMount"),
+    ("JobSpec", "completionMode"),
+    ("ServiceSpec", "ipFamilyPolicy"),
+    ("ServiceSpec", "internalTrafficPolicy"),
+    ("PersistentVolumeClaimSpec", "volumeMode"),
+    ("PersistentVolumeSpec", "volumeMode"),
+    ("StorageClass", "volumeBindingMode"),
+    ("PodDisruptionBudgetSpec", "unhealthyPodEvictionPolicy"),
+    ("EndpointPort", "protocol"),
+    ("ValidatingWebhook", "failurePolicy"),
+    ("ValidatingWebhook", "matchPolicy"),
+    ("MutatingWebhook", "failurePolicy"),
+    ("MutatingWebhook", "matchPolicy"),
+    ("MutatingWebhook", "reinvocationPolicy"),
+    ("RuleWithOperations", "scope"),
 ];
 
 const MAX_DEPTH: usize = 64;
@@ -83,8 +105,11 @@ fn check(table: &Table, owner: TypeId, name: &str, at: &At<'_>, errors: &mut Err
         return;
     }
     let supported: Vec<&str> = supported.collect();
+    let is_pointer = || POINTERS.contains(&(owner, name));
+    let may_be_empty = field.container == Container::One && !is_pointer();
     let mut one = |at: &At<'_>| {
-        if !at.str().is_empty() && !supported.contains(&at.str()) {
+        let is_fine = supported.contains(&at.str()) || may_be_empty && at.str().is_empty();
+        if !is_fine {
             errors.unsupported(at, &supported);
         }
     };

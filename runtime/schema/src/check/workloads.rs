@@ -226,6 +226,18 @@ pub(super) fn stateful_set(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Erro
     // Upstream looks at these twice, by the same path.
     meta::labels(&template.at("metadata.labels").moved("spec.template.labels"), errors);
     meta::annotations(&template.at("metadata.annotations").moved("spec.template.annotations"), errors);
+    let volumes = template.at("spec.volumes");
+    let own = volumes.items().filter(|volume| !claims.contains(&volume.get("name").str())).count();
+    for (place, claim) in spec.get("volumeClaimTemplates").items().enumerate() {
+        let volume = volumes.moved(format!("{}[{}]", volumes.path, own + place)).with(&Value::Null);
+        let name = claim.at("metadata.name").moved(volume.get("name").path);
+        if name.str().is_empty() {
+            errors.required(&volume.at("persistentVolumeClaim.claimName"), "");
+            errors.required(&name, "");
+        } else {
+            errors.each(&name, format::dns1123_label(name.str()));
+        }
+    }
     pod::template_with(&template, &claims, errors);
     always_restarts(&spec, "StatefulSet", errors);
     if let Some(old) = old {

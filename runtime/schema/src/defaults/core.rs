@@ -17,8 +17,13 @@ fn pull_policy(image: &str) -> &'static str {
     let (name, digest) = image.split_once('@').map_or((image, ""), |(n, d)| (n, d));
     let last = name.rsplit('/').next().unwrap_or(name);
     let tag = last.rsplit_once(':').map_or("", |(_, tag)| tag);
-    // No name at all parses as an error upstream, hence without a tag.
-    let latest = tag == "latest" || tag.is_empty() && digest.is_empty() && !image.is_empty();
+    // What is no reference parses as an error upstream, hence without a tag.
+    let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._/:".contains(&b);
+    let path = name.strip_suffix(tag).unwrap_or(name);
+    let is_reference = !image.is_empty()
+        && path.len() <= 256
+        && path.split_once('/').map_or(path, |(_, rest)| rest).bytes().all(is_name);
+    let latest = is_reference && (tag == "latest" || tag.is_empty() && digest.is_empty());
     if latest { "Always" } else { "IfNotPresent" }
 }
 

@@ -52,11 +52,12 @@ impl Check {
     fn invalid(&mut self, path: impl Into<String>, value: &str, detail: &str) {
         self.causes.push(Cause::invalid(path, &value.into(), detail));
     }
-    fn one_of(&mut self, path: &str, value: &str, supported: &[&str]) {
-        if value.is_empty() {
+    /// "" is not the same as nothing.
+    fn one_of(&mut self, path: &str, value: Ref<'_>, supported: &[&str]) {
+        if !value.exists() || value.is_null() {
             self.required(path, "");
-        } else if !supported.contains(&value) {
-            self.causes.push(Cause::not_supported(path, &value.into(), supported));
+        } else if !supported.contains(&value.str()) {
+            self.causes.push(Cause::not_supported(path, &value.str().into(), supported));
         }
     }
     fn compiled(&mut self, path: &str, expression: &Expression) {
@@ -67,7 +68,7 @@ impl Check {
 
     /// What both kinds of policies begin with.
     fn common(&mut self, spec: Ref<'_>, compiler: &Compiler) {
-        self.one_of("spec.failurePolicy", spec.get("failurePolicy").str(), &["Fail", "Ignore"]);
+        self.one_of("spec.failurePolicy", spec.get("failurePolicy"), &["Fail", "Ignore"]);
         let params = spec.get("paramKind");
         if params.is_map() {
             self.param_kind(params);
@@ -116,7 +117,7 @@ impl Check {
     }
 
     fn resources(&mut self, resources: Ref<'_>, path: &str) {
-        let policy = resources.get("matchPolicy").str();
+        let policy = resources.get("matchPolicy");
         self.one_of(&format!("{path}.matchPolicy"), policy, &["Equivalent", "Exact"]);
         for field in ["resourceRules", "excludeResourceRules"] {
             for (at, rule) in resources.get(field).items().enumerate() {
@@ -141,7 +142,7 @@ impl Check {
             self.required(format!("{path}.operations"), "");
         }
         for (at, operation) in operations.items().enumerate() {
-            self.one_of(&format!("{path}.operations[{at}]"), operation.str(), &OPERATIONS);
+            self.one_of(&format!("{path}.operations[{at}]"), operation, &OPERATIONS);
         }
         for field in ["apiGroups", "apiVersions", "resources"] {
             let list = rule.get(field);
@@ -170,8 +171,8 @@ impl Check {
             let detail = "if '*' is present, must not specify other operations";
             self.causes.push(Cause::invalid(format!("{path}.operations"), &operations.to_value(), detail));
         }
-        let scope = rule.get("scope").str();
-        if !scope.is_empty() {
+        let scope = rule.get("scope");
+        if scope.exists() {
             self.one_of(&format!("{path}.scope"), scope, &["*", "Cluster", "Namespaced"]);
         }
     }
@@ -283,8 +284,8 @@ impl Check {
         } else if message.trim().contains(['\n', '\r']) {
             self.invalid(format!("{path}.message"), message, "must not contain line breaks");
         }
-        if !text("reason").is_empty() {
-            self.one_of(&format!("{path}.reason"), text("reason"), &REASONS);
+        if validation.get("reason").exists() {
+            self.one_of(&format!("{path}.reason"), validation.get("reason"), &REASONS);
         }
     }
 
@@ -299,7 +300,7 @@ impl Check {
         for (at, mutation) in mutations.items().enumerate() {
             self.mutation(mutation, &compiler, &format!("spec.mutations[{at}]"));
         }
-        self.one_of("spec.reinvocationPolicy", spec.get("reinvocationPolicy").str(), &["IfNeeded", "Never"]);
+        self.one_of("spec.reinvocationPolicy", spec.get("reinvocationPolicy"), &["IfNeeded", "Never"]);
     }
 
     fn mutation(&mut self, mutation: Ref<'_>, compiler: &Compiler, path: &str) {
@@ -307,7 +308,7 @@ impl Check {
         let (field, other) = match kind {
             "ApplyConfiguration" => ("applyConfiguration", "jsonPatch"),
             "JSONPatch" => ("jsonPatch", "applyConfiguration"),
-            _ => return self.one_of(&format!("{path}.patchType"), kind, &["ApplyConfiguration", "JSONPatch"]),
+            _ => return self.one_of(&format!("{path}.patchType"), mutation.get("patchType"), &["ApplyConfiguration", "JSONPatch"]),
         };
         if !mutation.get(field).is_map() {
             self.required(format!("{path}.{field}"), &format!("must be specified when patchType is {kind}"));
@@ -359,7 +360,7 @@ impl Check {
         if name.is_empty() && !selector.is_map() {
             self.required("spec.paramRef", "one of name or selector must be specified");
         }
-        let action = params.get("parameterNotFoundAction").str();
+        let action = params.get("parameterNotFoundAction");
         self.one_of("spec.paramRef.parameterNotFoundAction", action, &["Deny", "Allow"]);
     }
 
