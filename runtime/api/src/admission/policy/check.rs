@@ -308,7 +308,13 @@ impl Check {
         let (field, other) = match kind {
             "ApplyConfiguration" => ("applyConfiguration", "jsonPatch"),
             "JSONPatch" => ("jsonPatch", "applyConfiguration"),
-            _ => return self.one_of(&format!("{path}.patchType"), mutation.get("patchType"), &["ApplyConfiguration", "JSONPatch"]),
+            _ => {
+                return self.one_of(
+                    &format!("{path}.patchType"),
+                    mutation.get("patchType"),
+                    &["ApplyConfiguration", "JSONPatch"],
+                );
+            }
         };
         if !mutation.get(field).is_map() {
             self.required(format!("{path}.{field}"), &format!("must be specified when patchType is {kind}"));
