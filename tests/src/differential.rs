@@ -108,6 +108,11 @@ fn mask(value: &mut Value, managed_fields: bool) {
             if !managed_fields {
                 map.remove("managedFields");
             }
+            // In the order of their times, which are whole seconds: whether two fall into one is chance.
+            if let Some(Value::Array(owners)) = map.get_mut("managedFields") {
+                owners
+                    .sort_by_key(|owner| ["operation", "manager", "subresource"].map(|field| owner[field].to_string()));
+            }
             if let Some(prefix) = map.get("generateName").and_then(Value::as_str).map(str::to_owned)
                 && map.get("name").and_then(Value::as_str).is_some_and(|name| name.starts_with(&prefix))
             {

@@ -108,16 +108,21 @@ fn a_controller_that_writes_all_the_time_is_noticed_and_its_status_coalesces() {
 
         // What cannot wait is written at once, whatever it costs, and that it is too much is told.
         let text = "x".repeat(900_000);
-        let writes = eventually("the budget is used up", 120, || {
+        let write = || {
             let patch = json!({"data": {"text": text, "n": figure(client, "written_bytes_total").to_string()}});
             let path = "/api/v1/namespaces/default/configmaps/large";
             let answer = client.request("PATCH", path, &MERGE, patch.to_string().as_bytes());
             assert_eq!(answer.code, 200, "{}", answer.text());
+        };
+        let writes = eventually("the budget is used up", 120, || {
+            write();
             match figure(client, "over_budget") {
                 1 => Ok(figure(client, "written_bytes_total")),
                 _ => Err(format!("{} bytes written", figure(client, "written_bytes_total"))),
             }
         });
+        // What was a moment over it is paid for before anybody looks: ten minutes are not.
+        (0..10).for_each(|_| write());
         assert!(writes > BURST_BYTES, "{writes}");
         storm(600);
     });

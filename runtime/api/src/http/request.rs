@@ -120,6 +120,9 @@ impl Response {
     pub fn new(status: u16, content_type: &'static str, body: Body) -> Response {
         Response { status, headers: vec![(header::CONTENT_TYPE, HeaderValue::from_static(content_type))], body }
     }
+    pub fn empty(status: u16) -> Response {
+        Response { status, headers: Vec::new(), body: Body::Full(Bytes::new()) }
+    }
     /// JSON text that is already written.
     pub fn json(status: u16, body: impl Into<Bytes>) -> Response {
         Response::new(status, "application/json", Body::Full(body.into()))

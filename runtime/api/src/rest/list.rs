@@ -18,6 +18,9 @@ const TOO_OLD: &str = "The provided continue parameter is too old to display a c
 
 pub(crate) async fn get(api: &Api, kind: &Arc<Kind>, request: &Request) -> Result<Response, Status> {
     let form = media::negotiate(request, kind)?;
+    if request.query.bool("export") {
+        return Err(Status::bad_request("the export parameter, deprecated since v1.14, is no longer supported"));
+    }
     // What the store says of rubbish is no API error upstream, so it comes through as it is.
     let revision = parse_revision(&request.query).map_err(|message| Status::new(500, "", message))?;
     fresh_enough(api, revision)?;

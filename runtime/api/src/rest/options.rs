@@ -221,7 +221,7 @@ fn checked_options(query: &Query, what: &str, mut causes: Vec<Cause>) -> Result<
         let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
         causes.push(Cause::invalid("fieldManager", &Value::from(manager), &detail));
     }
-    for value in query.get_all("dryRun").filter(|value| !value.is_empty()) {
+    for value in query.get_all("dryRun") {
         if value != "All" {
             causes.push(Cause::not_supported("dryRun", &Value::from(vec![value]), &["All"]));
         }
@@ -260,10 +260,10 @@ pub(crate) fn manager(request: &Request) -> &str {
     name[..end].trim_matches('\t')
 }
 
-/// A DELETE's options: the body, else the query. The second value is dry-run.
-pub(crate) fn delete_request(api: &Api, request: &Request) -> Result<(DeleteOptions, bool), Status> {
-    let from_query = write_options(&request.query, "DeleteOptions")?.dry_run;
+/// A DELETE's options: the body, else the query, never both (endpoints/handlers/delete.go).
+pub(crate) fn delete_request(api: &Api, request: &Request) -> Result<(DeleteOptions, Options), Status> {
     if request.body.is_empty() {
+        let write = write_options(&request.query, "DeleteOptions")?;
         let text = |field: &str| request.query.get(field).filter(|value| !value.is_empty());
         let seconds = match text("gracePeriodSeconds") {
             None => None,
@@ -281,7 +281,7 @@ pub(crate) fn delete_request(api: &Api, request: &Request) -> Result<(DeleteOpti
             Some(orphan) => options.orphaning(orphan)?,
             None => options,
         };
-        return Ok((options.checked()?, from_query));
+        return Ok((options.checked()?, write));
     }
     let (body, _) = super::media::parse(api, request, "DeleteOptions")?;
     let dry_run = body["dryRun"].as_array().is_some_and(|list| list.iter().any(|item| item == "All"));
@@ -295,7 +295,7 @@ pub(crate) fn delete_request(api: &Api, request: &Request) -> Result<(DeleteOpti
             "no kind {name:?} is registered for version {version:?} in scheme \"pkg/apis/meta/internalversion/scheme/register.go:27\""
         )));
     }
-    Ok((DeleteOptions::from_body(&body)?, from_query || dry_run))
+    Ok((DeleteOptions::from_body(&body)?, Options { dry_run, ..Options::default() }))
 }
 
 /// `dryRun: ["All"]` in the deleteOptions of an Eviction, or at the top of another body.

@@ -33,14 +33,14 @@ pub(crate) async fn answer(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
             return Err(Status::forbidden("", "pods", &request.info.name, &decision.reason));
         }
     }
+    let query = &request.query;
     if node.is_empty() {
-        return if sub == "log" {
-            Ok(Response::text(200, ""))
-        } else {
-            Err(Status::bad_request(format!("pod {} does not have a host assigned", pod.name())))
+        // Upstream looks at these two first; no place for a log is no error.
+        return match sub {
+            "log" => log_options(&pod, query).map(|_| Response::empty(204)),
+            _ => Err(Status::bad_request(format!("pod {} does not have a host assigned", pod.name()))),
         };
     }
-    let query = &request.query;
     let stream = match sub {
         "log" => {
             let options = log_options(&pod, query)?;
@@ -167,11 +167,8 @@ pub(super) fn log_options(pod: &Object, query: &Query) -> Result<LogOptions, Sta
             .parse::<i64>()
             .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))?;
         if value < least {
-            causes.push(Cause::invalid(
-                field,
-                &Value::from(value),
-                &format!("must be greater than or equal to {least}"),
-            ));
+            let detail = if least == 0 { "must be greater than or equal to 0" } else { "must be greater than 0" };
+            causes.push(Cause::invalid(field, &Value::from(value), detail));
         }
         Ok(Some(value))
     };

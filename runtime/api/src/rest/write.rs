@@ -211,9 +211,8 @@ fn status_of(target: &Target<'_>) -> u16 {
 
 pub(crate) async fn delete(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(&request, kind)?;
-    let (options, dry_run) = delete_request(api, &request)?;
-    let mut target = target(&request, kind, Sub::Main, write_options(&request.query, "DeleteOptions")?);
-    target.options.dry_run = dry_run;
+    let (options, write) = delete_request(api, &request)?;
+    let mut target = target(&request, kind, Sub::Main, write);
     let deleted = api.delete(&mut target, &options).await?;
     let response = match deleted {
         Deleted::Pending(object) => media::respond(200, &object, form),
@@ -234,9 +233,8 @@ pub(crate) async fn delete(api: &Api, kind: &Arc<Kind>, request: Request) -> Res
 pub(crate) async fn delete_collection(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(&request, kind)?;
     let chosen = ListOptions::parse(&request.query, kind, "")?;
-    let (delete, dry_run) = delete_request(api, &request)?;
-    let mut target = target(&request, kind, Sub::Main, write_options(&request.query, "DeleteOptions")?);
-    target.options.dry_run = dry_run;
+    let (delete, write) = delete_request(api, &request)?;
+    let mut target = target(&request, kind, Sub::Main, write);
     let (listed, meta) = list::listed(api, kind, target.namespace, &chosen).await?;
     let deleted = api.delete_collection(&mut target, &delete, &listed).await?;
     let list = List { kind: kind.clone(), items: Items::Read(deleted), meta };
