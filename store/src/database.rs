@@ -148,11 +148,6 @@ impl Place<'_> {
         create().map_err(|e| Error::redb(doing, e))
     }
 
-    /// Bytes of the file.
-    pub fn size(self) -> io::Result<u64> {
-        self.storage.open(Part::Database, false)?.size()
-    }
-
     fn builder(self, check: bool) -> Builder {
         let mut builder = Builder::new();
         builder.set_cache_size(self.cache_bytes).set_check_integrity_on_open(check);

@@ -494,10 +494,10 @@ impl Disk {
         let counted = |blocks| counting.wrap(blocks);
         let sums = self.sums.database.clone();
         let place = Place { storage: &*self.storage, cache_bytes: self.cache_bytes, sums: &sums, counted: &counted };
-        let size = place.size().map_err(|e| Error::reading("measuring the database", &e))?;
-        let limit = self.file_limit();
+        let taken = self.storage.taken_bytes(Part::Database);
+        let taken = taken.map_err(|e| Error::reading("measuring the database", &e))?;
         // A full disk has no room for two.
-        let anew = self.damaged || size > limit && self.held_back != Some(false);
+        let anew = self.damaged || taken > self.file_limit() && self.held_back != Some(false);
         let found = if anew { None } else { Some(place.open()) };
         let (database, sums, anew) = match found {
             Some(Err(Error::Damaged { message, .. })) => {
@@ -617,8 +617,8 @@ impl Disk {
 
     fn measure(&self) {
         self.counters.journal.store((self.journal.places * SEGMENT_BYTES) as u64, Ordering::Relaxed);
-        if let Ok(size) = self.storage.open(Part::Database, false).and_then(|blocks| blocks.size()) {
-            self.counters.file.store(size, Ordering::Relaxed);
+        if let Ok(taken) = self.storage.taken_bytes(Part::Database) {
+            self.counters.file.store(taken, Ordering::Relaxed);
         }
     }
 }

@@ -8,6 +8,8 @@ const DAY_SECONDS: f64 = 86_400.0;
 const BURST_HOURS: f64 = 2.0;
 /// Status waits so many times longer while there is more debt than that, and may coalesce so much more.
 const STRETCH: u32 = 6;
+/// It does so too while so many keys wait: in a storm most of them change again, and each takes a page of the database.
+const STORM_KEYS: usize = 128;
 
 pub(crate) struct Meter {
     /// None: there is no budget.
@@ -64,9 +66,9 @@ impl Meter {
         self.bytes_a_day.is_some_and(|budget| self.debt(now) > budget * BURST_HOURS / 24.0)
     }
 
-    /// How long a status may wait.
-    pub fn delay(&self, usual: Duration, now: Instant) -> Duration {
-        if self.is_over(now) { usual * STRETCH } else { usual }
+    /// How long a status may wait that so many keys wait with.
+    pub fn delay(&self, usual: Duration, keys: usize, now: Instant) -> Duration {
+        if self.is_over(now) || keys >= STORM_KEYS { usual * STRETCH } else { usual }
     }
 
     /// What a year like the time since the start comes to. The start itself is no year: less than an hour counts as one.
@@ -106,7 +108,18 @@ mod tests {
         });
         assert_eq!(over, Some(25));
         assert_eq!(meter.last_day_bytes(at(100 * 3600)), 0);
-        assert_eq!(meter.delay(usual, at(25 * 3600)), usual * STRETCH);
-        assert_eq!(meter.delay(usual, at(30 * 3600)), usual, "paid");
+        assert_eq!(meter.delay(usual, 1, at(25 * 3600)), usual * STRETCH);
+        assert_eq!(meter.delay(usual, 1, at(30 * 3600)), usual, "paid");
+    }
+
+    #[test]
+    fn a_storm_waits_until_it_has_blown_itself_out() {
+        let meter = Meter::new(Instant::now());
+        let usual = Duration::from_secs(5);
+        for (keys, waits) in
+            [(0, usual), (STORM_KEYS - 1, usual), (STORM_KEYS, usual * STRETCH), (10_000, usual * STRETCH)]
+        {
+            assert_eq!(meter.delay(usual, keys, Instant::now()), waits, "{keys} keys");
+        }
     }
 }

@@ -391,7 +391,7 @@ impl State {
         }
         match self.dirty_since {
             Some(since) => {
-                let delay = self.meter.delay(self.lazy_delay, Instant::now());
+                let delay = self.meter.delay(self.lazy_delay, self.dirty.len(), Instant::now());
                 Work::At(since + delay * 2u32.pow(self.failures.min(RETRY_DOUBLINGS)))
             }
             None => Work::None,

@@ -3,7 +3,7 @@
 use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -47,7 +47,12 @@ pub trait Storage: Send + Sync + 'static {
     fn hold_back(&self, bytes: u64) -> io::Result<()>;
     /// What can still be written.
     fn free_bytes(&self) -> io::Result<u64>;
+    /// What a part takes there: what was never written of it takes nothing.
+    fn taken_bytes(&self, part: Part) -> io::Result<u64>;
 }
+
+/// Of which `st_blocks` counts (stat(2)).
+const STAT_BLOCK_BYTES: u64 = 512;
 
 impl Part {
     fn name(self) -> &'static str {
@@ -186,6 +191,10 @@ impl Storage for Directory {
     fn free_bytes(&self) -> io::Result<u64> {
         let disk = rustix::fs::fstatvfs(&self.handle)?;
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    fn taken_bytes(&self, part: Part) -> io::Result<u64> {
+        Ok(std::fs::metadata(self.path.join(part.name()))?.blocks() * STAT_BLOCK_BYTES)
     }
 }
 

@@ -30,6 +30,7 @@ pub struct Options {
     pub watch_bytes: usize,
     /// How long an old root stays readable (continued LISTs).
     pub history: Duration,
+    /// How long a lazy write may wait; six times as long in a storm of them, and while the flash budget is exceeded.
     pub lazy_delay: Duration,
 }
 

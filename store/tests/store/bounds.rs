@@ -6,9 +6,8 @@ use mote_store::{Apart, Class, Store, Transaction, Writer};
 
 const UPDATES: u64 = 50_000;
 const OBJECTS: u64 = 1000;
-/// Times what is live, which the database may take at any moment: a round that finds more than three writes it anew, and while it is
-/// small redb doubles its file.
-const FILE_TIMES: u64 = 4;
+/// Times what is live, which the database may take at any moment.
+const FILE_TIMES: u64 = 3;
 /// A commit waits behind one slice of a round at most: so many bytes take a slow card (2 MB a second) no longer than half a
 /// second with its flush, and eMMC or SSDs less than 50 ms. However much there is to do, a slice stays as small.
 const STEP_LIMIT_BYTES: u64 = 1200 << 10;

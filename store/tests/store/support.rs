@@ -328,6 +328,9 @@ impl Storage for Faulty {
         let free = medium.capacity.map(|capacity| capacity.saturating_sub(medium.size()) as u64);
         Ok(if medium.full { 0 } else { free.unwrap_or(u64::MAX) })
     }
+    fn taken_bytes(&self, part: Part) -> io::Result<u64> {
+        Ok((self.medium().file((part, false))?.taken.len() * BLOCK_BYTES) as u64)
+    }
 }
 
 /// One file that is open.

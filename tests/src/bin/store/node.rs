@@ -21,8 +21,8 @@ const ALONE: &str = "components: {disabled: [kubelet, network, scheduler, contro
 const PODS: usize = 1000;
 const UPDATES: usize = 10;
 const CLIENTS: usize = 8;
-/// Longer than lazy writes wait.
-const SETTLE: Duration = Duration::from_secs(10);
+/// Longer than lazy writes wait in a storm.
+const SETTLE: Duration = Duration::from_secs(35);
 const IDLE_SECONDS: u64 = 60;
 const OBJECTS: usize = 10_000;
 

@@ -251,4 +251,7 @@ impl Storage for Slow {
     fn free_bytes(&self) -> io::Result<u64> {
         self.0.free_bytes()
     }
+    fn taken_bytes(&self, part: Part) -> io::Result<u64> {
+        self.0.taken_bytes(part)
+    }
 }
