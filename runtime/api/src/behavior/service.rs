@@ -219,12 +219,6 @@ fn carry_over(old: Option<&Value>, spec: &mut Value) {
             }
         }
     }
-    if !matches!(kind_of(spec), "NodePort" | "LoadBalancer") {
-        remove(spec, "externalTrafficPolicy");
-    }
-    if kind_of(spec) != "LoadBalancer" {
-        remove(spec, "allocateLoadBalancerNodePorts");
-    }
     if wants_health_port(spec) {
         if spec["healthCheckNodePort"].as_i64().unwrap_or(0) == 0 {
             copy(old, spec, "healthCheckNodePort");

@@ -235,19 +235,32 @@ pub(crate) fn parse(api: &Api, request: &Request, wanted: &str) -> Result<(Value
         }
     };
     let (value, complaints) = parsed.map_err(|error| unrecognized(wanted, &error, &request.body))?;
-    let found = match &value {
-        Value::Object(_) => return Ok((value, complaints)),
+    let error = match (json_type(&value), &value) {
         // Nothing was said, which is no mistake yet.
-        Value::Null => return Ok((json!({}), complaints)),
-        Value::Array(_) => "array",
-        Value::String(_) => "string",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
+        (None, _) => return Ok((json!({}), complaints)),
+        (_, Value::Object(members)) => {
+            let wrong = |name: &str| members.get(name).and_then(json_type).filter(|found| *found != "string");
+            let wrong = ["apiVersion", "kind"].into_iter().find_map(|name| Some((name, wrong(name)?)));
+            let Some((name, found)) = wrong else { return Ok((value, complaints)) };
+            format!("{NO_KIND}json: cannot unmarshal {found} into Go struct field .{name} of type string")
+        }
+        (Some(found), _) => format!(
+            "{NO_KIND}json: cannot unmarshal {found} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+        ),
     };
-    let error = format!(
-        "{NO_KIND}json: cannot unmarshal {found} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
-    );
     Err(unrecognized(wanted, &error, &request.body))
+}
+
+/// As Go's decoder calls it; None: null.
+fn json_type(value: &Value) -> Option<&'static str> {
+    match value {
+        Value::Null => None,
+        Value::Object(_) => Some("object"),
+        Value::Array(_) => Some("array"),
+        Value::String(_) => Some("string"),
+        Value::Bool(_) => Some("bool"),
+        Value::Number(_) => Some("number"),
+    }
 }
 
 const NO_KIND: &str = "couldn't get version/kind; json parse error: ";

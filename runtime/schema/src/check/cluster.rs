@@ -359,6 +359,8 @@ pub(super) fn priority_class(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Er
     let value = new.get("value");
     let policy = new.get("preemptionPolicy");
     match policy.str() {
+        // It stays as it is.
+        _ if old.is_some() => {}
         "" if policy.is_set() => errors.required(&policy, ""),
         _ => rules(new, "preemptionPolicy=PreemptLowerPriority|Never", errors),
     }
@@ -370,7 +372,7 @@ pub(super) fn priority_class(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Er
         if value.int() != old.get("value").int() {
             errors.forbidden(&value, "may not be changed in an update.");
         }
-        errors.immutable(&new.get("preemptionPolicy"), &old.get("preemptionPolicy"));
+        errors.immutable(&policy, &old.get("preemptionPolicy"));
     }
 }
 

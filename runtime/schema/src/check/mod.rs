@@ -49,6 +49,13 @@ pub fn validate(kind: &Kind, new: &Value, old: Option<&Value>, sub: &str) -> Vec
     }
 }
 
+/// What is wrong with a label selector that stands there.
+pub fn selector_causes(selector: &Value, path: &str) -> Vec<Cause> {
+    let mut errors = Errors::default();
+    meta::label_selector(&At::root(selector).moved(path), &mut errors);
+    errors.0
+}
+
 fn mistakes(kind: &Kind, new: At<'_>, old: Option<At<'_>>, sub: &str) -> Vec<Cause> {
     let mut errors = Errors::default();
     let (value, old_value) = (new.value, old.as_ref().map(|old| old.value));

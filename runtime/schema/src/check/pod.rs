@@ -469,7 +469,7 @@ fn update(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
         (Some(n), Some(o)) if n > o => {
             return errors.invalid(&deadline, "must be less than or equal to previous value");
         }
-        (None, Some(_)) => errors.invalid(&deadline, "must not update from a positive integer to nil value"),
+        (None, Some(_)) => errors.invalid_null(&deadline, "must not update from a positive integer to nil value"),
         _ => {}
     }
     only_added_tolerations(&new.get("tolerations"), &old.get("tolerations"), errors);
@@ -480,6 +480,9 @@ fn update(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
             errors
                 .forbidden(&name, &format!("only deletion is allowed, but found new scheduling gate '{}'", name.str()));
         }
+    }
+    if !gates.is_empty() {
+        scheduling::only_narrower(new, old, errors);
     }
     let (Value::Object(mut munged), Value::Object(old)) = (without_nulls(new.value), without_nulls(old.value)) else {
         return;

@@ -1,5 +1,8 @@
 //! ServiceCIDR and IPAddress (pkg/apis/networking/validation).
-use super::at::{At, Errors};
+use super::{
+    at::{At, Errors},
+    rules::rules,
+};
 use crate::{Cause, status::go_quote, validate as format};
 
 const MAX_CIDRS: usize = 2;
@@ -44,11 +47,17 @@ fn list(cidrs: &At<'_>, errors: &mut Errors) {
 pub(super) fn ip_address(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     let parent = new.at("spec.parentRef");
     if let Some(old) = old {
+        if parent.is_set() {
+            rules(&parent, "resource! name!", errors);
+        } else {
+            errors.required(&parent, "");
+        }
         if parent.value != old.at("spec.parentRef").value {
             // Shown as the Go struct it is upstream.
             let fields = ["Group", "Resource", "Namespace", "Name"];
             let shown = fields.map(|name| format!("\"{name}\":{}", go_quote(parent.get(&name.to_lowercase()).str())));
-            let message = format!("Invalid value: {{{}}}: field is immutable", shown.join(","));
+            let shown = if parent.is_set() { format!("{{{}}}", shown.join(",")) } else { "null".into() };
+            let message = format!("Invalid value: {shown}: field is immutable");
             errors.0.push(Cause { reason: "FieldValueInvalid", message, field: parent.path.clone() });
         }
         return;

@@ -87,6 +87,60 @@ fn weight(term: &At<'_>, errors: &mut Errors) {
     }
 }
 
+/// A pod that waits at a gate may still say better where it belongs: nothing is taken back (validateNodeSelectorMutation,
+/// validateNodeAffinityMutation).
+pub(super) fn only_narrower(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
+    let (labels, before) = (new.get("nodeSelector"), old.get("nodeSelector"));
+    if before.members().any(|(key, value)| labels.peek(key) != value) {
+        errors.invalid_null(&labels, "only additions to spec.nodeSelector are allowed (no mutations or deletions)");
+    }
+    let [terms, before] =
+        [new, old].map(|spec| spec.at("affinity.nodeAffinity").get(REQUIRED).get("nodeSelectorTerms"));
+    if before.is_empty() {
+        return;
+    }
+    if before.len() != terms.len() {
+        return errors.invalid_null(&terms, "no additions/deletions to non-empty NodeSelectorTerms list are allowed");
+    }
+    for (term, before) in terms.items().zip(before.items()) {
+        let lists = ["matchExpressions", "matchFields"].map(|name| (term.get(name), before.get(name)));
+        let was_empty = lists.iter().all(|(_, before)| before.is_empty());
+        let begins = |(list, before): &(At<'_>, At<'_>)| {
+            list.len() >= before.len() && before.items().zip(list.items()).all(|(b, l)| b.value == l.value)
+        };
+        if was_empty && lists.iter().any(|(list, _)| !list.is_empty()) || !lists.iter().all(begins) {
+            errors.invalid(&term, "only additions are allowed (no mutations or deletions)");
+        }
+    }
+}
+
+/// Labels of nodes that have had another name (k8s.io/api/core/v1/well_known_labels.go).
+const RENAMED: [(&str, &str); 5] = [
+    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+];
+
+/// The same nodes, by labels' new names where they have one.
+pub(super) fn is_volume_affinity_kept(new: &At<'_>, old: &At<'_>) -> bool {
+    match (new.value, old.value) {
+        (Value::Array(n), Value::Array(o)) => {
+            n.len() == o.len() && new.items().zip(old.items()).all(|(new, old)| is_volume_affinity_kept(&new, &old))
+        }
+        (Value::Object(n), Value::Object(_)) => {
+            let key = (new.get("key"), old.get("key"));
+            let renamed = RENAMED.contains(&(key.1.str(), key.0.str()));
+            let keys = n.keys().map(|name| name.as_str()).chain(old.members().map(|(name, _)| name));
+            keys.into_iter()
+                .all(|name| name == "key" && renamed || is_volume_affinity_kept(&new.get(name), &old.get(name)))
+        }
+        // An empty list or map is none.
+        _ => new.value == old.value || new.value.is_null() && old.is_empty() || old.value.is_null() && new.is_empty(),
+    }
+}
+
 /// ValidateNodeSelector
 pub(super) fn node_selector(at: &At<'_>, errors: &mut Errors) {
     let terms = at.get("nodeSelectorTerms");

@@ -19,6 +19,15 @@ fn needs_node_port(spec: &At<'_>) -> bool {
 pub(super) fn validate(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     let spec = new.get("spec");
     if let Some(old) = old {
+        // These are looked at before they are allocated, and all else after that.
+        let mut first = Errors::default();
+        if spec.get("type").str() != "ExternalName" {
+            cluster_ips(&spec, &mut first);
+        }
+        if !first.0.is_empty() {
+            *errors = first;
+            return;
+        }
         update(&spec, &old.get("spec"), errors);
     }
     let (kind, headless) = (spec.get("type"), is_headless(&spec));
@@ -246,7 +255,7 @@ fn update(spec: &At<'_>, old: &At<'_>, errors: &mut Errors) {
     }
     let (class, old_class) = (spec.get("loadBalancerClass"), old.get("loadBalancerClass"));
     if kinds == ["LoadBalancer", "LoadBalancer"] && class.value != old_class.value {
-        errors.invalid(&class, ONCE);
+        errors.invalid_null(&class, ONCE);
     }
 }
 

@@ -145,17 +145,36 @@ pub(super) fn persistent_volume(new: &At<'_>, old: Option<&At<'_>>, errors: &mut
     let spec = new.get("spec");
     volume_spec(&spec, false, errors);
     if let Some(old) = old {
-        for name in sources(&spec) {
-            if spec.peek(name) != old.get("spec").peek(name) {
-                errors.forbidden(
-                    &spec.get("persistentvolumesource"),
-                    "spec.persistentvolumesource is immutable after creation\n",
-                );
-            }
+        let before = old.get("spec");
+        if source_of(&spec, &before) != source_of(&before, &spec) {
+            let detail = "spec.persistentvolumesource is immutable after creation\n";
+            errors.forbidden(&spec.get("persistentvolumesource"), detail);
         }
-        errors.immutable(&spec.get("volumeMode").moved("volumeMode"), &old.at("spec.volumeMode"));
+        errors.immutable(&spec.get("volumeMode").moved("volumeMode"), &before.get("volumeMode"));
+        let (affinity, known) = (spec.get("nodeAffinity"), before.get("nodeAffinity"));
+        if known.is_set() && !scheduling::is_volume_affinity_kept(&affinity, &known) {
+            let detail = "field is immutable, except for updating from beta label to GA";
+            errors.invalid_null(&affinity.moved("nodeAffinity"), detail);
+        }
+        let class = spec.get("volumeAttributesClassName");
+        if before.get("volumeAttributesClassName").is_set() && !class.is_set() {
+            errors.forbidden(&class, "update from non-nil value to nil is forbidden");
+        }
         attributes_class_needs_driver(&spec, errors);
     }
+}
+
+/// Where the data lies, but for what an expansion by CSI needs and did not have before.
+fn source_of(spec: &At<'_>, other: &At<'_>) -> Vec<(String, Value)> {
+    const SECRET: &str = "controllerExpandSecretRef";
+    let parts = sources(spec).into_iter().map(|name| {
+        let mut source = spec.peek(name).clone();
+        if name == "csi" && !other.get(name).get(SECRET).is_set() {
+            source.as_object_mut().map(|source| source.remove(SECRET));
+        }
+        (name.to_owned(), source)
+    });
+    parts.collect()
 }
 
 fn attributes_class_needs_driver(spec: &At<'_>, errors: &mut Errors) {

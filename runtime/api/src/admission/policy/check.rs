@@ -119,6 +119,13 @@ impl Check {
     fn resources(&mut self, resources: Ref<'_>, path: &str) {
         let policy = resources.get("matchPolicy");
         self.one_of(&format!("{path}.matchPolicy"), policy, &["Equivalent", "Exact"]);
+        for field in ["namespaceSelector", "objectSelector"] {
+            let selector = resources.get(field);
+            if selector.is_map() {
+                self.causes
+                    .extend(mote_schema::check::selector_causes(&selector.to_value(), &format!("{path}.{field}")));
+            }
+        }
         for field in ["resourceRules", "excludeResourceRules"] {
             for (at, rule) in resources.get(field).items().enumerate() {
                 self.rule(rule, &format!("{path}.{field}[{at}]"));
@@ -308,6 +315,7 @@ impl Check {
         let (field, other) = match kind {
             "ApplyConfiguration" => ("applyConfiguration", "jsonPatch"),
             "JSONPatch" => ("jsonPatch", "applyConfiguration"),
+            "" => return self.required(format!("{path}.patchType"), ""),
             _ => {
                 return self.one_of(
                     &format!("{path}.patchType"),
@@ -366,8 +374,11 @@ impl Check {
         if name.is_empty() && !selector.is_map() {
             self.required("spec.paramRef", "one of name or selector must be specified");
         }
-        let action = params.get("parameterNotFoundAction");
-        self.one_of("spec.paramRef.parameterNotFoundAction", action, &["Deny", "Allow"]);
+        let (action, path) = (params.get("parameterNotFoundAction"), "spec.paramRef.parameterNotFoundAction");
+        match action.str() {
+            "" => self.required(path, ""),
+            _ => self.one_of(path, action, &["Deny", "Allow"]),
+        }
     }
 
     fn actions(&mut self, actions: Ref<'_>) {
