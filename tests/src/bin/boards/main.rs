@@ -1,7 +1,7 @@
-//! `./dev boards [WHAT] BOARD [COUNT]`: a board's image under QEMU. Each of these starts with a disk that was never booted:
+//! `./dev boards [WHAT] BOARD [CUTS [RESETS]]`: a board's image under QEMU. Each of these starts with a disk that was never booted:
 //!
 //! - `boot`: from power-on to a running pod, what was dropped on the boot partition, what the node takes, and a clean shutdown
-//! - `power`: the power fails, or somebody resets the board, COUNT times, most of them while clients write
+//! - `power`: the power fails, and somebody resets the board, CUTS and RESETS times (as many), while clients write
 //! - `update`: the other slot's system, one that is well and ones that are not
 //! - `squeeze`: pods that want more memory than there is
 //! - `smoke`: a Raspberry Pi's kernel, device tree and initramfs, without its disk
@@ -98,7 +98,11 @@ fn main() {
     };
     match text("MOTE_BOARDS").as_str() {
         "boot" => boot(setup),
-        "power" => power::run(setup, number("MOTE_CUTS", 10), number("MOTE_CUTS_SEED", 20)),
+        "power" => {
+            let cuts = number("MOTE_CUTS", 10);
+            let seed = std::env::var("MOTE_CUTS_SEED").ok().and_then(|text| text.parse().ok());
+            power::run(setup, cuts, number("MOTE_RESETS", cuts), seed)
+        }
         "update" => update::run(setup),
         "squeeze" => squeeze::run(setup),
         "smoke" => smoke::run(&setup.board),

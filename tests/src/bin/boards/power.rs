@@ -1,14 +1,18 @@
-//! What a node keeps when the power of its board fails, or somebody resets it, at moments of a seed's choice. A client creates,
+//! What a node keeps when the power of its board fails, or somebody resets it, at moments of seeds' choice. A client creates,
 //! replaces and deletes objects all the time, and knows what was acknowledged; a program on the board writes past the page cache and
 //! never flushes, so that the disk holds what it loses at every cut.
 use super::{POD, hold_memory, start, wait_running};
 use mote_tests::{
-    guest::{Guest, Setup},
+    binary,
+    guest::{Guest, Setup, images},
     http::Client,
 };
 use serde_json::json;
 use std::{
     collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -103,62 +107,123 @@ impl Chance {
     }
 }
 
-/// Every third time it is the reset button, which a disk's cache survives; of the cuts every second one is followed by another during
-/// the boot.
-pub fn run(setup: Setup, count: u64, seed: u64) {
+#[derive(Clone, Copy, PartialEq)]
+enum Event {
+    /// The power fails in the middle of a write.
+    Cut,
+    /// The reset button, which a disk's cache survives.
+    Reset,
+}
+
+impl Event {
+    fn name(self) -> &'static str {
+        if self == Event::Cut { "cut" } else { "reset" }
+    }
+
+    /// It happens now, and the board starts again: how many sectors were unflushed, and lost.
+    fn strike(self, guest: &mut Guest, chance: &mut Chance) -> (usize, usize) {
+        match self {
+            Event::Cut => {
+                let lost = guest.cut(chance.below(u64::MAX));
+                guest.power_on();
+                lost
+            }
+            Event::Reset => {
+                guest.reset();
+                (0, 0)
+            }
+        }
+    }
+}
+
+/// What a run of many hours has survived, one line an event, so that another run goes on where this one ends: its seed, what it was,
+/// and the binary's hash.
+struct Tally {
+    file: PathBuf,
+    binary: String,
+    lines: Vec<String>,
+}
+
+impl Tally {
+    fn read(file: PathBuf, binary: String) -> Tally {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        Tally { file, binary, lines: text.lines().map(str::to_owned).collect() }
+    }
+
+    /// The first seed that no run has begun with; it is written down when its event is over.
+    fn next_seed(&self) -> u64 {
+        let seeds = self.lines.iter().filter_map(|line| line.split_whitespace().next()?.parse().ok());
+        seeds.max().map_or(FIRST_SEED, |seed: u64| seed + 1)
+    }
+
+    fn survived(&mut self, seed: u64, event: Event) {
+        self.lines.push(format!("{seed} {} {}", event.name(), self.binary));
+        fs::write(&self.file, self.lines.join("\n") + "\n").expect("the image's directory can be written");
+    }
+
+    /// Of this binary, by all runs.
+    fn count(&self, event: Event) -> usize {
+        let wanted = [event.name(), &self.binary];
+        self.lines.iter().filter(|line| line.split_whitespace().skip(1).eq(wanted)).count()
+    }
+}
+
+const FIRST_SEED: u64 = 20;
+
+/// As many cuts in the middle of a client's writes as asked for, and as many resets, in turns. Every second one is followed by another
+/// of its kind at any moment of the boot. Each has a seed of its own; `seed` is the first one's, else the tally knows which is next.
+pub fn run(setup: Setup, cuts: u64, resets: u64, seed: Option<u64>) {
     let board = setup.board.clone();
+    let hash = Command::new("sha256sum").arg(binary()).output().expect("sha256sum").stdout;
+    let hash = String::from_utf8_lossy(&hash).chars().take(12).collect();
+    let mut tally = Tally::read(images(&board).join("survived"), hash);
+    let first = seed.unwrap_or_else(|| tally.next_seed());
     let (mut guest, kubectl) = start(setup);
     kubectl.apply(POD);
     wait_running(&guest, &kubectl, "hello");
     hold_memory(&guest, &board);
-    let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut acknowledged = Acknowledged::default();
-    let (mut cuts, mut resets, mut lossy, mut all_lost) = (0, 0, 0, 0);
-    while cuts + resets < count {
+    let (mut left, mut booting, mut lossy, mut all_lost) = ((cuts, resets), 0, 0, 0);
+    for seed in first..first + cuts + resets {
+        let event = if left.1 > left.0 { Event::Reset } else { Event::Cut };
+        let count = if event == Event::Cut { &mut left.0 } else { &mut left.1 };
+        *count -= 1;
+        let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         guest.eventually("the second writer", || guest.shell(NEVER_FLUSHES));
         let stop = Arc::new(AtomicBool::new(false));
-        let (client, stopped, round) = (Client::new(&guest.kubeconfig()), stop.clone(), cuts + resets);
+        let (client, stopped) = (Client::new(&guest.kubeconfig()), stop.clone());
         let before = acknowledged.count;
         let writer = thread::spawn(move || {
-            acknowledged.write(&client, round, &stopped);
+            acknowledged.write(&client, seed, &stopped);
             acknowledged
         });
         thread::sleep(Duration::from_millis(2000 + chance.below(6000)));
-        let mut lost = (0, 0);
-        let reset = round % 3 == 2;
-        if reset {
-            guest.reset();
-            resets += 1;
-        } else {
+        if event == Event::Cut {
             guest.disk.fail_after(chance.below(500));
             assert!(guest.disk.wait_failed(Duration::from_secs(120)), "nothing was written in two minutes");
-            lost = guest.cut(chance.below(u64::MAX));
-            cuts += 1;
         }
+        let lost = event.strike(&mut guest, &mut chance);
         stop.store(true, Ordering::Relaxed);
         acknowledged = writer.join().expect("no answer was wrong");
         let written = acknowledged.count - before;
-        assert!(written > 0, "nothing was acknowledged before the cut");
-        let mut boot_cut = String::new();
-        if !reset {
-            lossy += u64::from(lost.1 > 0);
+        assert!(written > 0, "nothing was acknowledged before");
+        lossy += u64::from(lost.1 > 0);
+        all_lost += lost.1;
+        let mut again = String::new();
+        if chance.below(2) == 0 && left != (0, 0) {
+            let moment = Duration::from_millis(chance.below(45_000));
+            thread::sleep(moment);
+            let lost = event.strike(&mut guest, &mut chance);
+            again = format!(", again {moment:.0?} into the boot ({} of {})", lost.1, lost.0);
+            booting += 1;
             all_lost += lost.1;
-            guest.power_on();
-            if chance.below(2) == 0 && cuts + resets < count {
-                let moment = Duration::from_millis(chance.below(45_000));
-                thread::sleep(moment);
-                let lost = guest.cut(chance.below(u64::MAX));
-                boot_cut = format!(", and {moment:.0?} into the boot ({} of {})", lost.1, lost.0);
-                cuts += 1;
-                guest.power_on();
-            }
         }
         acknowledged.check(&maps(&guest), seed);
         guest.wait_ready(&kubectl);
+        tally.survived(seed, event);
         println!(
-            "{board}: {} {}: {written} writes acknowledged, {} of {} unflushed sectors lost{boot_cut}; Ready again after {:.0?}",
-            if reset { "reset" } else { "cut" },
-            cuts + resets,
+            "{board}: {}, seed {seed}: {written} writes acknowledged, {} of {} unflushed sectors lost{again}; Ready again after {:.0?}",
+            event.name(),
             lost.1,
             lost.0,
             guest.since_power_on(),
@@ -166,10 +231,37 @@ pub fn run(setup: Setup, count: u64, seed: u64) {
     }
     wait_running(&guest, &kubectl, "hello");
     println!(
-        "{board}: {cuts} cuts, {lossy} of those under load lost something, {all_lost} sectors in all; {resets} resets; {} acknowledged \
-         writes, none lost; the pod runs",
+        "{board}: {cuts} cuts amid writes, {lossy} of them lost something, {resets} resets, {booting} more of both in the boot; {all_lost} \
+         sectors lost, {} acknowledged writes, none lost; the pod runs",
         acknowledged.count
+    );
+    println!(
+        "{board}: this binary has survived {} cuts and {} resets by all runs; the next seed is {}",
+        tally.count(Event::Cut),
+        tally.count(Event::Reset),
+        tally.next_seed()
     );
     guest.shut_down();
     println!("{board}: shut down");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mote_tests::server::scratch;
+
+    #[test]
+    fn a_tally_goes_on_where_it_ended_and_counts_one_binary() {
+        let dir = scratch();
+        let file = dir.join("survived");
+        let mut tally = Tally::read(file.clone(), "old".to_owned());
+        assert_eq!(tally.next_seed(), FIRST_SEED);
+        tally.survived(40, Event::Cut);
+        let mut tally = Tally::read(file.clone(), "new".to_owned());
+        tally.survived(41, Event::Reset);
+        tally.survived(42, Event::Cut);
+        let tally = Tally::read(file, "new".to_owned());
+        assert_eq!((tally.next_seed(), tally.count(Event::Cut), tally.count(Event::Reset)), (43, 1, 1));
+        fs::remove_dir_all(dir).expect("it is there");
+    }
 }
