@@ -314,6 +314,35 @@ fn host_ports_lead_in() {
 
 /// What a runtime, or somebody at a shell, may call the plugin with.
 #[test]
+fn a_service_prefers_who_is_near() {
+    let kubectl = namespace("near");
+    kubectl.apply(&pod("web", "echo hello >/index.html; exec httpd -f -p 8080 -h /", "", ""));
+    kubectl.apply(
+        "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {name: web}, ports: [{port: 80, targetPort: 8080}]}}",
+    );
+    kubectl.ok("wait pod/web --for=condition=Ready --timeout=60s");
+    let node = kubectl.field("pod/web", ".spec.nodeName").unwrap();
+    kubectl.ok(&format!("label node {node} topology.kubernetes.io/zone=attic"));
+    let zone = r#"{"forZones":[{"name":"attic"}]}"#.to_owned();
+    let both = format!(r#"{{"forNodes":[{{"name":"{node}"}}],"forZones":[{{"name":"attic"}}]}}"#);
+    for (distribution, hints) in [
+        (r#""PreferSameNode""#, &both),
+        (r#""PreferSameZone""#, &zone),
+        (r#""PreferClose""#, &zone),
+        ("null", &String::new()),
+    ] {
+        let patch = format!(r#"{{"spec": {{"trafficDistribution": {distribution}}}}}"#);
+        kubectl.ok_args(&["patch", "service", "web", "--type=merge", "-p", &patch]);
+        eventually(&format!("the hints of {distribution}"), 20, || {
+            let line = "get endpointslice -l kubernetes.io/service-name=web -o jsonpath={.items[*].endpoints[*].hints}";
+            let found = kubectl.ok(line);
+            if found == *hints { Ok(()) } else { Err(found) }
+        });
+    }
+    kubectl.ok(&format!("label node {node} topology.kubernetes.io/zone-"));
+}
+
+#[test]
 fn the_cni_plugin_refuses_rubbish() {
     let plugin = node().machine.sh("ls /opt/cni/bin/mote-cni").trim().to_owned();
     let call = |environment: &str, stdin: &str| {

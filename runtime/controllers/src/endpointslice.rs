@@ -24,6 +24,7 @@ pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 pub const MAX_ENDPOINTS: usize = 100;
 const ZONE: &str = "topology.kubernetes.io/zone";
+const TOPOLOGY_MODES: [&str; 2] = ["service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode"];
 
 struct Controller {
     session: Session,
@@ -261,7 +262,32 @@ fn endpoint(service: &Object, pod: &Object, addresses: &[IpAddr], zone: Option<&
     put("nodeName", Some(node));
     put("zone", zone);
     put("hostname", service_pods::hostname(pod, service));
+    if ready && let Some(hints) = hints(service, node, zone) {
+        endpoint["hints"] = hints;
+    }
     endpoint
+}
+
+/// Where a ready endpoint's clients should be, by the Service's spec.trafficDistribution (upstream:
+/// staging/src/k8s.io/endpointslice/trafficdist). The older annotation rules it out, and by itself gives no hints where
+/// there are not two zones to spread endpoints over.
+fn hints(service: &Object, node: &str, zone: Option<&str>) -> Option<Value> {
+    let distribution = service.root().at("spec.trafficDistribution").str();
+    let annotations = service.meta().get("annotations");
+    let mode = TOPOLOGY_MODES.iter().find_map(|name| annotations.get(name).as_str());
+    if !matches!(distribution, "PreferClose" | "PreferSameZone" | "PreferSameNode")
+        || matches!(mode, Some("Auto" | "auto"))
+    {
+        return None;
+    }
+    let node = Some(node).filter(|node| distribution == "PreferSameNode" && !node.is_empty());
+    let mut hints = Map::new();
+    for (name, place) in [("forZones", zone.filter(|zone| !zone.is_empty())), ("forNodes", node)] {
+        if let Some(place) = place {
+            hints.insert(name.into(), json!([{"name": place}]));
+        }
+    }
+    (!hints.is_empty()).then(|| hints.into())
 }
 
 /// The Service's labels under the reserved ones, which a Service cannot set itself.

@@ -51,6 +51,31 @@ pub struct Service {
     pub external_local: bool,
 }
 
+/// What an endpoint's hints say of where its clients should be: nothing, here, or somewhere else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hint {
+    #[default]
+    None,
+    Here,
+    Elsewhere,
+}
+
+impl Hint {
+    fn read(places: Ref<'_>, here: &str) -> Hint {
+        places.items().fold(Hint::None, |hint, place| match hint {
+            Hint::Here => hint,
+            _ if place.get("name").str() == here => Hint::Here,
+            _ => Hint::Elsewhere,
+        })
+    }
+}
+
+/// Where this node is: its name, and its zone or nothing.
+pub struct Place<'a> {
+    pub node: &'a str,
+    pub zone: &'a str,
+}
+
 /// One address and port behind a Service port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
@@ -61,6 +86,8 @@ pub struct Endpoint {
     pub terminating: bool,
     /// On this node.
     pub local: bool,
+    pub for_node: Hint,
+    pub for_zone: Hint,
 }
 
 pub fn ipv4(value: Ref<'_>) -> Option<Ipv4Addr> {
@@ -134,7 +161,7 @@ impl Service {
 }
 
 /// The endpoints of one Service port in a slice, appended. Ports match by name and protocol.
-pub fn read_endpoints(slice: &Object, wanted: &Port, node_name: &str, out: &mut Vec<Endpoint>) {
+pub fn read_endpoints(slice: &Object, wanted: &Port, here: &Place<'_>, out: &mut Vec<Endpoint>) {
     let root = slice.root();
     if root.get("addressType").str() != "IPv4" {
         return;
@@ -156,7 +183,9 @@ pub fn read_endpoints(slice: &Object, wanted: &Port, node_name: &str, out: &mut 
                 ready,
                 serving: conditions.get("serving").as_bool().unwrap_or(ready),
                 terminating: conditions.get("terminating").as_bool().unwrap_or(false),
-                local: endpoint.get("nodeName").str() == node_name,
+                local: endpoint.get("nodeName").str() == here.node,
+                for_node: Hint::read(endpoint.at("hints.forNodes"), here.node),
+                for_zone: Hint::read(endpoint.at("hints.forZones"), here.zone),
             });
         }
     }
@@ -181,12 +210,25 @@ pub struct Usable {
     pub any: bool,
 }
 
+/// Of ready endpoints those that are meant for this node, or else for its zone. Hints count when every one has some
+/// of that sort and one is meant for here.
+fn preferred(mut ready: Vec<Endpoint>) -> Vec<Endpoint> {
+    let sorts: [fn(&Endpoint) -> Hint; 2] = [|e| e.for_node, |e| e.for_zone];
+    let counts = |hint: &fn(&Endpoint) -> Hint| {
+        ready.iter().all(|e| hint(e) != Hint::None) && ready.iter().any(|e| hint(e) == Hint::Here)
+    };
+    if let Some(hint) = sorts.into_iter().find(counts) {
+        ready.retain(|e| hint(e) == Hint::Here);
+    }
+    ready
+}
+
 pub fn usable(endpoints: &[Endpoint], uses_cluster: bool, uses_local: bool) -> Usable {
     let pick = |local: bool| {
         let among = || endpoints.iter().filter(move |e| !local || e.local);
         let ready: Vec<Endpoint> = among().filter(|e| e.ready).cloned().collect();
         if !ready.is_empty() {
-            return ready;
+            return if local { ready } else { preferred(ready) };
         }
         among().filter(|e| e.serving && e.terminating).cloned().collect()
     };

@@ -200,7 +200,17 @@ fn pick(by: By, local: bool, pool: &[Endpoint], service: &Service) -> Option<Pic
 /// What the tests of this folder make plans from.
 #[cfg(test)]
 pub mod tests_support {
+    use super::super::model::Hint;
     use super::*;
+
+    /// "zone=here" or "zone=there".
+    fn hint(state: &str, sort: &str) -> Hint {
+        match state.split(' ').find_map(|word| word.strip_prefix(sort)) {
+            None => Hint::None,
+            Some("=here") => Hint::Here,
+            Some(_) => Hint::Elsewhere,
+        }
+    }
 
     pub fn endpoint(ip: &str, state: &str) -> Endpoint {
         Endpoint {
@@ -210,6 +220,8 @@ pub mod tests_support {
             serving: state.contains("ready") || state.contains("serving"),
             terminating: state.contains("terminating"),
             local: state.contains("local"),
+            for_node: hint(state, "node"),
+            for_zone: hint(state, "zone"),
         }
     }
 
@@ -288,6 +300,29 @@ mod tests {
             &[a.clone(), b.clone()],
             &["services 10.43.0.7:80 -> pick-2", backs[0], backs[1], hairpins[0], hairpins[1]],
         );
+        for (name, first, second, expected) in [
+            ("here", "ready local node=here", "ready local node=there", Some(backs[0])),
+            (
+                "this zone",
+                "ready local zone=there",
+                "ready local zone=here",
+                Some("endpoints 10.43.0.7:80/0x0 -> 10.42.0.3:80"),
+            ),
+            (
+                "the node goes before the zone",
+                "ready local node=here zone=there",
+                "ready local node=there zone=here",
+                Some(backs[0]),
+            ),
+            ("one says nothing", "ready local zone=here", "ready local", None),
+            ("nobody is meant for here", "ready local zone=there", "ready local zone=there", None),
+            ("who is not ready says nothing", "ready local node=there", "local node=here", Some(backs[0])),
+        ] {
+            let picked = lines(&plain, &[endpoint("10.42.0.2", first), endpoint("10.42.0.3", second)]);
+            let picked: Vec<&str> =
+                picked.iter().map(String::as_str).filter(|line| line.starts_with("endpoints")).collect();
+            assert_eq!(picked, expected.map_or_else(|| backs.to_vec(), |one| vec![one]), "{name}");
+        }
         check("no endpoints", &plain, &[], &["no-endpoints 10.43.0.7:80 -> reject"]);
         check("none is ready", &plain, &[endpoint("10.42.0.2", "local")], &["no-endpoints 10.43.0.7:80 -> reject"]);
         check(

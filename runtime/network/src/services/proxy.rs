@@ -3,14 +3,14 @@
 //!
 //! At start the whole table is replaced in one transaction: what an earlier process left goes, and established
 //! connections, which live in connection tracking, stay. When a transaction fails, the next one is the whole again.
-use super::model::{Service, read_endpoints, tidy};
+use super::model::{Place, Service, read_endpoints, tidy};
 use super::plan::{Plan, UdpFront, plan};
 use super::rules::{TABLE, affinity_set};
 use super::table::Table;
 use crate::Config;
 use crate::slices::Slices;
 use mote_api::driver::{BoxFuture, Error, Key, Next, Queue, Reconciler};
-use mote_api::{Change, Client, Kind};
+use mote_api::{Change, Client, Kind, Object};
 use mote_cni::netlink::conntrack::Flow;
 use mote_cni::netlink::nft::{Batch, FAMILY_IPV4};
 use mote_cni::netlink::{self, Protocol, Socket};
@@ -27,6 +27,7 @@ pub struct Proxy {
     client: Client,
     services: Arc<Kind>,
     endpoint_slices: Arc<Kind>,
+    nodes: Arc<Kind>,
     slices: Arc<Slices>,
     node_name: String,
     node_ip: IpAddr,
@@ -35,6 +36,10 @@ pub struct Proxy {
     table: Mutex<Table>,
     stopped: AtomicBool,
     synced: AtomicBool,
+}
+
+fn zone(node: &Object) -> &str {
+    node.meta().get("labels").get("topology.kubernetes.io/zone").str()
 }
 
 /// The one key of the queue.
@@ -54,6 +59,7 @@ impl Proxy {
         Ok(Proxy {
             services: kind("", "v1", "services")?,
             endpoint_slices: kind("discovery.k8s.io", "v1", "endpointslices")?,
+            nodes: kind("", "v1", "nodes")?,
             client,
             slices,
             node_name: config.node_name.clone(),
@@ -77,6 +83,17 @@ impl Proxy {
         self.synced.load(Ordering::Relaxed)
     }
 
+    /// All Services, when this node is in another zone than before.
+    fn moved(&self, change: &Change) -> Vec<Key> {
+        if change.object().name() != self.node_name
+            || change.old.as_ref().map_or("", zone) == change.new.as_ref().map_or("", zone)
+        {
+            return Vec::new();
+        }
+        let services = self.client.list(&self.services, None).unwrap_or_default();
+        services.iter().map(|service| Key::new(service.namespace(), service.name())).collect()
+    }
+
     /// None when the Service is gone or not the proxy's.
     fn plan(&self, table: &Table, key: &Key) -> Result<Option<Plan>, Error> {
         let object = match self.client.get(&self.services, &key.namespace, &key.name) {
@@ -97,10 +114,12 @@ impl Proxy {
                 Err(status) => return Err(status.into()),
             }
         }
+        let node = self.client.get(&self.nodes, "", &self.node_name).ok();
+        let here = Place { node: &self.node_name, zone: node.as_ref().map_or("", zone) };
         let endpoints = |port: &super::model::Port| {
             let mut endpoints = Vec::new();
             for slice in &slices {
-                read_endpoints(slice, port, &self.node_name, &mut endpoints);
+                read_endpoints(slice, port, &here, &mut endpoints);
             }
             tidy(endpoints)
         };
@@ -224,13 +243,19 @@ impl Reconciler for Proxy {
     }
 
     fn watches(&self) -> &'static [(&'static str, &'static str, &'static str)] {
-        &[("", "v1", "services"), ("discovery.k8s.io", "v1", "endpointslices")]
+        &[("", "v1", "services"), ("discovery.k8s.io", "v1", "endpointslices"), ("", "v1", "nodes")]
     }
 
     fn wake(&self, change: &Change, queue: &Queue) {
         let concerned = if change.kind.plural == self.services.plural {
             let object = change.object();
             vec![Key::new(object.namespace(), object.name())]
+        } else if change.kind.plural == self.nodes.plural {
+            match self.moved(change) {
+                // A node reports all the time, and moves never.
+                services if services.is_empty() => return,
+                services => services,
+            }
         } else {
             self.slices.change(change)
         };
