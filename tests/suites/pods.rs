@@ -312,7 +312,6 @@ fn host_ports_lead_in() {
     });
 }
 
-/// What a runtime, or somebody at a shell, may call the plugin with.
 #[test]
 fn a_service_prefers_who_is_near() {
     let kubectl = namespace("near");
@@ -342,6 +341,7 @@ fn a_service_prefers_who_is_near() {
     kubectl.ok(&format!("label node {node} topology.kubernetes.io/zone-"));
 }
 
+/// What a runtime, or somebody at a shell, may call the plugin with.
 #[test]
 fn the_cni_plugin_refuses_rubbish() {
     let plugin = node().machine.sh("ls /opt/cni/bin/mote-cni").trim().to_owned();
