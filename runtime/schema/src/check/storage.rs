@@ -146,7 +146,7 @@ pub(super) fn persistent_volume(new: &At<'_>, old: Option<&At<'_>>, errors: &mut
     volume_spec(&spec, false, errors);
     if let Some(old) = old {
         let before = old.get("spec");
-        if source_of(&spec, &before) != source_of(&before, &spec) {
+        if !is_source_kept(&spec, &before) {
             let detail = "spec.persistentvolumesource is immutable after creation\n";
             errors.forbidden(&spec.get("persistentvolumesource"), detail);
         }
@@ -164,17 +164,18 @@ pub(super) fn persistent_volume(new: &At<'_>, old: Option<&At<'_>>, errors: &mut
     }
 }
 
-/// Where the data lies, but for what an expansion by CSI needs and did not have before.
-fn source_of(spec: &At<'_>, other: &At<'_>) -> Vec<(String, Value)> {
+/// Where the data lies stays as it is; a CSI volume that had no secret for its expansion may get one.
+fn is_source_kept(spec: &At<'_>, before: &At<'_>) -> bool {
     const SECRET: &str = "controllerExpandSecretRef";
-    let parts = sources(spec).into_iter().map(|name| {
-        let mut source = spec.peek(name).clone();
-        if name == "csi" && !other.get(name).get(SECRET).is_set() {
-            source.as_object_mut().map(|source| source.remove(SECRET));
-        }
-        (name.to_owned(), source)
-    });
-    parts.collect()
+    let had_none = before.get("csi").is_set() && !before.at("csi").get(SECRET).is_set();
+    sources(spec).into_iter().chain(sources(before)).all(|name| {
+        let (new, old) = (spec.get(name), before.get(name));
+        let gets_secret = || {
+            let same = |field: &str| had_none && field == SECRET || new.peek(field) == old.peek(field);
+            name == "csi" && new.is_set() && new.members().chain(old.members()).all(|(field, _)| same(field))
+        };
+        new.value == old.value || gets_secret()
+    })
 }
 
 fn attributes_class_needs_driver(spec: &At<'_>, errors: &mut Errors) {

@@ -499,3 +499,40 @@ fn a_resize_changes_sizes_and_takes_nothing_away() {
     let mirror = || pod(|p| p["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"}));
     check(mirror(), mirror(), &[("", "Forbidden: static pods cannot be resized")]);
 }
+
+#[test]
+fn a_volume_stays_where_its_data_lies() {
+    let volume = |source: Value, zone: &str| {
+        let terms = json!([{"matchExpressions": [{"key": zone, "operator": "In", "values": ["a"]}]}]);
+        let mut spec = json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+            "nodeAffinity": {"required": {"nodeSelectorTerms": terms}}});
+        for (name, value) in source.as_object().unwrap() {
+            spec[name.as_str()] = value.clone();
+        }
+        json!({"metadata": {"name": "v"}, "spec": spec})
+    };
+    let csi = |secret: Option<&str>| {
+        let mut source = json!({"csi": {"driver": "a.b", "volumeHandle": "h"}});
+        if let Some(name) = secret {
+            source["csi"]["controllerExpandSecretRef"] = json!({"name": name, "namespace": "n"});
+        }
+        source
+    };
+    let moved = [(
+        "spec.persistentvolumesource",
+        FORBIDDEN,
+        "Forbidden: spec.persistentvolumesource is immutable after creation\n",
+    )];
+    let (old, new) = ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone");
+    for (from, to, want) in [
+        (csi(None), csi(Some("s")), &[][..]),
+        (csi(Some("s")), csi(None), &moved),
+        (csi(Some("s")), csi(Some("other")), &moved),
+        (json!({"hostPath": {"path": "/x"}}), csi(None), &moved),
+    ] {
+        check_update("PersistentVolume", volume(to, new), Some(volume(from, new)), want);
+    }
+    check_update("PersistentVolume", volume(csi(None), new), Some(volume(csi(None), old)), &[]);
+    let back = causes("PersistentVolume", volume(csi(None), old), Some(volume(csi(None), new)));
+    assert_eq!(back[0].0, "nodeAffinity", "{back:?}");
+}
