@@ -3,6 +3,7 @@ use super::{
     at::{At, Errors},
     meta,
     rules::rules,
+    warnings,
 };
 use crate::Value;
 use crate::validate as format;
@@ -114,15 +115,6 @@ pub(super) fn only_narrower(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Labels of nodes that have had another name (k8s.io/api/core/v1/well_known_labels.go).
-const RENAMED: [(&str, &str); 5] = [
-    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
-    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
-    ("beta.kubernetes.io/os", "kubernetes.io/os"),
-    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
-    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
-];
-
 /// The same nodes, by labels' new names where they have one.
 pub(super) fn is_volume_affinity_kept(new: &At<'_>, old: &At<'_>) -> bool {
     match (new.value, old.value) {
@@ -131,7 +123,7 @@ pub(super) fn is_volume_affinity_kept(new: &At<'_>, old: &At<'_>) -> bool {
         }
         (Value::Object(n), Value::Object(_)) => {
             let key = (new.get("key"), old.get("key"));
-            let renamed = RENAMED.contains(&(key.1.str(), key.0.str()));
+            let renamed = warnings::successor(key.1.str()).is_some_and(|name| name == key.0.str());
             let keys = n.keys().map(|name| name.as_str()).chain(old.members().map(|(name, _)| name));
             keys.into_iter()
                 .all(|name| name == "key" && renamed || is_volume_affinity_kept(&new.get(name), &old.get(name)))

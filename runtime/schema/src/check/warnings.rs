@@ -8,18 +8,28 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 /// Annotations and labels that are no longer to be used, and what to say of them.
 type Deprecated = &'static [(&'static str, &'static str)];
 
-const NODE_LABELS: Deprecated = &[
-    ("beta.kubernetes.io/arch", r#"deprecated since v1.14; use "kubernetes.io/arch" instead"#),
-    ("beta.kubernetes.io/os", r#"deprecated since v1.14; use "kubernetes.io/os" instead"#),
+/// Labels of nodes: the name that has taken one's place, or "", and what to say.
+const NODE_LABELS: &[(&str, &str, &str)] = &[
+    ("beta.kubernetes.io/arch", "kubernetes.io/arch", r#"deprecated since v1.14; use "kubernetes.io/arch" instead"#),
+    ("beta.kubernetes.io/os", "kubernetes.io/os", r#"deprecated since v1.14; use "kubernetes.io/os" instead"#),
     (
         "failure-domain.beta.kubernetes.io/region",
+        "topology.kubernetes.io/region",
         r#"deprecated since v1.17; use "topology.kubernetes.io/region" instead"#,
     ),
-    ("failure-domain.beta.kubernetes.io/zone", r#"deprecated since v1.17; use "topology.kubernetes.io/zone" instead"#),
-    ("beta.kubernetes.io/instance-type", r#"deprecated since v1.17; use "node.kubernetes.io/instance-type" instead"#),
-    ("app.kubernetes.io/created-by", "deprecated since v1.9"),
-    ("scheduler.alpha.kubernetes.io/preferAvoidPods", "deprecated since v1.22; use Taints and Tolerations instead"),
-    ("node-role.kubernetes.io/master", r#"use "node-role.kubernetes.io/control-plane" instead"#),
+    (
+        "failure-domain.beta.kubernetes.io/zone",
+        "topology.kubernetes.io/zone",
+        r#"deprecated since v1.17; use "topology.kubernetes.io/zone" instead"#,
+    ),
+    (
+        "beta.kubernetes.io/instance-type",
+        "node.kubernetes.io/instance-type",
+        r#"deprecated since v1.17; use "node.kubernetes.io/instance-type" instead"#,
+    ),
+    ("app.kubernetes.io/created-by", "", "deprecated since v1.9"),
+    ("scheduler.alpha.kubernetes.io/preferAvoidPods", "", "deprecated since v1.22; use Taints and Tolerations instead"),
+    ("node-role.kubernetes.io/master", "", r#"use "node-role.kubernetes.io/control-plane" instead"#),
 ];
 
 const STORAGE_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
@@ -128,7 +138,12 @@ impl Warnings {
 }
 
 pub(super) fn node_label(key: &str) -> Option<&'static str> {
-    NODE_LABELS.iter().find(|(label, _)| *label == key).map(|(_, text)| *text)
+    NODE_LABELS.iter().find(|(label, ..)| *label == key).map(|(.., text)| *text)
+}
+
+/// The label of nodes that says today what this one did.
+pub(super) fn successor(key: &str) -> Option<&'static str> {
+    NODE_LABELS.iter().find(|(label, ..)| *label == key).map(|(_, name, _)| *name).filter(|name| !name.is_empty())
 }
 
 const IN_POD_NAMES: &str = "Pod names and hostnames";
