@@ -18,20 +18,20 @@ fn needs_node_port(spec: &At<'_>) -> bool {
 
 pub(super) fn validate(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     let spec = new.get("spec");
+    let (kind, headless) = (spec.get("type"), is_headless(&spec));
+    let external = kind.str() == "ExternalName";
+    let mut addresses = Errors::default();
+    if !external {
+        cluster_ips(&spec, &mut addresses);
+    }
     if let Some(old) = old {
-        // These are looked at before they are allocated, and all else after that.
-        let mut first = Errors::default();
-        if spec.get("type").str() != "ExternalName" {
-            cluster_ips(&spec, &mut first);
-        }
-        if !first.0.is_empty() {
-            *errors = first;
+        // They are looked at before they are allocated, and all else after that.
+        if !addresses.0.is_empty() {
+            *errors = addresses;
             return;
         }
         update(&spec, &old.get("spec"), errors);
     }
-    let (kind, headless) = (spec.get("type"), is_headless(&spec));
-    let external = kind.str() == "ExternalName";
     if spec.get("ports").is_empty() && !headless && !external {
         errors.required(&spec.get("ports"), "");
     }
@@ -47,9 +47,7 @@ pub(super) fn validate(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) 
     ports(&spec, errors);
     meta::labels(&spec.get("selector"), errors);
     session_affinity(&spec, errors);
-    if !external {
-        cluster_ips(&spec, errors);
-    }
+    errors.0.append(&mut addresses.0);
     for ip in spec.get("externalIPs").items() {
         network::endpoint_ip(&ip, errors);
     }
