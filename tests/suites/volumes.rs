@@ -60,7 +60,8 @@ spec:
         let pod = format!("pod/{}", self.name);
         eventually(&format!("{pod} ends"), 60, || match kubectl.field(&pod, ".status.phase")?.as_str() {
             phase @ ("Succeeded" | "Failed") => {
-                Ok(assert_eq!(phase, "Succeeded", "{}", kubectl.ok(&format!("logs {pod}"))))
+                assert_eq!(phase, "Succeeded", "{}", kubectl.ok(&format!("logs {pod}")));
+                Ok(())
             }
             phase => Err(format!(
                 "{phase}: {}",
@@ -171,7 +172,7 @@ fn what_a_volume_is_made_of_reaches_a_running_pod() {
     assert_eq!(sh("cat /fixed"), "one", "a subPath stays what it was");
     patch("configmap/c", r#"{"data": {"other": "back"}}"#);
     eventually("the whole of it", 60, || match sh("cat /all/other /all/password; grep colour /all/labels").as_str() {
-        seen if seen == "backchangedcolour=\"blue\"\n" => Ok(()),
+        "backchangedcolour=\"blue\"\n" => Ok(()),
         seen => Err(seen.to_owned()),
     });
 }
