@@ -1,5 +1,8 @@
 //! A whole node with a real container runtime: one pod's life, from init containers to its last log line.
-use mote_tests::{Kubectl, Node, eventually};
+use mote_tests::{
+    Kubectl, Node, eventually,
+    http::{Client, Stream},
+};
 use std::{
     io::{BufRead, BufReader, Read, Write},
     process::Stdio,
@@ -253,6 +256,32 @@ fn exec_attach_cp_and_port_forward() {
     }
     forward.kill().unwrap();
     forward.wait().unwrap();
+
+    // Clients in other languages than Go name what they know of commands too, and number their streams.
+    let path = format!("/api/v1/namespaces/{}/pods/open/portforward?ports=8080", kubectl.name());
+    let mut stream = node().in_network(|client| websocket(client, &path, "v5.channel.k8s.io,v4.channel.k8s.io"));
+    let message = b"\0GET / HTTP/1.0\r\n\r\n";
+    let mut frame = vec![0x82, 0x80 | u8::try_from(message.len()).unwrap(), 0, 0, 0, 0];
+    frame.extend_from_slice(message);
+    stream.write_all(&frame).unwrap();
+    let (mut read, mut chunk) = (String::new(), [0; 4096]);
+    while !read.contains("page\n") {
+        let count = stream.read(&mut chunk).unwrap();
+        assert!(count > 0, "{read}");
+        read.push_str(&String::from_utf8_lossy(&chunk[..count]));
+    }
+    assert!(read.starts_with("HTTP/1.1 101 ") && read.contains("sec-websocket-protocol: v4.channel.k8s.io"), "{read}");
+}
+
+/// A connection on which `path` was asked for as a WebSocket of one of these protocols.
+fn websocket(client: &Client, path: &str, protocols: &str) -> Stream {
+    let mut stream = client.connect().expect("a connection");
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {protocols}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).expect("the head is sent");
+    stream
 }
 
 #[test]
@@ -487,13 +516,8 @@ subjects: [{{kind: ServiceAccount, name: default, namespace: {}}}]
         }
         let impersonates = reader.request("GET", "/pods", &[("Impersonate-User", "system:admin")], b"");
         assert_eq!(impersonates.code, 403);
-        let mut stream = admin.connect().expect("a connection");
-        let head = format!(
-            "GET /exec/{of_pods}?command=echo&command=said&output=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
-             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Sec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n"
-        );
-        stream.write_all(head.as_bytes()).expect("the head is sent");
+        let mut stream =
+            websocket(&admin, &format!("/exec/{of_pods}?command=echo&command=said&output=1"), "v4.channel.k8s.io");
         let mut read = Vec::new();
         // The runtime ends the connection when the command has ended, in whatever way.
         let _ = stream.read_to_end(&mut read);

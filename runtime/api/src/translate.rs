@@ -44,10 +44,11 @@ const ERRORS: Channel = (2, "stderr");
 const STATUS: Channel = (3, "error");
 const RESIZE: Channel = (4, "resize");
 
-/// The subprotocol of `request` that is translated for it, if it asks for one.
-pub(crate) fn asked(request: &Request) -> Option<&'static str> {
+/// The subprotocol of `request` that is translated for it, if it asks for one. Clients name all they know, whatever they ask for.
+pub(crate) fn asked(request: &Request, stream: &StreamRequest) -> Option<&'static str> {
     let names = websocket::is_asked(request).then(|| websocket::asked_protocols(request))?;
-    [COMMANDS, TUNNEL].into_iter().find(|known| names.contains(known))
+    let known = if matches!(stream, StreamRequest::PortForward { .. }) { TUNNEL } else { COMMANDS };
+    names.contains(&known).then_some(known)
 }
 
 /// As `stream::tunnel`, for a client that asked for `protocol`.

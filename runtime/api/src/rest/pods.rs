@@ -94,7 +94,7 @@ pub(super) async fn join(
         return Err(upgrade_required());
     }
     let url = backend.stream_url(pod, stream.clone()).await?;
-    Ok(match translate::asked(&request) {
+    Ok(match translate::asked(&request, &stream) {
         Some(protocol) => translate::answer(&api.executor, request, &url, protocol, &stream).await,
         None => crate::stream::tunnel(&api.executor, request, &url).await,
     })
