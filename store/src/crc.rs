@@ -1,11 +1,44 @@
-//! CRC-32C (Castagnoli), four bytes at a time, for every start sums all that is on disk.
+//! CRC-32C (Castagnoli): every write is summed, and every start sums all that is on disk. Processors of servers, and most boards',
+//! have an instruction for it, which is ten times as fast as the tables.
 
 pub(crate) fn checksum(bytes: &[u8]) -> u32 {
     !crc32c(!0, bytes)
 }
 
 /// Reflected, without the inversions.
-pub(crate) fn crc32c(mut sum: u32, bytes: &[u8]) -> u32 {
+pub(crate) fn crc32c(sum: u32, bytes: &[u8]) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("sse4.2") {
+        // SAFETY: the processor has the instruction.
+        return unsafe { by_instruction(sum, bytes) };
+    }
+    #[cfg(target_arch = "aarch64")]
+    if std::arch::is_aarch64_feature_detected!("crc") {
+        // SAFETY: the processor has the instruction.
+        return unsafe { by_instruction(sum, bytes) };
+    }
+    by_tables(sum, bytes)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse4.2")]
+fn by_instruction(sum: u32, bytes: &[u8]) -> u32 {
+    use std::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u64};
+    let (words, rest) = bytes.as_chunks::<8>();
+    let sum = words.iter().fold(u64::from(sum), |sum, word| _mm_crc32_u64(sum, u64::from_le_bytes(*word)));
+    rest.iter().fold(sum as u32, |sum, byte| _mm_crc32_u8(sum, *byte))
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "crc")]
+fn by_instruction(sum: u32, bytes: &[u8]) -> u32 {
+    use std::arch::aarch64::{__crc32cb, __crc32cd};
+    let (words, rest) = bytes.as_chunks::<8>();
+    let sum = words.iter().fold(sum, |sum, word| __crc32cd(sum, u64::from_le_bytes(*word)));
+    rest.iter().fold(sum, |sum, byte| __crc32cb(sum, *byte))
+}
+
+fn by_tables(mut sum: u32, bytes: &[u8]) -> u32 {
     let (words, rest) = bytes.as_chunks::<4>();
     for word in words {
         let [a, b, c, d] = (sum ^ u32::from_le_bytes(*word)).to_le_bytes().map(usize::from);
@@ -69,6 +102,8 @@ mod tests {
         for split in 0..bytes.len() {
             let (a, b) = bytes.split_at(split);
             assert_eq!(crc32c(crc32c(!0, a), b), crc32c(!0, &bytes));
+            // With an instruction or without, at whatever place in memory.
+            assert_eq!((crc32c(!0, a), crc32c(7, b)), (by_tables(!0, a), by_tables(7, b)));
         }
     }
 
