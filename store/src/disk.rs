@@ -401,6 +401,12 @@ impl Disk {
         self.journal.free.len() < HELD_BACK + 2
     }
 
+    /// A flush of less than a segment is one write, or two, and waits for nothing.
+    pub fn is_ready(&self) -> bool {
+        let open = !self.missing && self.blocks.is_some() && self.held_back == Some(true);
+        open && !self.is_crowded() && self.journal.places <= self.sizes.places()
+    }
+
     pub fn has_room(&self) -> bool {
         self.held_back != Some(false) && self.storage.free_bytes().is_ok_and(|free| free >= ROOM_BYTES)
     }

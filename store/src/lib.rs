@@ -23,6 +23,7 @@ mod guard;
 mod journal;
 mod latency;
 mod meter;
+mod pace;
 mod page;
 mod record;
 mod recover;

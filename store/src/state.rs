@@ -5,9 +5,10 @@
 //! `queue` until all that must be flushed at or before it is, and becomes visible. When a flush fails, the queue is
 //! taken back: those that the flush was for fail, the others are applied anew on the visible root.
 use crate::{
-    Class, Error, Event, Latency, Options, Revision, Snapshot, Transaction, Unreadable,
+    Class, Error, Event, Latency, Options, Revision, Snapshot, Transaction, Unreadable, change,
     disk::{Flush, Loaded, Sealed, Writes},
     meter::Meter,
+    pace::Pace,
     ring::Ring,
     root::{Held, Root},
     storage::Part,
@@ -51,6 +52,8 @@ pub struct Stats {
     pub durable_commits: u64,
     /// Flushes that succeeded, and how long they took; and how long durable commits waited until they were flushed.
     pub flushes: u64,
+    /// Of these, by who committed himself.
+    pub led_flushes: u64,
     pub flush_latency: Latency,
     pub commit_latency: Latency,
     pub failed_flushes: u64,
@@ -106,10 +109,16 @@ pub(crate) struct State {
     lazy_delay: Duration,
     pub sealed: Sealed,
     pub closing: bool,
+    /// There is more to do than anybody waits for.
+    pub behind: bool,
     /// The slice that is written apart has been written.
     pub sliced: bool,
     /// The writer waits a moment for so many transactions; 0: it does not.
     pub gathering: usize,
+    /// How quick the disk is.
+    pub pace: Pace,
+    /// What the last flush took, and how many transactions it was for.
+    pub last: (Duration, usize),
     /// Found damaged on the disk; the writer has to see to it.
     pub rotten: Vec<Part>,
     /// What that was, until the writer has seen to it.
@@ -133,7 +142,7 @@ struct Pending {
     reply: Reply,
 }
 
-type Reply = Sender<Result<Revision, Error>>;
+pub(crate) type Reply = Sender<Result<Revision, Error>>;
 
 /// Whom a change concerns. They are told when the state is no longer locked, those that watch before those that wrote: what is
 /// acknowledged is on its way to all who watch it.
@@ -206,8 +215,11 @@ impl State {
             lazy_delay: options.lazy_delay,
             sealed,
             closing: false,
+            behind: false,
             sliced: false,
             gathering: 0,
+            pace: Pace::default(),
+            last: (Duration::ZERO, 0),
             rotten: Vec::new(),
             rot: Vec::new(),
             lost: damaged.into_iter().collect(),
@@ -421,6 +433,7 @@ impl State {
         self.trouble = None;
         self.lazy_in_flight = false;
         self.stats.flush_latency.note(took);
+        self.last = (took, batch.transactions);
         self.failures = 0;
         self.reserved = self.reserved.map(|_| batch.flush.reserve);
         let now = Instant::now();
@@ -435,6 +448,7 @@ impl State {
 
     pub fn flush_failed(&mut self, batch: Batch, error: &Error, told: &mut Told) {
         self.stats.failed_flushes += 1;
+        self.last = (Duration::ZERO, 0);
         self.trouble = Some(error.clone());
         self.lazy_in_flight = false;
         self.failures += 1;
@@ -469,6 +483,16 @@ impl State {
 
     pub fn has_unflushed(&self) -> bool {
         !self.queue.is_empty() || !self.dirty.is_empty()
+    }
+
+    /// Whether what is not on disk takes more there than so many bytes; looks at no more than it has to.
+    pub fn unflushed_over(&self, limit_bytes: usize) -> bool {
+        let size = |key: &str, held: Option<&[u8]>| change::size(key, held.unwrap_or_default());
+        let dirty = self.dirty.iter().map(|(key, held)| size(key, held.as_ref().map(|held| &*held.value)));
+        let events = self.queue.iter().flat_map(|pending| &pending.events);
+        let queued = events.map(|event| size(event.key(), event.new.as_ref().map(|new| &*new.value)));
+        let mut left = limit_bytes;
+        !dirty.chain(queued).all(|bytes| left.checked_sub(bytes).inspect(|less| left = *less).is_some())
     }
 
     /// Transactions that wait for the next flush.

@@ -10,12 +10,13 @@ use crate::{
     root::Root,
     state::State,
     storage::Part,
-    writer::{self, End, Shared, Writer},
+    writer::{self, Apart, End, Shared, Writer},
 };
+use futures_lite::future::yield_now;
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering},
     thread::JoinHandle,
     time::Duration,
 };
@@ -40,6 +41,8 @@ pub struct Store {
     counters: Arc<Counters>,
     end: Arc<Mutex<End>>,
     writer: Mutex<Option<JoinHandle<Result<(), Error>>>>,
+    /// What that thread writes with, for as long as it runs.
+    hand: Weak<Mutex<Writer>>,
     damaged: Vec<String>,
     cipher: Option<Arc<dyn Cipher>>,
     /// None: nothing is on disk.
@@ -82,6 +85,7 @@ impl Store {
             counters: Arc::default(),
             end: Arc::new(Mutex::new(End::Abandon)),
             writer: Mutex::new(None),
+            hand: Weak::new(),
             damaged: Vec::new(),
             cipher,
             scrubbed: None,
@@ -124,9 +128,13 @@ impl Store {
     ) -> Result<Store, Error> {
         let (mut store, disk) = Store::prepare(options, Sizes::default(), storage, cipher)?;
         if let Some(disk) = disk {
-            let (writer, end) = (Writer::new(store.shared.clone(), disk), store.end.clone());
+            let (shared, end) = (store.shared.clone(), store.end.clone());
+            let mut writer = Writer::new(shared.clone(), disk);
+            writer.apart = Apart::Thread;
+            let writer = Arc::new(Mutex::new(writer));
+            store.hand = Arc::downgrade(&writer);
             let thread = std::thread::Builder::new().name("mote-store".into()).stack_size(writer::STACK_BYTES);
-            let thread = thread.spawn(move || writer.run(&end));
+            let thread = thread.spawn(move || Writer::run(&writer, &shared, &end));
             store.writer = Mutex::new(Some(thread.map_err(|e| Error::io("starting the writer", &e))?));
         }
         Ok(store)
@@ -165,6 +173,7 @@ impl Store {
             counters,
             end,
             writer: Mutex::new(None),
+            hand: Weak::new(),
             damaged,
             cipher,
             scrubbed,
@@ -203,7 +212,13 @@ impl Store {
             return remote.commit(transaction, &self.shared).await;
         }
         let (reply, outcome) = async_channel::bounded(1);
-        self.shared.change(|state, told| state.submit(transaction, reply, told));
+        if let Some(turn) = self.shared.submit(transaction, reply) {
+            // Whoever else can commit now does so first.
+            yield_now().await;
+            if let Some(writer) = self.hand.upgrade() {
+                turn.take(&writer);
+            }
+        }
         outcome.recv().await.unwrap_or(Err(Error::Closed))
     }
 

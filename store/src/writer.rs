@@ -1,11 +1,15 @@
-//! The thread that flushes. It sleeps until there is something to flush, takes everything that waits, and flushes
+//! Who flushes. A thread sleeps until there is something to flush, takes everything that waits, and flushes
 //! it at once: commits that arrive during a flush share the next one. Those who shared one often come back together, so a moment
 //! is given to them, a part of what the flush takes. What goes from the journal to the database is written by a second
 //! thread, slice by slice, which is there for that alone; a flush waits for it only when the journal is nearly full.
+//!
+//! Where the disk is so quick (`pace`) that waking that thread, and being woken by it, takes as long as the flush, who commits
+//! *leads*: he lets all others have their turn that can have one now, and then flushes what waits on his own thread. He does no
+//! more than that: whatever else there is to do is the thread's, and he waits for nobody.
 use crate::{
-    Error, Revision,
+    Error, Revision, Transaction,
     disk::{Disk, Slice, Sliced},
-    state::{Batch, State, Told, Work},
+    state::{Batch, Reply, State, Told, Work},
     watch::Wait,
 };
 use std::{
@@ -24,6 +28,9 @@ pub(crate) const STACK_BYTES: usize = 1024 * 1024;
 
 /// Nobody waits longer for others to share a flush.
 const MAX_PATIENCE: Duration = Duration::from_millis(2);
+
+/// Who leads writes no more than that: it fits in a segment of the journal.
+const LED_BYTES: usize = 60 * 1024;
 
 /// What the store's handles, its watchers and the writer share.
 pub(crate) struct Shared {
@@ -49,11 +56,16 @@ impl Shared {
 
     /// Changes the state, then tells whom that concerns, outside the lock.
     pub fn change<T>(&self, change: impl FnOnce(&mut State, &mut Told) -> T) -> T {
+        self.change_led(|state, told| (change(state, told), false))
+    }
+
+    /// The same, and the thread is not woken if somebody else flushes.
+    fn change_led<T>(&self, change: impl FnOnce(&mut State, &mut Told) -> (T, bool)) -> T {
         let mut told = Told::default();
         let (result, sooner) = {
             let mut state = self.lock();
             let before = state.work();
-            let result = change(&mut state, &mut told);
+            let (result, led) = change(&mut state, &mut told);
             // A later deadline, or the same, is found when the earlier one is over.
             let sooner = match (before, state.work()) {
                 (_, Work::None) | (Work::Now, _) => false,
@@ -61,13 +73,76 @@ impl Shared {
                 (Work::None, _) | (Work::At(_), Work::Now) => true,
             };
             let gathered = state.gathering > 0 && state.queued() >= state.gathering;
-            (result, sooner || gathered || state.closing || state.sliced || !state.rotten.is_empty())
+            let more = state.closing || state.sliced || state.behind || !state.rotten.is_empty();
+            (result, sooner && !led || gathered || more)
         };
         if sooner {
             self.work.notify_one();
         }
         told.tell();
         result
+    }
+
+    /// Whoever gets a turn has to take it, or to drop it.
+    pub fn submit(&self, transaction: Transaction, reply: Reply) -> Option<Turn<'_>> {
+        let leads = self.change_led(|state, told| {
+            let was_idle = state.queued() == 0;
+            state.submit(transaction, reply, told);
+            let leads = was_idle && state.queued() > 0 && state.gathering == 0 && state.pace.is_short();
+            (leads, leads)
+        });
+        leads.then_some(Turn(self))
+    }
+
+    /// Sleeps until there is something to do.
+    fn wait(&self) {
+        let mut state = self.lock();
+        while !state.closing && !state.behind && !state.sliced && state.rotten.is_empty() {
+            state = match state.work() {
+                Work::Now => return self.gather(state),
+                Work::None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Work::At(deadline) => {
+                    let now = Instant::now();
+                    if deadline <= now {
+                        return;
+                    }
+                    let waited = self.work.wait_timeout(state, deadline - now);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Those who shared the last flush were told at once, and come back one after the other: the first of them does not go alone.
+    fn gather(&self, mut state: MutexGuard<'_, State>) {
+        let (took, expected) = state.last;
+        if expected < 2 || state.queued() >= expected {
+            return;
+        }
+        state.gathering = expected;
+        let few = |state: &mut State| !state.closing && state.queued() < expected;
+        let patience = (took / 2).min(MAX_PATIENCE);
+        let waited = self.work.wait_timeout_while(state, patience, few);
+        waited.unwrap_or_else(PoisonError::into_inner).0.gathering = 0;
+    }
+}
+
+/// It is somebody's turn to flush, and no thread was woken for it. When it is dropped one is.
+pub(crate) struct Turn<'a>(&'a Shared);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.work.notify_one();
+    }
+}
+
+impl Turn<'_> {
+    /// Flushes what waits, unless that would take longer than a flush does.
+    pub fn take(self, writer: &Mutex<Writer>) {
+        // Who has it flushes, or sees when he is done that there is more to do.
+        if writer.try_lock().is_ok_and(|mut writer| writer.lead()) {
+            std::mem::forget(self);
+        }
     }
 }
 
@@ -125,19 +200,15 @@ impl Helper {
 pub struct Writer {
     shared: Arc<Shared>,
     disk: Disk,
-    /// There is more to do than anybody waits for.
-    behind: bool,
     slicing: Option<Slicing>,
     helper: Option<Helper>,
     pub apart: Apart,
-    /// What the last flush took, and how many transactions it was for.
-    last: (Duration, usize),
 }
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, disk: Disk) -> Writer {
-        let behind = disk.is_damaged();
-        Writer { shared, disk, behind, slicing: None, helper: None, apart: Apart::Never, last: (Duration::ZERO, 0) }
+        shared.lock().behind = disk.is_damaged();
+        Writer { shared, disk, slicing: None, helper: None, apart: Apart::Never }
     }
 
     /// What is not on disk, in one flush, however long it might still wait; then what the database needs, if it needs
@@ -157,12 +228,13 @@ impl Writer {
         let mut took = start.elapsed();
         let mut state = self.shared.lock();
         let batch = state.has_unflushed().then(|| state.take_batch());
+        let mut behind = std::mem::take(&mut state.behind);
         for part in std::mem::take(&mut state.rotten) {
             self.disk.heal(part);
-            self.behind = true;
+            behind = true;
         }
         drop(state);
-        if batch.is_none() && !self.behind && !ended {
+        if batch.is_none() && !behind && !ended {
             return Ok(false);
         }
         let flushed = batch.map_or(Ok(()), |batch| self.flush(batch));
@@ -174,9 +246,9 @@ impl Writer {
         if let Err(error) = &sliced {
             tracing::warn!(%error, "the database is not up to date; what is new is in the journal");
         }
-        // A round that failed is tried again when there is something to flush.
-        self.behind = flushed.is_ok() && sliced.is_ok() && self.slicing.is_none() && self.disk.is_behind();
         let mut state = self.shared.lock();
+        // A round that failed is tried again when there is something to flush.
+        state.behind = flushed.is_ok() && sliced.is_ok() && self.slicing.is_none() && self.disk.is_behind();
         state.meter.written(self.disk.written_bytes(), Instant::now());
         state.stats.longest_slice = state.stats.longest_slice.max(took);
         if let Err(error) = sliced {
@@ -240,12 +312,17 @@ impl Writer {
         let start = Instant::now();
         let result = self.disk.flush(&batch.flush);
         let took = start.elapsed();
-        self.last = (took, batch.transactions);
-        self.shared.change(|state, told| match &result {
-            Ok(()) => state.flushed(batch, took, told),
-            Err(error) => {
-                tracing::error!(%error, "flushing the store failed");
-                state.flush_failed(batch, error, told);
+        self.shared.change(|state, told| {
+            // What a flush takes beside the database's says nothing of one that is alone on the disk.
+            if self.slicing.is_none() {
+                state.pace.note(result.is_ok().then_some(took));
+            }
+            match &result {
+                Ok(()) => state.flushed(batch, took, told),
+                Err(error) => {
+                    tracing::error!(%error, "flushing the store failed");
+                    state.flush_failed(batch, error, told);
+                }
             }
         });
         result
@@ -257,56 +334,51 @@ impl Writer {
         if let Err(error) = self.end_slice() {
             tracing::warn!(%error, "the database is not up to date; it is brought up to date anew");
         }
-        self.behind = false;
+        self.shared.lock().behind = false;
         while self.step()? {
-            self.behind = false;
+            self.shared.lock().behind = false;
         }
         self.disk.close()
     }
 
-    fn wait(&self) {
+    /// As much of a step as who commits may do himself: one flush, and only if it is one write and waits for nothing.
+    /// False: there is more to do than that.
+    pub fn lead(&mut self) -> bool {
         let mut state = self.shared.lock();
-        while !state.closing && !self.behind && !state.sliced && state.rotten.is_empty() {
-            state = match state.work() {
-                Work::Now => return self.gather(state),
-                Work::None => self.shared.work.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Work::At(deadline) => {
-                    let now = Instant::now();
-                    if deadline <= now {
-                        return;
-                    }
-                    let waited = self.shared.work.wait_timeout(state, deadline - now);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+        if !state.has_unflushed() {
+            return true;
         }
-    }
-
-    /// Those who shared the last flush were told at once, and come back one after the other: the first of them does not go alone.
-    fn gather(&self, mut state: MutexGuard<'_, State>) {
-        let (took, expected) = self.last;
-        if expected < 2 || state.queued() >= expected {
-            return;
+        if self.slicing.is_some() && std::env::var("BESIDE").is_err()
+            || !self.disk.is_ready()
+            || state.closing
+            || !state.pace.is_short()
+            || state.unflushed_over(LED_BYTES)
+        {
+            return false;
         }
-        state.gathering = expected;
-        let few = |state: &mut State| !state.closing && state.queued() < expected;
-        let patience = (took / 2).min(MAX_PATIENCE);
-        let waited = self.shared.work.wait_timeout_while(state, patience, few);
-        waited.unwrap_or_else(PoisonError::into_inner).0.gathering = 0;
+        let batch = state.take_batch();
+        state.stats.led_flushes += 1;
+        drop(state);
+        let flushed = self.flush(batch);
+        let mut state = self.shared.lock();
+        state.meter.written(self.disk.written_bytes(), Instant::now());
+        state.behind |= flushed.is_ok() && self.slicing.is_none() && self.disk.is_behind();
+        // Others may have come meanwhile.
+        !state.behind && state.queued() == 0
     }
 
     /// Until the state is closing; returns what became of the last flush.
-    pub(crate) fn run(mut self, end: &Mutex<End>) -> Result<(), Error> {
-        self.apart = Apart::Thread;
+    pub(crate) fn run(writer: &Mutex<Writer>, shared: &Shared, end: &Mutex<End>) -> Result<(), Error> {
         loop {
-            self.wait();
-            if self.shared.lock().closing {
+            shared.wait();
+            let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            if shared.lock().closing {
                 let abandon = *end.lock().unwrap_or_else(PoisonError::into_inner) == End::Abandon;
                 // Nobody else may write here once this has ended.
-                return if abandon { self.end_slice() } else { self.close() };
+                return if abandon { writer.end_slice() } else { writer.close() };
             }
             // Who waited was told, and the next flush tries again.
-            let _ = self.step();
+            let _ = writer.step();
         }
     }
 }

@@ -129,6 +129,11 @@ fn run(store: &Store, writer: &mut Writer, model: &mut Model, random: &mut Rando
         let place = if durable { model.done.len() } else { 0 };
         waiting.push((place, Box::pin(store.commit(transaction))));
         let mut good = settle(&mut waiting, model);
+        if random.below(6) == 0 {
+            // Who commits flushes himself.
+            writer.lead();
+            good &= settle(&mut waiting, model);
+        }
         if random.below(3) == 0 {
             while random.below(8) > 0 && writer.step().is_ok_and(|more| more) {}
             good &= settle(&mut waiting, model);

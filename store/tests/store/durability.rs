@@ -41,6 +41,95 @@ fn commits_that_arrive_together_share_a_flush() {
     assert_eq!(after.durable_commits - before.durable_commits, 64);
 }
 
+/// A store whose disk is known to be quick. The machine may be too busy to show it at once.
+fn quick() -> (Faulty, Store) {
+    let (storage, store) = started();
+    // Large enough for space to be held back, which takes time.
+    commit(&store, put(Durable, "first", &"x".repeat(1000))).unwrap();
+    for n in 0..100_000 {
+        commit(&store, put(Durable, "quick", &n.to_string())).unwrap();
+        if store.stats().led_flushes > 0 {
+            return (storage, store);
+        }
+    }
+    panic!("nobody ever flushed himself: {:?}", store.stats());
+}
+
+#[test]
+fn who_commits_flushes_himself_where_that_is_short_and_only_there() {
+    let (storage, store) = quick();
+    let here = |storage: &Faulty| {
+        let me = std::thread::current().id();
+        storage.medium().journal_synced_by.iter().filter(|by| **by == me).count() as u64
+    };
+    let led = store.stats().led_flushes;
+    assert_eq!(here(&storage), led);
+    assert_eq!(storage.medium().journal_synced_by.len() as u64, store.stats().flushes + 1, "and the one that made it");
+    // The disk has become slow: one has to find out.
+    storage.medium().sync_takes = Duration::from_millis(1);
+    for n in 0..50 {
+        commit(&store, put(Durable, "slow", &n.to_string())).unwrap();
+    }
+    assert!((led..=led + 1).contains(&here(&storage)), "{led} before, {} then", here(&storage));
+
+    let (storage, store) = started();
+    storage.medium().sync_takes = Duration::from_millis(1);
+    for n in 0..100 {
+        commit(&store, put(Durable, "slow", &n.to_string())).unwrap();
+    }
+    assert_eq!((here(&storage), store.stats().led_flushes), (0, 0));
+}
+
+#[test]
+fn who_flushes_himself_takes_along_all_who_can_commit_meanwhile() {
+    let (storage, store) = quick();
+    for _ in 0..10_000 {
+        let puts = (0..16).map(|n| Box::pin(store.commit(put(Durable, &format!("{n:02}"), ""))) as Commit<'_>);
+        let mut commits: Vec<Commit<'_>> = puts.collect();
+        commits.retain_mut(|commit| block_on(poll_once(commit)).is_none());
+        let (before, syncs) = (store.stats(), storage.medium().syncs);
+        // The second turn of the first of them.
+        let done = commits.first_mut().and_then(|commit| block_on(poll_once(commit))).is_some();
+        let after = store.stats();
+        let (led, count) = (after.led_flushes - before.led_flushes, after.durable_commits - before.durable_commits);
+        commits.drain(..usize::from(done));
+        // A flush was too slow for once, the database is being written, or the thread was awake: it does it.
+        if (led, count) != (1, 16) {
+            assert!(commits.into_iter().all(|commit| block_on(commit).is_ok()));
+            continue;
+        }
+        assert_eq!((after.flushes - before.flushes, storage.medium().syncs - syncs), (1, 1));
+        assert!(commits.iter_mut().all(|commit| block_on(poll_once(commit)).is_some_and(|done| done.is_ok())));
+        return;
+    }
+    panic!("{:?}", store.stats());
+}
+
+#[test]
+fn who_goes_away_before_he_flushes_has_it_done() {
+    let (_, store) = quick();
+    for n in 0..100 {
+        let mut commit = Box::pin(store.commit(put(Durable, "gone", &n.to_string())));
+        assert!(block_on(poll_once(&mut commit)).is_none());
+        drop(commit);
+        while store.snapshot().get("gone").is_none_or(|entry| *entry.value != *n.to_string().as_bytes()) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn what_is_large_nobody_flushes_himself() {
+    let (_, store) = quick();
+    let led = store.stats().led_flushes;
+    commit(&store, put(Durable, "large", &"x".repeat(100_000))).unwrap();
+    for n in 0..100 {
+        commit(&store, put(Lazy, &format!("lazy-{n}"), &"x".repeat(1000))).unwrap();
+    }
+    commit(&store, put(Durable, "rides", "")).unwrap();
+    assert_eq!((store.stats().led_flushes, store.stats().lazy_keys), (led, 0));
+}
+
 #[test]
 fn what_is_behind_a_durable_commit_waits_for_it() {
     let (storage, store) = started();

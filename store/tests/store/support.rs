@@ -8,6 +8,7 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
+    thread::{self, ThreadId},
     time::Duration,
 };
 
@@ -52,6 +53,10 @@ struct Image {
 pub struct Medium {
     files: BTreeMap<(Part, bool), Image>,
     pub syncs: u64,
+    /// Who synced the journal.
+    pub journal_synced_by: Vec<ThreadId>,
+    /// What a sync takes.
+    pub sync_takes: Duration,
     /// Bytes of all writes.
     pub written: u64,
     /// Writes and syncs until the power goes.
@@ -373,6 +378,10 @@ impl Blocks for Row {
         let mut medium = self.storage.medium();
         medium.step(Some(self.name))?;
         medium.syncs += 1;
+        if self.name.0 == Part::Journal {
+            medium.journal_synced_by.push(thread::current().id());
+        }
+        thread::sleep(medium.sync_takes);
         let (fails, forgets) = (medium.fails(self.name), medium.random.below(2) == 0);
         let file = medium.file(self.name)?;
         if fails {
