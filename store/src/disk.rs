@@ -54,6 +54,9 @@ impl Sizes {
 /// When the database cannot be written, the journal grows to so many times its size.
 const MAX_JOURNAL_TIMES: usize = 16;
 
+/// While the database cannot keep up, to so many times, rather than to have a flush wait.
+const CROWDED_TIMES: usize = 4;
+
 /// What a slice writes at most: so much that a commit that waits behind it does not notice on a slow card.
 const SLICE_BYTES: usize = 64 * 1024;
 /// And so many keys, for each may be in a page of its own.
@@ -396,15 +399,20 @@ impl Disk {
         self.round.is_some() || self.is_slicing
     }
 
-    /// The journal has little room left: who flushes waits for the slice that is being written.
+    /// The journal has little room left and is as long as it may become: who flushes waits for the slice that is being written.
     pub fn is_crowded(&self) -> bool {
+        let most = self.sizes.places() * if self.has_room() { CROWDED_TIMES } else { 1 };
+        self.is_full() && self.journal.places >= most
+    }
+
+    fn is_full(&self) -> bool {
         self.journal.free.len() < HELD_BACK + 2
     }
 
     /// A flush of less than a segment is one write, or two, and waits for nothing.
     pub fn is_ready(&self) -> bool {
         let open = !self.missing && self.blocks.is_some() && self.held_back == Some(true);
-        open && !self.is_crowded() && self.journal.places <= self.sizes.places()
+        open && !self.is_full() && self.journal.places <= self.sizes.places()
     }
 
     pub fn has_room(&self) -> bool {

@@ -1,6 +1,6 @@
 //! What the files may take, and what stands in the way of a flush, held by counts: nothing here looks at a clock.
 //! `MOTE_STORE_UPDATES` says how many updates; `./dev power` makes a million.
-use crate::support::{Commit, Faulty, Random, delete, put};
+use crate::support::{Commit, Faulty, Random, SIZES, delete, put};
 use futures_lite::future::{block_on, poll_once};
 use mote_store::{Apart, Class, Store, Transaction, Writer};
 
@@ -132,4 +132,29 @@ fn no_slice_of_a_round_or_of_a_file_written_anew_is_large() {
         assert!(driven.store.stats().rounds > 20, "{}", driven.store.stats().rounds);
         assert!(driven.largest_step_bytes <= STEP_LIMIT_BYTES, "{} bytes in one step", driven.largest_step_bytes);
     }
+}
+
+/// With a database that is never done unless somebody waits for it.
+#[test]
+fn a_flush_waits_for_the_database_only_when_the_journal_has_grown() {
+    let journal = |free_bytes: Option<usize>| {
+        let mut driven = Driven::new(Apart::Later(u32::MAX));
+        let size = driven.storage.medium().size();
+        driven.storage.medium().capacity = free_bytes.map(|free| size + free);
+        let commit = |driven: &mut Driven, n: usize| {
+            driven.commit(std::iter::once(put(Class::Durable, &format!("pods/{n}"), &"x".repeat(2000))));
+        };
+        let (mut most, mut n) = (0, 0);
+        while driven.store.stats().rounds == 0 {
+            commit(&mut driven, n);
+            n += 1;
+            most = most.max(driven.store.stats().journal_bytes as usize);
+        }
+        driven.writer.apart = Apart::Never;
+        (0..400).for_each(|n| commit(&mut driven, n));
+        assert_eq!(driven.store.stats().journal_bytes as usize, SIZES.journal_bytes, "and it is given back");
+        most
+    };
+    assert_eq!(journal(None), 4 * SIZES.journal_bytes);
+    assert_eq!(journal(Some(8 << 20)), SIZES.journal_bytes, "where there is little room");
 }
