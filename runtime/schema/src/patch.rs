@@ -3,7 +3,7 @@
 //!
 //! Codes and messages as the patch handler of kube-apiserver gives them (apiserver/pkg/endpoints/handlers/patch.go).
 use crate::Status;
-use crate::tree::{Map, Value, index, steps};
+use crate::tree::{Map, Value};
 
 /// Operations in one JSON patch; upstream's figure.
 pub const MAX_OPERATIONS: usize = 10_000;
@@ -40,21 +40,44 @@ fn merge_members(target: &mut Value, patch: &Map) {
     }
 }
 
-/// RFC 6902. `target` is spoiled when this fails.
-pub fn json(target: &mut Value, patch: &Value) -> Result<(), Status> {
-    let Value::Array(operations) = patch else {
-        return Err(Status::bad_request(format!(
-            "error decoding patch: json: cannot unmarshal {} into Go value of type []handlers.jsonPatchOp",
-            go_type(patch)
-        )));
+/// What reading a JSON patch complains of: members that no operation has. Err when one is no operation at all.
+pub fn operations(patch: &Value) -> Result<Vec<String>, Status> {
+    let refuse = |found: &Value, into: &str| {
+        let found = go_type(found);
+        Err(Status::bad_request(format!("error decoding patch: json: cannot unmarshal {found} into Go {into}")))
     };
+    let operations: &[Value] = match patch {
+        Value::Null => &[],
+        Value::Array(operations) => operations,
+        other => return refuse(other, "value of type []handlers.jsonPatchOp"),
+    };
+    let mut complaints = Vec::new();
+    for (at, operation) in operations.iter().enumerate().filter(|(_, operation)| !operation.is_null()) {
+        let Value::Object(members) = operation else { return refuse(operation, "value of type handlers.jsonPatchOp") };
+        for (name, member) in members {
+            match name.as_str() {
+                name @ ("op" | "path" | "from") if !member.is_string() && !member.is_null() => {
+                    return refuse(member, &format!("struct field jsonPatchOp.{name} of type string"));
+                }
+                "op" | "path" | "from" | "value" => {}
+                name => complaints.push(format!("unknown field \"[{at}].{name}\"")),
+            }
+        }
+    }
+    Ok(complaints)
+}
+
+/// RFC 6902 as gopkg.in/evanphx/json-patch.v4 has it. `target` is spoiled when this fails.
+pub fn json(target: &mut Value, patch: &Value) -> Result<(), Status> {
+    operations(patch)?;
+    let operations = patch.as_array().map_or(&[][..], Vec::as_slice);
     if operations.len() > MAX_OPERATIONS {
         return Err(Status::too_large(format!(
             "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
             operations.len()
         )));
     }
-    // What does not read as an operation (unknown op, no path, no value) fails when upstream gets to it, like one
+    // What does not read as an operation (unknown op, no path) fails when upstream gets to it, like one
     // that does not apply; so does Mote.
     let mut copied = 0;
     for operation in operations {
@@ -64,70 +87,86 @@ pub fn json(target: &mut Value, patch: &Value) -> Result<(), Status> {
 }
 
 fn operate(target: &mut Value, operation: &Value, copied: &mut usize) -> Option<()> {
-    let path = place(operation, "path")?;
-    let value = || operation.get("value").cloned();
+    let path = operation["path"].as_str();
+    let from = || operation["from"].as_str();
+    // No value is null.
+    let value = || operation["value"].clone();
     match operation["op"].as_str()? {
-        "add" => add(target, path, value()?),
-        "remove" => remove(target, path).map(drop),
-        "replace" => match target.pointer_mut(path) {
-            Some(place) => {
-                *place = value()?;
+        "add" => add(target, path?, value()),
+        "remove" => remove(target, path?).map(drop),
+        "replace" if path?.is_empty() => {
+            *target = Some(value()).filter(|value| value.is_object() || value.is_array())?;
+            Some(())
+        }
+        // What is not in an object is put there.
+        "replace" => match around(target, path?)? {
+            (Value::Array(list), step) => {
+                let at = index(&step, list.len()).filter(|at| *at < list.len())?;
+                list[at] = value();
                 Some(())
             }
-            // What is not there is put there.
-            None => match around(target, path)? {
-                (Value::Object(map), step) => {
-                    map.insert(step.into(), value()?);
-                    Some(())
-                }
-                _ => None,
-            },
+            _ => add(target, path?, value()),
         },
         "move" => {
-            let from = place(operation, "from")?;
-            // Nothing moves into itself.
-            if path.strip_prefix(from).is_some_and(|below| below.starts_with('/')) {
-                return None;
-            }
-            let moved = remove(target, from)?;
-            add(target, path, moved)
+            let moved = remove(target, from()?)?;
+            add(target, path?, moved)
         }
         "copy" => {
-            let value = target.pointer(place(operation, "from")?)?.clone();
+            let value = peek(target, from()?)?;
             *copied += text_len(&value);
             if *copied > MAX_COPIED_BYTES {
                 return None;
             }
-            add(target, path, value)
+            add(target, path?, value)
         }
-        "test" => (*target.pointer(path)? == value()?).then_some(()),
+        "test" => {
+            let found = if path?.is_empty() { target.clone() } else { peek(target, path?)? };
+            (found == value()).then_some(())
+        }
         _ => None,
     }
 }
 
-/// Whatever stands before the first slash of a path is passed over (github.com/evanphx/json-patch).
-fn place<'o>(operation: &'o Value, field: &str) -> Option<&'o str> {
-    let path = operation[field].as_str()?;
-    Some(path.find('/').map_or(path, |at| &path[at..]))
+/// The container around a place, and the place's own step. Whatever stands before the first slash of a path is passed
+/// over; the whole is no place.
+fn around<'v>(target: &'v mut Value, path: &str) -> Option<(&'v mut Value, String)> {
+    let mut steps = path.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).peekable();
+    let mut at = target;
+    loop {
+        let step = steps.next()?;
+        let last = steps.peek().is_none();
+        at = match at {
+            Value::Object(_) | Value::Array(_) if last => return Some((at, step)),
+            Value::Object(map) => map.get_mut(&step)?,
+            Value::Array(list) => {
+                let at = index(&step, list.len())?;
+                list.get_mut(at)?
+            }
+            _ => return None,
+        }
+    }
 }
 
-/// The container around a place, and the place's own step.
-fn around<'v>(target: &'v mut Value, path: &str) -> Option<(&'v mut Value, String)> {
-    let (parent, _) = path.rsplit_once('/')?;
-    let step = steps(path)?.last()?;
-    Some((target.pointer_mut(parent)?, step))
+/// A negative one counts from the end.
+fn index(step: &str, len: usize) -> Option<usize> {
+    let at: isize = step.parse().ok()?;
+    usize::try_from(at).ok().or_else(|| len.checked_sub(at.unsigned_abs()))
+}
+
+/// What an object does not have is null.
+fn peek(target: &mut Value, path: &str) -> Option<Value> {
+    match around(target, path)? {
+        (Value::Array(list), step) => list.get(index(&step, list.len())?).cloned(),
+        (map, step) => Some(map.get(step.as_str()).cloned().unwrap_or_default()),
+    }
 }
 
 fn add(target: &mut Value, path: &str, value: Value) -> Option<()> {
-    if path.is_empty() {
-        *target = value;
-        return Some(());
-    }
     match around(target, path)? {
         (Value::Object(map), step) => drop(map.insert(step.into(), value)),
         (Value::Array(list), step) if step == "-" => list.push(value),
         (Value::Array(list), step) => {
-            let at = index(&step).filter(|at| *at <= list.len())?;
+            let at = index(&step, list.len() + 1).filter(|at| *at <= list.len())?;
             list.insert(at, value);
         }
         _ => return None,
@@ -136,13 +175,10 @@ fn add(target: &mut Value, path: &str, value: Value) -> Option<()> {
 }
 
 fn remove(target: &mut Value, path: &str) -> Option<Value> {
-    if path.is_empty() {
-        return Some(target.take());
-    }
     match around(target, path)? {
         (Value::Object(map), step) => map.remove(&step),
         (Value::Array(list), step) => {
-            let at = index(&step).filter(|at| *at < list.len())?;
+            let at = index(&step, list.len()).filter(|at| *at < list.len())?;
             Some(list.remove(at))
         }
         _ => None,
@@ -155,7 +191,8 @@ fn does_not_apply() -> Status {
     Status { with_details: true, ..Status::new(422, "Invalid", message) }
 }
 
-fn go_type(value: &Value) -> &'static str {
+/// As Go's decoder names what it found.
+pub fn go_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
@@ -206,13 +243,48 @@ mod tests {
         check(json!([{"op": "add", "path": "/x/y", "value": 1}]), Err(422));
         check(json!([{"op": "jump", "path": "/x"}]), Err(422));
         check(json!({"op": "add"}), Err(400));
+        check(json!([5]), Err(400));
+        check(json!([{"op": "add", "path": 5}]), Err(400));
+        check(json!([null]), Err(422));
+    }
+
+    #[test]
+    fn what_is_not_there_is_null_and_the_whole_is_no_place() {
+        let same = json!({"a": {"b": [1, 2], "c": "x"}});
+        check(Value::Null, Ok(same.clone()));
+        check(json!([{"op": "test", "path": "/x"}, {"op": "test", "path": "/a/d", "value": null}]), Ok(same));
+        check(json!([{"op": "test", "path": "/x/y", "value": null}]), Err(422));
+        check(
+            json!([{"op": "copy", "from": "/x", "path": "/y"}]),
+            Ok(json!({"a": {"b": [1, 2], "c": "x"}, "y": null})),
+        );
+        check(json!([{"op": "move", "from": "/x", "path": "/y"}]), Err(422));
+        check(json!([{"op": "add", "path": "/a"}]), Ok(json!({"a": null})));
+        for op in ["add", "remove", "copy", "move"] {
+            check(json!([{"op": op, "path": "", "from": "", "value": {}}]), Err(422));
+        }
+        check(json!([{"op": "replace", "path": "", "value": 5}]), Err(422));
+        check(json!([{"op": "replace", "path": "", "value": {"z": 1}}]), Ok(json!({"z": 1})));
+        check(
+            json!([{"op": "remove", "path": "/a/b/-1"}, {"op": "add", "path": "/a/b/-1", "value": 3},
+                {"op": "replace", "path": "/a/b/00", "value": 4}]),
+            Ok(json!({"a": {"b": [4, 3], "c": "x"}})),
+        );
+        check(json!([{"op": "remove", "path": "/a/b/-3"}]), Err(422));
+        let complaints = operations(&json!([{"op": "remove", "path": "/a", "odd": 1}]));
+        assert_eq!(complaints.ok(), Some(vec!["unknown field \"[0].odd\"".to_owned()]));
+    }
+
+    #[test]
+    fn a_patch_has_an_end() {
         let many = vec![json!({"op": "test", "path": "/a/c", "value": "x"}); MAX_OPERATIONS + 1];
         check(Value::Array(many.into()), Err(413));
     }
 
     #[test]
     fn copies_cannot_double_without_end() {
-        let patch: Vec<Value> = (0..64).map(|i| json!({"op": "copy", "from": "", "path": format!("/k{i}")})).collect();
+        let patch: Vec<Value> =
+            (0..64).map(|i| json!({"op": "copy", "from": "/a", "path": format!("/a/k{i}")})).collect();
         check(Value::Array(patch.into()), Err(422));
     }
 

@@ -5,6 +5,7 @@
 //!
 //! Errors are worded as sigs.k8s.io/json and the UnmarshalJSON methods of apimachinery word them. What cannot be matched: upstream
 //! reports the first mistake in the order of the text, this reports the first in the order of names.
+use crate::patch::go_type as json_type;
 use crate::{
     Kind,
     quantity::Quantity,
@@ -324,18 +325,6 @@ pub(crate) fn is_go_duration(text: &str) -> bool {
         any = true;
     }
     any
-}
-
-/// As Go's decoder names what it found.
-fn json_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }
 
 /// What Go's omitempty (omitzero for structs) leaves out.

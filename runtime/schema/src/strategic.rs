@@ -28,6 +28,7 @@ const UNSUPPORTED: &str = "strategic merge patch format is not supported";
 pub fn apply(kind: &Kind, current: &mut Value, patch: &Value) -> Result<(), Status> {
     merge(kind, current, patch).map_err(|error| match error.as_str() {
         UNSUPPORTED | NOT_JSON | BAD_LIST | BAD_ORDER | BAD_RETAIN_KEYS => Status::bad_request(error),
+        _ if error.starts_with("json: ") => Status::bad_request(error),
         // Upstream says no more of these.
         NO_NESTED_LISTS => {
             Status::new(422, "Invalid", "the server rejected our request due to an error in our request")
@@ -40,11 +41,17 @@ fn merge(kind: &Kind, current: &mut Value, patch: &Value) -> Result<(), String> 
     if kind.is_custom() {
         return Err(UNSUPPORTED.into());
     }
-    let (Value::Object(original), Value::Object(patch)) = (&mut *current, patch) else {
-        return Err(NOT_JSON.into());
+    let patch = match patch {
+        Value::Object(patch) => patch.clone(),
+        Value::Null => Members::new(),
+        other => {
+            let found = crate::patch::go_type(other);
+            return Err(format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"));
+        }
     };
+    let Value::Object(original) = &mut *current else { return Err(NOT_JSON.into()) };
     let merger = Merger { table: kind.table() };
-    let merged = merger.map(std::mem::take(original), patch.clone(), Some(kind.root))?;
+    let merged = merger.map(std::mem::take(original), patch, Some(kind.root))?;
     *current = Value::Object(merged);
     Ok(())
 }
@@ -121,7 +128,11 @@ impl<'t> Merger<'t> {
         field: Option<&Field>,
         is_delete_list: bool,
     ) -> Result<(Vec<Value>, bool), String> {
-        let Some(is_map) = element_kind(original.iter().chain(&patch))? else { return Ok((original, false)) };
+        let lists = || format!("list element types are not identical: [{} {}]", go_list(&original), go_list(&patch));
+        let elements = original.iter().chain(&patch);
+        let Some(is_map) = element_kind(elements).map_err(|error| error.unwrap_or_else(lists))? else {
+            return Ok((original, false));
+        };
         let key = field.map_or("", |f| self.table.merge_key(f));
         if !is_map {
             if is_delete_list {
@@ -313,15 +324,15 @@ fn take_list(map: &mut Members, name: &str) -> Result<Option<Vec<Value>>, String
     }
 }
 
-/// Whether elements are objects; None for no elements. Lists of lists and mixed lists are refused.
-fn element_kind<'v>(elements: impl Iterator<Item = &'v Value>) -> Result<Option<bool>, String> {
+/// Whether elements are objects; None for no elements. Lists of lists and mixed lists (no error of their own) are refused.
+fn element_kind<'v>(elements: impl Iterator<Item = &'v Value>) -> Result<Option<bool>, Option<String>> {
     let mut kind = None;
     for element in elements {
         if element.is_array() {
-            return Err(NO_NESTED_LISTS.into());
+            return Err(Some(NO_NESTED_LISTS.into()));
         }
         if *kind.get_or_insert(element.is_object()) != element.is_object() {
-            return Err("list element types are not identical".into());
+            return Err(None);
         }
     }
     Ok(kind)
@@ -373,6 +384,29 @@ fn bad_type(wanted: &str, found: Option<&Value>) -> String {
         Some(Value::Object(_)) => "map[string]interface {}",
     };
     format!("expected a {wanted}, but received a {found}")
+}
+
+/// What upstream's reader of trees says where its reader of JSON says `error` (apimachinery/pkg/runtime/converter.go).
+pub fn restored(error: &str) -> String {
+    let told = error.strip_prefix("json: cannot unmarshal ").and_then(|rest| {
+        let (found, wanted) = (rest.split_once(" into ")?.0, rest.rsplit_once(" of type ")?.1);
+        Some((found, wanted))
+    });
+    let Some((found, wanted)) = told else { return format!("error decoding from json: {error}") };
+    let found = match found {
+        "object" => "map",
+        "array" => "slice",
+        "string" | "bool" => found,
+        number if number.contains('.') => "float64",
+        _ => "int64",
+    };
+    match (found, wanted) {
+        (_, list) if list.starts_with("[]") => format!("cannot restore slice from {found}"),
+        (_, map) if map.starts_with("map[") => format!("cannot restore map from {found}"),
+        (_, object) if object.contains('.') => format!("cannot restore struct from: {found}"),
+        ("int64", "string") | ("float64", "int32" | "int64") => format!("cannot convert {found} to {wanted}"),
+        _ => format!("unrecognized type: {wanted}"),
+    }
 }
 
 /// As Go's %v prints a decoded JSON value.
@@ -457,6 +491,30 @@ mod tests {
             Ok(pod(json!([
             {"name": "c"}, {"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b", "image": "2"}]))),
         );
+    }
+
+    #[test]
+    fn trees_are_refused_in_words_of_their_own() {
+        for (error, want) in [
+            (
+                "json: cannot unmarshal number into Go struct field Scale.spec of type v1.ScaleSpec",
+                "cannot restore struct from: int64",
+            ),
+            ("json: cannot unmarshal object into Go struct field A.b of type []v1.C", "cannot restore slice from map"),
+            (
+                "json: cannot unmarshal string into Go struct field A.b of type map[string]string",
+                "cannot restore map from string",
+            ),
+            ("json: cannot unmarshal number into Go struct field A.b of type string", "cannot convert int64 to string"),
+            (
+                "json: cannot unmarshal number 1.5 into Go struct field A.b of type int32",
+                "cannot convert float64 to int32",
+            ),
+            ("json: cannot unmarshal string into Go struct field A.b of type int32", "unrecognized type: int32"),
+            ("illegal base64 data at input byte 0", "error decoding from json: illegal base64 data at input byte 0"),
+        ] {
+            assert_eq!(restored(error), want);
+        }
     }
 
     #[test]

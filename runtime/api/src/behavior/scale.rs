@@ -3,7 +3,7 @@
 use crate::{
     Patch, Sub,
     admission::{self, ObjectKind, Operation},
-    registry::{MAX_TRIES, MODIFIED, Target, apply_part, check_uid, patched, track_part},
+    registry::{MAX_TRIES, MODIFIED, Target, apply_part, check_name, check_uid, meta, patched, track_part},
     server::Api,
 };
 use mote_schema::{Cause, Doc, Kind, Order as _, Ref, Status, managed::scale as owners, selector::LabelSelector};
@@ -149,9 +149,12 @@ async fn scaled(
     if wanted == UNSET {
         return Err(Status::bad_request(format!("the spec replicas field \".{path}\" cannot be empty")));
     }
+    let mut causes = mote_schema::check::embedded_metadata(&new["metadata"], "metadata");
     if wanted < 0 {
-        let cause = Cause::invalid("spec.replicas", &Value::from(wanted), "must be greater than or equal to 0");
-        return Err(Status::invalid("autoscaling", "Scale", target.name, vec![cause]));
+        causes.push(Cause::invalid("spec.replicas", &Value::from(wanted), "must be greater than or equal to 0"));
+    }
+    if !causes.is_empty() {
+        return Err(Status::invalid("autoscaling", "Scale", target.name, causes));
     }
     let mut object = old.clone();
     set(&mut object, path, Value::from(wanted)).map_err(Status::internal)?;
@@ -186,13 +189,6 @@ fn change_scale(
         ScaleChange::Replace(body) => {
             let mut new = body.clone();
             target.decode(&mut new, complaints.to_vec())?;
-            let name = new["metadata"]["name"].as_str().unwrap_or("");
-            if !name.is_empty() && name != target.name {
-                return Err(Status::bad_request(format!(
-                    "the name of the object ({name}) does not match the name on the URL ({})",
-                    target.name
-                )));
-            }
             new
         }
         ScaleChange::Patch(Patch::Apply { config, force }) => {
@@ -206,6 +202,9 @@ fn change_scale(
             new
         }
     };
+    let metadata = meta::metadata(&mut new)?;
+    meta::settle_namespace(metadata, true, target.namespace)?;
+    check_name(target, meta::text(metadata, "name"))?;
     track_part(api, target, kind, "scale", live, &mut new);
     Ok(new)
 }

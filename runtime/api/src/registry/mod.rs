@@ -5,7 +5,7 @@
 //! validate -> admission's last word -> one store transaction. Stored Docs hold neither apiVersion, kind nor resourceVersion.
 mod create;
 mod delete;
-mod meta;
+pub(crate) mod meta;
 mod owners;
 mod patch;
 mod update;
@@ -25,7 +25,7 @@ pub(crate) use delete::Deleted;
 pub(crate) use meta::{format_time, new_uid, now, random};
 pub(crate) use owners::{Owners, apply_part, track_part};
 pub(crate) use patch::patched;
-pub(crate) use update::check_uid;
+pub(crate) use update::{check_name, check_uid};
 
 /// `fieldValidation`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,21 +128,21 @@ impl Target<'_> {
     /// Decodes what a client sent: types checked, unknown fields dropped and complained about as asked.
     pub(crate) fn decode(&mut self, value: &mut Value, duplicates: Vec<String>) -> Result<(), Status> {
         crate::audit::request_object(value);
-        self.fit(value, duplicates).map_err(|text| {
+        self.fit(value, Vec::new(), duplicates).map_err(|text| {
             let (name, version) = (&self.kind.kind, &self.kind.version);
             Status::bad_request(format!("{name} in version {version:?} cannot be handled as a {name}: {text}"))
         })
     }
 
     /// The same for what a patch came to; the error is only what is wrong.
-    fn fit(&mut self, value: &mut Value, mut duplicates: Vec<String>) -> Result<(), String> {
+    fn fit(&mut self, value: &mut Value, mut complaints: Vec<String>, mut last: Vec<String>) -> Result<(), String> {
         // An empty list asks for no owners, where its absence asks for nothing.
         let resets = value["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty);
-        let mut complaints = mote_schema::prune::clean(self.kind, value)?;
+        complaints.append(&mut mote_schema::prune::clean(self.kind, value)?);
         if resets {
             value["metadata"]["managedFields"] = mote_schema::json!([]);
         }
-        complaints.append(&mut duplicates);
+        complaints.append(&mut last);
         match self.options.validation {
             FieldValidation::Strict if !complaints.is_empty() => {
                 Err(format!("strict decoding error: {}", complaints.join(", ")))

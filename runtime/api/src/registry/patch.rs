@@ -1,5 +1,8 @@
 //! PATCH: a change applied to the newest state.
-use super::{Api, Owners, Target, meta, owners};
+use super::{
+    Api, FieldValidation, Owners, Target, meta, owners,
+    update::{check_name, check_revision},
+};
 use crate::{Patch, rest::unregistered};
 use mote_schema::{Catalog, Cause, Object, Status, Value, patch, strategic};
 
@@ -28,7 +31,14 @@ impl Api {
                     new
                 }
                 _ if old.is_null() => return Err(target.not_found()),
-                _ => patched(target, old, change, &complaints)?,
+                _ => {
+                    let mut new = patched(target, old, change, &complaints)?;
+                    check_name(target, meta::text(meta::metadata(&mut new)?, "name"))?;
+                    if !target.internal {
+                        check_revision(target, &new)?;
+                    }
+                    new
+                }
             };
             // Without a resourceVersion of its own a patch is tried again on the newest state when it loses a race.
             let metadata = meta::metadata(&mut new)?;
@@ -40,18 +50,6 @@ impl Api {
             Ok(new)
         })
         .await
-    }
-}
-
-/// rest.go, checkName
-fn check_name(target: &Target<'_>, name: &str) -> Result<(), Status> {
-    match name {
-        name if name == target.name => Ok(()),
-        "" => Err(Status::bad_request(format!("name must be provided for {}", target.kind.kind))),
-        _ => Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            target.name
-        ))),
     }
 }
 
@@ -72,43 +70,105 @@ pub(crate) fn patched(
         Ok::<Value, Status>(new)
     };
     let mut new = make(target)?;
-    if let Some(name) = new["kind"].as_str().filter(|name| target.kind.is_custom() && *name != target.kind.kind) {
-        let cause = Cause::invalid("kind", &name.into(), &format!("must be {}", target.kind.kind));
-        return Err(Status::invalid(&target.kind.group, name, target.name, vec![cause]));
-    }
-    if let Some(error) = other_kind(target, &new) {
-        let shown = make(target)?.to_string();
-        return Err(Status::invalid("", "", "", vec![Cause::invalid("patch", &shown.into(), &error)]));
-    }
-    let complaints = complaints.iter().map(|complaint| match change {
-        Patch::Json(_) => format!("json patch {complaint}"),
-        _ => complaint.clone(),
-    });
-    if let Err(error) = target.fit(&mut new, complaints.collect()) {
+    let refuse = |target: &Target<'_>, error: &str| {
         // What is shown is the object as it would be, or the patch where upstream goes on from a tree.
         let shown = match change {
             Patch::Strategic(patch) => strategic::go(patch),
             _ => make(target)?.to_string(),
         };
-        return Err(Status::invalid("", "", "", vec![Cause::invalid("patch", &shown.into(), &error)]));
+        Err::<(), Status>(Status::invalid("", "", "", vec![Cause::invalid("patch", &shown.into(), error)]))
+    };
+    if let Some(error) = wrong_words(&new) {
+        match change {
+            Patch::Strategic(_) => refuse(target, &strategic::restored(&error)),
+            _ => refuse(target, &format!("couldn't get version/kind; json parse error: {error}")),
+        }?;
     }
+    // Of a tree's apiVersion and kind nothing is asked.
+    if !matches!(change, Patch::Strategic(_)) {
+        if let Some(error) = other_kind(target, &new)? {
+            refuse(target, &error)?;
+        }
+        // Without an apiVersion no field is known.
+        if !target.kind.is_custom() && is_empty(&new["apiVersion"]) {
+            let unknown = new
+                .as_object()
+                .into_iter()
+                .flat_map(|map| map.keys())
+                .filter(|name| !matches!(name.as_str(), "apiVersion" | "kind"));
+            let unknown: Vec<String> = unknown.map(|name| format!("unknown field {:?}", name.as_str())).collect();
+            match target.options.validation {
+                FieldValidation::Strict if !unknown.is_empty() => {
+                    refuse(target, &format!("strict decoding error: {}", unknown.join(", ")))?;
+                }
+                FieldValidation::Warn => target.warn(&unknown),
+                _ => {}
+            }
+            check_name(target, "")?;
+        }
+    }
+    let found = match change {
+        Patch::Json(operations) => patch::operations(operations)?,
+        _ => Vec::new(),
+    };
+    let complaints = complaints.iter().chain(&found).map(|complaint| match change {
+        Patch::Json(_) => format!("json patch {complaint}"),
+        _ => complaint.clone(),
+    });
+    let fitted = target.fit(&mut new, complaints.collect(), Vec::new());
+    fitted.or_else(|error| match change {
+        Patch::Strategic(_) if !error.starts_with("strict ") => refuse(target, &strategic::restored(&error)),
+        _ => refuse(target, &error),
+    })?;
     Ok(new)
 }
 
+fn is_empty(text: &Value) -> bool {
+    text.as_str().unwrap_or("").is_empty()
+}
+
+/// An apiVersion or kind that is no text.
+fn wrong_words(new: &Value) -> Option<String> {
+    let wrong = |name: &'static str| {
+        Some((name, patch::go_type(&new[name]))).filter(|_| !new[name].is_null() && !new[name].is_string())
+    };
+    let (name, found) = wrong("apiVersion").or_else(|| wrong("kind"))?;
+    Some(format!("json: cannot unmarshal {found} into Go struct field .{name} of type string"))
+}
+
 /// A patch may not make another kind of an object; what is said is what comes of decoding it as that.
-fn other_kind(target: &Target<'_>, new: &Value) -> Option<String> {
-    let text = |field: &str| new[field].as_str().filter(|text| !text.is_empty());
-    let (version, name) = (text("apiVersion")?, text("kind")?);
-    if target.kind.is_custom() || version == target.kind.api_version() && name == target.kind.kind {
-        return None;
+fn other_kind(target: &Target<'_>, new: &Value) -> Result<Option<String>, Status> {
+    let text = |field: &str| new[field].as_str().unwrap_or("");
+    let (version, name, expected) = (text("apiVersion"), text("kind"), target.kind.api_version());
+    if version == expected && name == target.kind.kind {
+        return Ok(None);
     }
     let (group, number) = version.split_once('/').unwrap_or(("", version));
-    let catalog = Catalog::builtin();
-    if let Some(other) = catalog.by_kind(group, number, name).filter(|_| name != target.kind.kind) {
-        let error = mote_schema::prune::clean(other, &mut new.clone()).err();
-        return error.or_else(|| unregistered(&catalog, target.kind, group, number, name));
+    if number.contains('/') {
+        return Ok(Some(format!("unexpected GroupVersion string: {version}")));
     }
-    unregistered(&catalog, target.kind, group, number, name)
+    if target.kind.is_custom() {
+        let (field, given, wanted) = match (name, version) {
+            ("", _) => return Ok(Some(format!("Object 'Kind' is missing in '{new}'"))),
+            (_, "") => {
+                return Err(Status::internal("Object 'apiVersion' is missing in 'object has no apiVersion field'"));
+            }
+            (name, _) if name != target.kind.kind => ("kind", name, &*target.kind.kind),
+            _ => ("apiVersion", version, &*expected),
+        };
+        let cause = Cause::invalid(field, &given.into(), &format!("must be {wanted}"));
+        return Err(Status::invalid(group, name, target.name, vec![cause]));
+    }
+    if version.is_empty() || name.is_empty() {
+        return Ok(None);
+    }
+    let catalog = Catalog::builtin();
+    if let Some(other) = catalog.by_kind(group, number, name).filter(|_| name != target.kind.kind)
+        && let Err(error) = mote_schema::prune::clean(other, &mut new.clone())
+    {
+        return Ok(Some(error));
+    }
+    Ok(unregistered(&catalog, target.kind, group, number, name))
 }
 
 /// What comes of an apply has its types checked and may hold no unknown field; only the configuration's text can still
@@ -116,7 +176,7 @@ fn other_kind(target: &Target<'_>, new: &Value) -> Option<String> {
 fn fit_applied(target: &mut Target<'_>, new: &mut Value, complaints: &[String]) -> Result<(), Status> {
     use super::FieldValidation::{Ignore, Strict, Warn};
     let asked = std::mem::replace(&mut target.options.validation, Ignore);
-    let fitted = target.fit(new, Vec::new());
+    let fitted = target.fit(new, Vec::new(), Vec::new());
     target.options.validation = asked;
     fitted.map_err(|error| {
         let (kind, version) = (&target.kind.kind, target.kind.api_version());

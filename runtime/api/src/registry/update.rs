@@ -24,20 +24,7 @@ impl Api {
         target.decode(&mut value, complaints)?;
         let metadata = meta::metadata(&mut value)?;
         meta::settle_namespace(metadata, target.kind.namespaced, target.namespace)?;
-        let name = meta::text(metadata, "name");
-        if name.is_empty() && target.sub == Sub::Main {
-            let asked = target.name;
-            return Err(Status::bad_request(format!(
-                "the name of the object ({asked} based on URL) was undeterminable: name must be provided"
-            )));
-        }
-        if !name.is_empty() && name != target.name {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({name}) does not match the name on the URL ({})",
-                target.name
-            )));
-        }
-        metadata.insert("name".into(), Value::from(target.name));
+        check_name(target, meta::text(metadata, "name"))?;
         target.warnings.extend(meta::dedup_owners(metadata, false));
         self.write(target, Owners::Tracked, &mut |old, target| {
             check_uid(target, old, &value)?;
@@ -232,6 +219,20 @@ impl Api {
     }
 }
 
+/// rest.go, checkName
+pub(crate) fn check_name(target: &Target<'_>, name: &str) -> Result<(), Status> {
+    let asked = target.name;
+    match name {
+        name if name == asked => Ok(()),
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({asked} based on URL) was undeterminable: name must be provided"
+        ))),
+        _ => Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({asked})"
+        ))),
+    }
+}
+
 /// A replacement's uid is a precondition.
 pub(crate) fn check_uid(target: &Target<'_>, old: &Value, new: &Value) -> Result<(), Status> {
     let uid = |object: &'_ Value| object["metadata"]["uid"].as_str().unwrap_or("").to_owned();
@@ -249,7 +250,7 @@ pub(crate) fn check_uid(target: &Target<'_>, old: &Value, new: &Value) -> Result
 }
 
 /// registry/store.go, Update: kinds that let nobody replace what he has not read.
-fn check_revision(target: &Target<'_>, new: &Value) -> Result<(), Status> {
+pub(super) fn check_revision(target: &Target<'_>, new: &Value) -> Result<(), Status> {
     let is_named = !matches!(new["metadata"]["resourceVersion"].as_str(), None | Some("" | "0"));
     if is_named || !behavior::pins_update(target.kind) {
         return Ok(());

@@ -222,9 +222,11 @@ pub(crate) fn document(api: &Api, status: u16, value: &Value, form: Form) -> Res
 /// A request's body as a tree, with what parsing had to complain about (duplicate fields). `wanted` is the kind it should be of.
 pub(crate) fn parse(api: &Api, request: &Request, wanted: &str) -> Result<(Value, Vec<String>), Status> {
     let given = request.header(CONTENT_TYPE);
+    let given = if given.is_empty() { JSON } else { given };
     let media = given.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     let parsed = match media.as_str() {
-        "" | JSON => mote_schema::prune::parse_json(&request.body).map_err(|error| format!("{NO_KIND}{error}")),
+        // No type at all is JSON's; one that says nothing is none.
+        JSON => mote_schema::prune::parse_json(&request.body).map_err(|error| format!("{NO_KIND}{error}")),
         YAML | "application/x-yaml" | "text/yaml" => mote_schema::prune::parse_yaml(&request.body).map_err(|error| {
             let prefix = "error converting YAML to JSON: ";
             error.strip_prefix(prefix).unwrap_or(&error).to_owned()
@@ -286,6 +288,9 @@ pub(crate) fn unrecognized(wanted: &str, error: &str, body: &[u8]) -> Status {
 
 /// The kind is what the envelope says: a subresource's body is of another kind than its object.
 fn parse_protobuf(api: &Api, body: &[u8]) -> Result<Value, String> {
+    if body.is_empty() {
+        return Err("empty data".into());
+    }
     let envelope = protobuf::envelope(body)?;
     let (version, name) = (envelope.api_version.as_str(), envelope.kind.as_str());
     let kind = find_kind(api, version, name)?;

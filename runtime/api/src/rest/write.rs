@@ -15,9 +15,6 @@ use http::header::{CONTENT_TYPE, WARNING};
 use mote_schema::{Catalog, Cause, Kind, Status, Value, json};
 use std::sync::Arc;
 
-/// Operations of one JSON patch at most, as upstream.
-const MAX_PATCH_OPERATIONS: usize = 10_000;
-
 pub(crate) fn sub_of(kind: &Kind, name: &str) -> Result<Sub, Status> {
     let sub = match name {
         "" => Sub::Main,
@@ -135,7 +132,7 @@ const PATCHES: [&str; 4] = [
 ];
 
 /// The patch, what parsing complained of, and the other options.
-fn parse_patch(kind: &Kind, request: &Request) -> Result<(Patch, Vec<String>, Options), Status> {
+async fn parse_patch(api: &Api, kind: &Arc<Kind>, request: &Request) -> Result<(Patch, Vec<String>, Options), Status> {
     let media = request.header(CONTENT_TYPE).split(';').next().unwrap_or("").trim();
     let custom = kind.is_custom();
     let supported = || PATCHES.iter().filter(|patch| !(custom && patch.contains("strategic")));
@@ -153,17 +150,15 @@ fn parse_patch(kind: &Kind, request: &Request) -> Result<(Patch, Vec<String>, Op
         let (config, complaints) = parse_config(&request.body)?;
         return Ok((Patch::Apply { config, force }, complaints, options));
     }
-    let (value, complaints) = mote_schema::prune::parse_json(&request.body).map_err(|error| {
-        let prefix = if media == PATCHES[2] { "" } else { "error decoding patch: " };
-        Status::bad_request(format!("{prefix}{error}"))
-    })?;
-    if let Some(count) = value.as_array().map(Vec::len).filter(|count| *count > MAX_PATCH_OPERATIONS) {
-        return Err(Status::new(
-            413,
-            "RequestEntityTooLarge",
-            format!("The allowed maximum operations in a JSON patch is {MAX_PATCH_OPERATIONS}, got {count}"),
-        ));
-    }
+    let (value, complaints) = match mote_schema::prune::parse_json(&request.body) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Nobody reads a patch of what is not there.
+            api.current(kind, &request.info.namespace, &request.info.name).await?;
+            let prefix = if media == PATCHES[2] { "" } else { "error decoding patch: " };
+            return Err(Status::bad_request(format!("{prefix}{error}")));
+        }
+    };
     let wrap = match media {
         "application/json-patch+json" => Patch::Json,
         "application/merge-patch+json" => Patch::Merge,
@@ -195,7 +190,7 @@ fn parse_config(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
 
 pub(crate) async fn patch(api: &Api, kind: &Arc<Kind>, sub: Sub, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(&request, kind)?;
-    let (change, complaints, options) = parse_patch(kind, &request)?;
+    let (change, complaints, options) = parse_patch(api, kind, &request).await?;
     let mut target = target(&request, kind, sub, options);
     let object = match api.patch_decoded(&mut target, &change, complaints).await {
         Ok(object) => object,
@@ -258,16 +253,10 @@ pub(crate) async fn scale(api: &Api, kind: &Arc<Kind>, request: Request) -> Resu
             let catalog = api.catalog();
             let scale = catalog.by_kind("autoscaling", "v1", "Scale").ok_or_else(unknown)?;
             check_kind(api, scale, &body, &request.body)?;
-            if body["metadata"]["name"].as_str().unwrap_or("").is_empty() {
-                let asked = &request.info.name;
-                return Err(Status::bad_request(format!(
-                    "the name of the object ({asked} based on URL) was undeterminable: name must be provided"
-                )));
-            }
             (behavior::ScaleChange::Replace(body), complaints, options)
         }
         "patch" => {
-            let (patch, complaints, options) = parse_patch(kind, &request)?;
+            let (patch, complaints, options) = parse_patch(api, kind, &request).await?;
             (behavior::ScaleChange::Patch(patch), complaints, options)
         }
         verb => return Err(Status::method_not_supported(&kind.group, &format!("{}/scale", kind.plural), verb)),

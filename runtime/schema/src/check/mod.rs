@@ -62,17 +62,14 @@ fn mistakes(kind: &Kind, new: At<'_>, old: Option<At<'_>>, sub: &str) -> Vec<Cau
     match &old {
         None => meta::create(kind, &new.get("metadata"), &mut errors),
         Some(old) => {
-            meta::update(&new.get("metadata"), &old.get("metadata"), &mut errors);
-            // What holds for every object the strategy of its kind says once more.
-            let again = errors.0.clone();
-            errors.0.extend(again);
+            meta::replaced(kind, sub, &new.get("metadata"), &old.get("metadata"), &mut errors);
         }
     }
     if kind.is_custom() {
         errors.0.extend(structural::validate(kind, value, old_value, sub));
         return errors.0;
     }
-    if !is_definition(kind) {
+    if old.is_none() && !is_definition(kind) {
         new.at("metadata.finalizers").items().for_each(|finalizer| meta::known_finalizer(&finalizer, &mut errors));
     }
     match sub {
@@ -100,7 +97,7 @@ fn mistakes(kind: &Kind, new: At<'_>, old: Option<At<'_>>, sub: &str) -> Vec<Cau
 }
 
 /// Metadata of an object inside another one.
-pub(crate) fn embedded_metadata(metadata: &Value, path: &str) -> Vec<Cause> {
+pub fn embedded_metadata(metadata: &Value, path: &str) -> Vec<Cause> {
     let mut errors = Errors::default();
     meta::embedded(&At::root(metadata).moved(path), &mut errors);
     errors.0

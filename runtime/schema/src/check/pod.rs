@@ -609,6 +609,7 @@ pub(super) fn status(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     let status = new.get("status");
     for condition in status.get("conditions").items() {
         let kind = condition.get("type");
+        errors.non_negative(&condition.get("observedGeneration"));
         if !matches!(kind.str(), "PodScheduled" | "Ready" | "Initialized") {
             // The path has Go's name of the field.
             errors.each(&kind.moved(format!("{}.Type", condition.path)), format::qualified_name(kind.str()));

@@ -4,7 +4,7 @@ use super::{
     env,
     rules::rules,
 };
-use crate::{Value, quantity::Quantity, validate as format};
+use crate::{Order as _, Value, quantity::Quantity, validate as format};
 use std::collections::HashSet;
 
 const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
@@ -38,7 +38,12 @@ pub(super) fn volumes<'v>(list: &At<'v>, is_pod: bool, errors: &mut Errors) -> V
 
 fn source(volume: &At<'_>, is_pod: bool, errors: &mut Errors) {
     let mut found = 0;
-    for (name, _) in volume.members().filter(|(n, _)| *n != "name") {
+    // Upstream looks at them in an order of its own.
+    const ORDER: &str = "emptyDir hostPath gitRepo gcePersistentDisk awsElasticBlockStore secret nfs iscsi glusterfs \
+                         persistentVolumeClaim rbd cinder cephfs flocker downwardAPI fc configMap azureFile";
+    let mut sources: Vec<&str> = volume.members().map(|(name, _)| name).filter(|name| *name != "name").collect();
+    sources.order_by_key(|name| ORDER.find(name).unwrap_or(usize::MAX));
+    for name in sources {
         let at = volume.get(name);
         found += 1;
         if found > 1 {

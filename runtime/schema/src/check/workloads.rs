@@ -325,7 +325,8 @@ fn counts(status: &At<'_>, fields: &[&str], ready: &str, errors: &mut Errors) {
         }
     }
     if count("availableReplicas") > count("readyReplicas") {
-        errors.invalid(&status.get("availableReplicas"), &format!("cannot be greater than {ready}"));
+        let (at, available) = (status.get("availableReplicas"), count("availableReplicas"));
+        errors.invalid_value(&at.path, &available.into(), &format!("cannot be greater than {ready}"));
     }
 }
 

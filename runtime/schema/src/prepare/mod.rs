@@ -26,12 +26,18 @@ const GENERATION_PARTS: [(&str, &[&str]); 5] = [
 ];
 
 /// Kinds whose status updates keep the old object's whole metadata (metav1.ResetObjectMetaForStatus).
-const STATUS_KEEPS_METADATA: [&str; 4] =
-    ["ValidatingAdmissionPolicy", "ServiceCIDR", "ResourceClaim", "VolumeAttachment"];
+const STATUS_KEEPS_METADATA: [&str; 6] = [
+    "ValidatingAdmissionPolicy",
+    "ServiceCIDR",
+    "ResourceClaim",
+    "VolumeAttachment",
+    "FlowSchema",
+    "PriorityLevelConfiguration",
+];
 
 /// The part of metadata that ResetObjectMetaForStatus puts back.
-const RESET_FOR_STATUS: [&str; 5] =
-    ["deletionGracePeriodSeconds", "labels", "annotations", "finalizers", "ownerReferences"];
+const RESET_FOR_STATUS: [&str; 6] =
+    ["deletionTimestamp", "deletionGracePeriodSeconds", "labels", "annotations", "finalizers", "ownerReferences"];
 
 pub fn create(kind: &Kind, value: &mut Value) {
     let Some(map) = value.as_object_mut() else { return };
@@ -93,7 +99,7 @@ pub fn update(kind: &Kind, sub: &str, old: &Value, new: &mut Value) {
             let containers = map.get("spec").and_then(|s| s.get("ephemeralContainers")).cloned();
             replace_all_but(map, old, &["metadata"]);
             set_in(map, "spec", "ephemeralContainers", containers);
-            reset_metadata(map, old);
+            reset_metadata(map, old, &RESET_FOR_STATUS);
         }
         "resize" => pod::resize(old, map),
         // What others read and write as another kind (scale) has been folded into the object by its caller.
@@ -165,11 +171,13 @@ fn status(kind: &Kind, old: &Value, map: &mut Members) {
     replace_all_but(map, old, &["metadata", "status"]);
     let custom = kind.is_custom();
     if custom || STATUS_KEEPS_METADATA.contains(&&*kind.kind) {
-        reset_metadata(map, old);
+        reset_metadata(map, old, &RESET_FOR_STATUS);
     }
     match (&*kind.group, &*kind.kind) {
         ("", "Pod") => pod::status(old, map),
         ("apps", "Deployment") => set_in(map, "metadata", "labels", old["metadata"].get("labels").cloned()),
+        // apiregistration/storage/apiservice_rest.go: the same, but for times.
+        ("apiregistration.k8s.io", _) => reset_metadata(map, old, &RESET_FOR_STATUS[2..]),
         ("apps", "DaemonSet") => {
             let generation = old["metadata"]["annotations"][TEMPLATE_GENERATION].as_str().and_then(|n| n.parse().ok());
             set_template_generation(map, generation.unwrap_or(0));
@@ -188,8 +196,8 @@ fn replace_all_but(map: &mut Members, old: &Value, except: &[&str]) {
     }
 }
 
-fn reset_metadata(map: &mut Members, old: &Value) {
-    for field in RESET_FOR_STATUS {
+fn reset_metadata(map: &mut Members, old: &Value, fields: &[&str]) {
+    for field in fields {
         set_in(map, "metadata", field, old["metadata"].get(field).cloned());
     }
 }

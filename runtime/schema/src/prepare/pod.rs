@@ -1,5 +1,5 @@
 //! Pods: quality of service, scheduling gates, and what each subresource may change (pkg/registry/core/pod/strategy.go).
-use super::{Members, replace_all_but, reset_metadata, set_in};
+use super::{Members, RESET_FOR_STATUS, replace_all_but, reset_metadata, set_in};
 use crate::quantity::Quantity;
 use crate::{Value, json};
 use std::collections::BTreeMap;
@@ -106,7 +106,7 @@ pub(super) fn resize(old: &Value, map: &mut Members) {
         return;
     }
     replace_all_but(map, old, &["metadata"]);
-    reset_metadata(map, old);
+    reset_metadata(map, old, &RESET_FOR_STATUS);
     set_in(map, "spec", "resources", new_spec.get("resources").cloned());
     let Some(spec) = map.get_mut("spec") else { return };
     for list in ["containers", "initContainers"] {

@@ -24,7 +24,10 @@ pub(super) fn clean(map: &mut Map, path: &str, unknown: &mut Vec<String>) -> Res
             return Ok(());
         }
         Some(Value::Object(metadata)) => metadata,
-        Some(_) => return Err("json: cannot unmarshal value into Go value of type v1.ObjectMeta".into()),
+        Some(other) => {
+            let found = crate::patch::go_type(other);
+            return Err(format!("json: cannot unmarshal {found} into Go value of type v1.ObjectMeta"));
+        }
     };
     let prefix = join(path, "metadata");
     for complaint in prune::clean_type(BUILTIN, object_meta(), metadata)? {
