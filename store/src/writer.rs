@@ -348,7 +348,7 @@ impl Writer {
         if !state.has_unflushed() {
             return true;
         }
-        if self.slicing.is_some() && std::env::var("BESIDE").is_err()
+        if self.slicing.is_some()
             || !self.disk.is_ready()
             || state.closing
             || !state.pace.is_short()
