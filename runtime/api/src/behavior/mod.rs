@@ -317,6 +317,11 @@ const POSTED: &[(&str, &str, [&str; 3])] = &[
     ("serviceaccounts", "token", ["authentication.k8s.io", "v1", "TokenRequest"]),
 ];
 
+/// Group, version and kind of what is posted to a subresource.
+pub(crate) fn posted(kind: &Kind, sub: &str) -> Option<[&'static str; 3]> {
+    POSTED.iter().find(|(plural, name, _)| is(kind, "", plural) && *name == sub).map(|(_, _, posted)| *posted)
+}
+
 /// POST to a subresource.
 pub(crate) async fn create_sub(
     api: &Api,
@@ -324,9 +329,8 @@ pub(crate) async fn create_sub(
     sub: &str,
     mut body: Value,
 ) -> Result<Value, Status> {
-    let posted = POSTED.iter().find(|(plural, name, _)| is(target.kind, "", plural) && *name == sub);
-    if let Some((_, _, [group, version, kind])) = posted {
-        let object = ObjectKind { group: (*group).into(), version: (*version).into(), kind: (*kind).into() };
+    if let Some([group, version, kind]) = posted(target.kind, sub) {
+        let object = ObjectKind { group: group.into(), version: version.into(), kind: kind.into() };
         admission::part(api, target, Operation::Create, sub, object, &Value::Null, &mut body).await?;
     }
     match (target.kind.group.as_ref(), target.kind.plural.as_ref(), sub) {

@@ -149,12 +149,15 @@ async fn scaled(
     if wanted == UNSET {
         return Err(Status::bad_request(format!("the spec replicas field \".{path}\" cannot be empty")));
     }
-    let mut causes = mote_schema::check::embedded_metadata(&new["metadata"], "metadata");
-    if wanted < 0 {
-        causes.push(Cause::invalid("spec.replicas", &Value::from(wanted), "must be greater than or equal to 0"));
-    }
-    if !causes.is_empty() {
-        return Err(Status::invalid("autoscaling", "Scale", target.name, causes));
+    // What a definition says may be scaled is checked as the object that it makes.
+    if !target.kind.is_custom() {
+        let mut causes = mote_schema::check::embedded_metadata(&new["metadata"], "metadata");
+        if wanted < 0 {
+            causes.push(Cause::invalid("spec.replicas", &Value::from(wanted), "must be greater than or equal to 0"));
+        }
+        if !causes.is_empty() {
+            return Err(Status::invalid("autoscaling", "Scale", target.name, causes));
+        }
     }
     let mut object = old.clone();
     set(&mut object, path, Value::from(wanted)).map_err(Status::internal)?;

@@ -1,5 +1,5 @@
 //! Kinds that are asked, not stored: access and token reviews, and the old top-level Binding.
-use super::{media, unknown};
+use super::{media, unknown, write::check_kind};
 use crate::{
     Sub, auth, behavior,
     http::{Request, Response},
@@ -19,6 +19,7 @@ pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, request: Request) -
         return Err(Status::new(406, "NotAcceptable", text));
     }
     let (mut body, complaints) = media::parse(api, &request, &kind.kind)?;
+    check_kind(api, kind, &body, &request.body)?;
     let mut target = Target::new(&request.user, kind, &request.info.namespace, "", Sub::Main);
     let namespace = target.namespace;
     if kind.group.is_empty() && kind.plural == "bindings" {

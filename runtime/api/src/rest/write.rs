@@ -54,7 +54,7 @@ pub(super) fn warn(mut response: Response, warnings: &[String]) -> Response {
 }
 
 /// The body's apiVersion and kind, where it has them, are the request's.
-fn check_kind(api: &Api, kind: &Kind, body: &Value, raw: &[u8]) -> Result<(), Status> {
+pub(super) fn check_kind(api: &Api, kind: &Kind, body: &Value, raw: &[u8]) -> Result<(), Status> {
     let text = |field: &str| body[field].as_str().filter(|text| !text.is_empty());
     let expected = kind.api_version();
     let (version, name) = (text("apiVersion").unwrap_or(&expected), text("kind").unwrap_or(&kind.kind));
@@ -271,6 +271,13 @@ pub(crate) async fn create_sub(api: &Api, kind: &Arc<Kind>, request: Request) ->
     let mut target = target(&request, kind, Sub::Main, write_options(&request.query, "CreateOptions")?);
     let wanted = kind.subresource(&request.info.subresource).map_or("", |sub| &sub.kind);
     let (body, _) = media::parse(api, &request, wanted)?;
+    let posted = behavior::posted(kind, &request.info.subresource);
+    let posted = posted.and_then(|[group, version, name]| api.catalog().by_kind(group, version, name).cloned());
+    // What older clients evict with means the same (EvictionREST.AcceptsGroupVersion).
+    let is_older = body["apiVersion"] == "policy/v1beta1" && body["kind"] == "Eviction";
+    if let Some(posted) = posted.filter(|_| !is_older) {
+        check_kind(api, &posted, &body, &request.body)?;
+    }
     options::check_dry_run(&body, &mut target.options);
     let answer = behavior::create_sub(api, &mut target, &request.info.subresource, body).await?;
     Ok(warn(media::document(api, 201, &answer, form)?, &target.warnings))

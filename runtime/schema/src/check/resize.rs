@@ -55,13 +55,13 @@ pub(super) fn update(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
         }
     }
     for (new, old) in spec.get("containers").items().zip(before.get("containers").items()) {
-        if fixed(&new.get("resources")) != fixed(&old.get("resources")) {
+        if is_otherwise_changed(&new, &old) {
             errors.forbidden(&spec, ONLY);
         }
     }
     for (new, old) in spec.get("initContainers").items().zip(before.get("initContainers").items()) {
         let (now, was) = (new.get("resources"), old.get("resources"));
-        if fixed(&now) != fixed(&was) {
+        if is_otherwise_changed(&new, &old) {
             errors.forbidden(&new, "only cpu and memory resources for init or sidecar containers are mutable");
         }
         if now.value != was.value && new.get("restartPolicy").str() != "Always" {
@@ -72,6 +72,12 @@ pub(super) fn update(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
             }
         }
     }
+}
+
+/// What a resize may say of a container beside its CPU and memory, which must be as it was.
+fn is_otherwise_changed(new: &At<'_>, old: &At<'_>) -> bool {
+    fixed(&new.get("resources")) != fixed(&old.get("resources"))
+        || new.get("resizePolicy").value != old.get("resizePolicy").value
 }
 
 /// The pod's own resources.

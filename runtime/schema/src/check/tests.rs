@@ -488,6 +488,11 @@ fn a_resize_changes_sizes_and_takes_nothing_away() {
         sized(json!({"requests": {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "1Gi"}, "limits": {"cpu": "2"}})),
         &[("spec", "Forbidden: only cpu and memory resources are mutable")],
     );
+    let restarting = pod(|p| {
+        p["spec"]["containers"][0]["resizePolicy"] =
+            json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
+    });
+    check(pod(|_| {}), restarting, &[("spec", "Forbidden: only cpu and memory resources are mutable")]);
     check(
         sized(json!({"requests": {"cpu": "1"}})),
         sized(json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}})),
