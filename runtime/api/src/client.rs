@@ -75,7 +75,7 @@ impl DeleteOptions {
         let preconditions = &body["preconditions"];
         let mut options = DeleteOptions {
             uid: preconditions["uid"].as_str().map(str::to_owned),
-            resource_version: preconditions["resourceVersion"].as_str().and_then(|text| text.parse().ok()),
+            resource_version: preconditions["resourceVersion"].as_str().map(crate::rest::precondition),
             grace_period_seconds: body["gracePeriodSeconds"].as_i64(),
             propagation: body["propagationPolicy"].as_str().map(str::to_owned),
         };

@@ -138,6 +138,9 @@ fn bind(
     let text = |field: &str| reference.get(field).and_then(Value::as_str).unwrap_or("");
     let (version, kind, name, uid) = (text("apiVersion"), text("kind"), text("name"), text("uid"));
     let find = |plural: &str, namespace: &str| {
+        if name.is_empty() {
+            return Err(Status::bad_request("Name parameter required."));
+        }
         authenticator.lookup()(plural, namespace, name).ok_or_else(|| Status::not_found("", plural, name))
     };
     let is_core = !version.contains('/');

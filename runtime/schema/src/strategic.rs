@@ -386,13 +386,31 @@ fn bad_type(wanted: &str, found: Option<&Value>) -> String {
     format!("expected a {wanted}, but received a {found}")
 }
 
+/// Whole numbers written as fractions, 1.0, which upstream's reader of trees takes for integers.
+pub fn round(patch: &mut Value) {
+    match patch {
+        Value::Object(members) => members.values_mut().for_each(round),
+        Value::Array(items) => items.iter_mut().for_each(round),
+        Value::Number(number) if number.is_f64() => {
+            let whole = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 9e15);
+            if let Some(float) = whole {
+                *patch = Value::from(float as i64);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// What upstream's reader of trees says where its reader of JSON says `error` (apimachinery/pkg/runtime/converter.go).
 pub fn restored(error: &str) -> String {
     let told = error.strip_prefix("json: cannot unmarshal ").and_then(|rest| {
         let (found, wanted) = (rest.split_once(" into ")?.0, rest.rsplit_once(" of type ")?.1);
         Some((found, wanted))
     });
-    let Some((found, wanted)) = told else { return format!("error decoding from json: {error}") };
+    let Some((found, wanted)) = told else {
+        let prefix = if error.starts_with("illegal base64") { "error decoding from json: " } else { "" };
+        return format!("{prefix}{error}");
+    };
     let found = match found {
         "object" => "map",
         "array" => "slice",
@@ -511,10 +529,18 @@ mod tests {
                 "cannot convert float64 to int32",
             ),
             ("json: cannot unmarshal string into Go struct field A.b of type int32", "unrecognized type: int32"),
+            ("parsing time \"x\"", "parsing time \"x\""),
             ("illegal base64 data at input byte 0", "error decoding from json: illegal base64 data at input byte 0"),
         ] {
             assert_eq!(restored(error), want);
         }
+    }
+
+    #[test]
+    fn whole_numbers_are_integers() {
+        let mut patch = json!({"spec": {"replicas": 2.0, "list": [1.5, -3.0, 1e300, 7]}});
+        round(&mut patch);
+        assert_eq!(patch, json!({"spec": {"replicas": 2, "list": [1.5, -3, 1e300, 7]}}));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub(super) async fn evict(api: &Api, target: &mut Target<'_>, body: Value) -> Re
     if body["metadata"]["name"] != target.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
+    crate::rest::check_dry_run(&body["deleteOptions"]["dryRun"], &mut target.options)?;
     let unsafe_option = "ignoreStoreReadErrorWithClusterBreakingPotential";
     if body["deleteOptions"][unsafe_option] == true {
         let detail = "can not be set for pod eviction, try after removing the option";

@@ -40,12 +40,14 @@ pub(super) async fn bind(api: &Api, target: &mut Target<'_>, body: Value) -> Res
     let of_body = |field: &str| body["metadata"][field].as_object().cloned().unwrap_or_default();
     let added = [("annotations", of_body("annotations")), ("labels", of_body("labels"))];
     let uid = body["metadata"]["uid"].as_str().unwrap_or("").to_owned();
-    let name = target.name;
+    let (namespace, name) = (target.namespace, target.name);
     api.system_update(target, |pod| {
         let conflict = |detail: String| Err(Status::conflict("", "pods/binding", name, &detail));
         if !uid.is_empty() && pod["metadata"]["uid"] != uid.as_str() {
             let found = pod["metadata"]["uid"].as_str().unwrap_or("");
-            return conflict(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {found}"));
+            // As the storage says it.
+            let detail = format!("StorageError: invalid object, Code: 4, Key: /registry/pods/{namespace}/{name}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {found}");
+            return Err(Status::conflict("", "pods", name, &detail));
         }
         if pod["metadata"].get("deletionTimestamp").is_some() {
             return conflict(format!("pod {name} is being deleted, cannot be assigned to a host"));

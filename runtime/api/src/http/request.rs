@@ -78,7 +78,8 @@ pub struct Query(Vec<(String, String)>);
 
 impl Query {
     pub fn parse(raw: &str) -> Query {
-        Query(form_urlencoded::parse(raw.as_bytes()).into_owned().collect())
+        let pairs = raw.split('&').filter(|pair| is_pair(pair));
+        Query(pairs.flat_map(|pair| form_urlencoded::parse(pair.as_bytes()).into_owned()).collect())
     }
     /// The first value.
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -97,6 +98,13 @@ impl Query {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
+}
+
+/// What Go's net/url takes of a query; it leaves out the rest without a word.
+fn is_pair(pair: &str) -> bool {
+    let is_escape =
+        |rest: &str| matches!(rest.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+    !pair.contains(';') && pair.split('%').skip(1).all(is_escape)
 }
 
 pub enum Body {

@@ -127,18 +127,29 @@ impl Target<'_> {
 
     /// Decodes what a client sent: types checked, unknown fields dropped and complained about as asked.
     pub(crate) fn decode(&mut self, value: &mut Value, duplicates: Vec<String>) -> Result<(), Status> {
+        self.decode_as(self.kind, value, duplicates)
+    }
+
+    /// The same for what is of another kind than the target: a Binding that is posted to a Pod.
+    pub(crate) fn decode_as(&mut self, kind: &Kind, value: &mut Value, duplicates: Vec<String>) -> Result<(), Status> {
         crate::audit::request_object(value);
-        self.fit(value, Vec::new(), duplicates).map_err(|text| {
-            let (name, version) = (&self.kind.kind, &self.kind.version);
+        self.fit(kind, value, Vec::new(), duplicates).map_err(|text| {
+            let (name, version) = (&kind.kind, &kind.version);
             Status::bad_request(format!("{name} in version {version:?} cannot be handled as a {name}: {text}"))
         })
     }
 
     /// The same for what a patch came to; the error is only what is wrong.
-    fn fit(&mut self, value: &mut Value, mut complaints: Vec<String>, mut last: Vec<String>) -> Result<(), String> {
+    fn fit(
+        &mut self,
+        kind: &Kind,
+        value: &mut Value,
+        mut complaints: Vec<String>,
+        mut last: Vec<String>,
+    ) -> Result<(), String> {
         // An empty list asks for no owners, where its absence asks for nothing.
         let resets = value["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty);
-        complaints.append(&mut mote_schema::prune::clean(self.kind, value)?);
+        complaints.append(&mut mote_schema::prune::clean(kind, value)?);
         if resets {
             value["metadata"]["managedFields"] = mote_schema::json!([]);
         }

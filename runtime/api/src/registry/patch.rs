@@ -115,7 +115,7 @@ pub(crate) fn patched(
         Patch::Json(_) => format!("json patch {complaint}"),
         _ => complaint.clone(),
     });
-    let fitted = target.fit(&mut new, complaints.collect(), Vec::new());
+    let fitted = target.fit(target.kind, &mut new, complaints.collect(), Vec::new());
     fitted.or_else(|error| match change {
         Patch::Strategic(_) if !error.starts_with("strict ") => refuse(target, &strategic::restored(&error)),
         _ => refuse(target, &error),
@@ -176,7 +176,7 @@ fn other_kind(target: &Target<'_>, new: &Value) -> Result<Option<String>, Status
 fn fit_applied(target: &mut Target<'_>, new: &mut Value, complaints: &[String]) -> Result<(), Status> {
     use super::FieldValidation::{Ignore, Strict, Warn};
     let asked = std::mem::replace(&mut target.options.validation, Ignore);
-    let fitted = target.fit(new, Vec::new(), Vec::new());
+    let fitted = target.fit(target.kind, new, Vec::new(), Vec::new());
     target.options.validation = asked;
     fitted.map_err(|error| {
         let (kind, version) = (&target.kind.kind, target.kind.api_version());

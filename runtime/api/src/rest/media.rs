@@ -223,8 +223,11 @@ pub(crate) fn document(api: &Api, status: u16, value: &Value, form: Form) -> Res
 pub(crate) fn parse(api: &Api, request: &Request, wanted: &str) -> Result<(Value, Vec<String>), Status> {
     let given = request.header(CONTENT_TYPE);
     let given = if given.is_empty() { JSON } else { given };
-    let media = given.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    let mut parts = given.split(';').map(str::trim);
+    let media = parts.next().unwrap_or("").to_ascii_lowercase();
+    let is_well_formed = parts.all(|parameter| parameter.is_empty() || parameter.contains('='));
     let parsed = match media.as_str() {
+        _ if !is_well_formed => return Err(Status::unsupported_media_type(&[JSON, YAML, PROTOBUF])),
         // No type at all is JSON's; one that says nothing is none.
         JSON => mote_schema::prune::parse_json(&request.body).map_err(|error| format!("{NO_KIND}{error}")),
         YAML | "application/x-yaml" | "text/yaml" => mote_schema::prune::parse_yaml(&request.body).map_err(|error| {

@@ -22,6 +22,7 @@ mod write;
 pub(crate) use frames::Shared;
 pub(crate) use lengths::Lengths;
 pub(crate) use nodes::Door as KubeletDoor;
+pub(crate) use options::{check_dry_run, precondition};
 pub(crate) use write::unregistered;
 
 use crate::{
@@ -111,7 +112,17 @@ impl Rest {
             sub => sub?,
         };
         let main = sub == crate::Sub::Main;
-        let named = !request.info.name.is_empty();
+        let name = request.info.name.as_str();
+        let named = !name.is_empty();
+        // What cannot be part of a key (apimachinery/pkg/api/validation/path).
+        let wrong = match name {
+            "." | ".." => format!("may not be '{name}'"),
+            _ if name.contains('%') => "may not contain '%'".to_owned(),
+            _ => String::new(),
+        };
+        if !wrong.is_empty() {
+            return Err(Status::bad_request(format!("Name parameter invalid: {name:?}: {wrong}")));
+        }
         let unsupported = |verb: &str| Status::method_not_supported(&kind.group, &kind.plural, verb);
         match request.info.verb.as_str() {
             "get" => list::get(&self.api, &kind, &request).await,

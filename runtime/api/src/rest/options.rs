@@ -89,20 +89,7 @@ pub(crate) fn parse_revision(query: &Query) -> Result<Option<u64>, String> {
 impl ListOptions {
     pub(crate) fn parse(query: &Query, kind: &Kind, name: &str) -> Result<ListOptions, Status> {
         let watch = query.bool("watch");
-        let number = |field: &str| -> Result<Option<i64>, Status> {
-            match query.get(field) {
-                None | Some("") => Ok(None),
-                Some(text) => text.parse().map(Some).map_err(|error: std::num::ParseIntError| {
-                    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
-                    let why = match error.kind() {
-                        PosOverflow | NegOverflow => "value out of range",
-                        _ => "invalid syntax",
-                    };
-                    Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"))
-                }),
-            }
-        };
-        let (limit, timeout_seconds) = (number("limit")?, number("timeoutSeconds")?);
+        let (timeout_seconds, limit) = (number(query, "timeoutSeconds")?, number(query, "limit")?);
         let filter = Filter::parse(query, kind, name)?;
         let revision_text = query.get("resourceVersion").unwrap_or("");
         let send_initial_events = query.has("sendInitialEvents").then(|| query.bool("sendInitialEvents"));
@@ -114,11 +101,14 @@ impl ListOptions {
         if !causes.is_empty() {
             return Err(Status::invalid("meta.k8s.io", "ListOptions", "", causes));
         }
-        let revision = parse_revision(query).map_err(|message| match watch {
+        let revision = match parse_revision(query) {
+            Ok(revision) => revision,
             // As for GET: no API error upstream.
-            true => Status::new(500, "", message),
-            false => Status::bad_request(format!("invalid resource version: {message}")),
-        })?;
+            Err(message) if watch => return Err(Status::new(500, "", message)),
+            // The token says what is wrong with itself, or that it stands alone.
+            Err(_) if !continue_token.is_empty() => Some(u64::MAX),
+            Err(message) => return Err(Status::bad_request(format!("invalid resource version: {message}"))),
+        };
         Ok(ListOptions {
             filter,
             limit: limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(0),
@@ -221,12 +211,7 @@ fn checked_options(query: &Query, what: &str, mut causes: Vec<Cause>) -> Result<
         let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
         causes.push(Cause::invalid("fieldManager", &Value::from(manager), &detail));
     }
-    for value in query.get_all("dryRun") {
-        if value != "All" {
-            causes.push(Cause::not_supported("dryRun", &Value::from(vec![value]), &["All"]));
-        }
-        options.dry_run = true;
-    }
+    options.dry_run = asks_dry_run(query, &mut causes);
     let validation = query.get("fieldValidation").unwrap_or("");
     match validation.parse::<FieldValidation>() {
         Ok(validation) => options.validation = validation,
@@ -236,6 +221,26 @@ fn checked_options(query: &Query, what: &str, mut causes: Vec<Cause>) -> Result<
         }
     }
     if causes.is_empty() { Ok(options) } else { Err(Status::invalid("meta.k8s.io", what, "", causes)) }
+}
+
+fn asks_dry_run(query: &Query, causes: &mut Vec<Cause>) -> bool {
+    for value in query.get_all("dryRun").filter(|value| *value != "All") {
+        causes.push(Cause::not_supported("dryRun", &Value::from(vec![value]), &["All"]));
+    }
+    query.has("dryRun")
+}
+
+/// A number of the query; what is there without a value is none.
+fn number(query: &Query, field: &str) -> Result<Option<i64>, Status> {
+    let Some(text) = query.get(field) else { return Ok(None) };
+    text.parse().map(Some).map_err(|error: std::num::ParseIntError| {
+        use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+        let why = match error.kind() {
+            PosOverflow | NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"))
+    })
 }
 
 const MAX_MANAGER_BYTES: usize = 128;
@@ -260,46 +265,58 @@ pub(crate) fn manager(request: &Request) -> &str {
     name[..end].trim_matches('\t')
 }
 
+/// The revision that a precondition names; what is no number is none that an object has.
+pub(crate) fn precondition(text: &str) -> u64 {
+    text.parse().unwrap_or(u64::MAX)
+}
+
 /// A DELETE's options: the body, else the query, never both (endpoints/handlers/delete.go).
 pub(crate) fn delete_request(api: &Api, request: &Request) -> Result<(DeleteOptions, Options), Status> {
     if request.body.is_empty() {
-        let write = write_options(&request.query, "DeleteOptions")?;
-        let text = |field: &str| request.query.get(field).filter(|value| !value.is_empty());
-        let seconds = match text("gracePeriodSeconds") {
-            None => None,
-            Some(text) => Some(
-                text.parse::<i64>()
-                    .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))?,
-            ),
+        let query = &request.query;
+        let mut causes = Vec::new();
+        let write = Options { dry_run: asks_dry_run(query, &mut causes), ..Options::default() };
+        let text = |field: &str| query.get(field).filter(|value| !value.is_empty());
+        let mut options = DeleteOptions {
+            grace_period_seconds: number(query, "gracePeriodSeconds")?,
+            propagation: query.get("propagationPolicy").map(str::to_owned),
+            uid: text("uid").map(str::to_owned),
+            resource_version: text("resourceVersion").map(precondition),
         };
-        let options = DeleteOptions {
-            grace_period_seconds: seconds,
-            propagation: text("propagationPolicy").map(str::to_owned),
-            ..DeleteOptions::default()
-        };
-        let options = match text("orphanDependents").map(|_| request.query.bool("orphanDependents")) {
-            Some(orphan) => options.orphaning(orphan)?,
-            None => options,
-        };
+        if !causes.is_empty() {
+            return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", causes));
+        }
+        if query.has("orphanDependents") {
+            options = options.orphaning(query.bool("orphanDependents"))?;
+        }
         return Ok((options.checked()?, write));
     }
-    let (body, _) = super::media::parse(api, request, "DeleteOptions")?;
-    let dry_run = body["dryRun"].as_array().is_some_and(|list| list.iter().any(|item| item == "All"));
-    if body["dryRun"].as_array().is_some_and(|list| list.iter().any(|item| item != "All")) {
-        let cause = Cause::not_supported("dryRun", &body["dryRun"], &["All"]);
-        return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]));
-    }
+    let (mut body, _) = super::media::parse(api, request, "DeleteOptions")?;
     if let Some(name) = body["kind"].as_str().filter(|name| !matches!(*name, "" | "DeleteOptions")) {
         let version = body["apiVersion"].as_str().unwrap_or("v1");
         return Err(Status::bad_request(format!(
             "no kind {name:?} is registered for version {version:?} in scheme \"pkg/apis/meta/internalversion/scheme/register.go:27\""
         )));
     }
+    if let Some(kind) = api.catalog().by_kind("", "v1", "DeleteOptions") {
+        mote_schema::prune::clean(kind, &mut body).map_err(Status::bad_request)?;
+    }
+    let dry_run = body["dryRun"].as_array().is_some_and(|list| list.iter().any(|item| item == "All"));
+    if body["dryRun"].as_array().is_some_and(|list| list.iter().any(|item| item != "All")) {
+        let cause = Cause::not_supported("dryRun", &body["dryRun"], &["All"]);
+        return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]));
+    }
     Ok((DeleteOptions::from_body(&body)?, Options { dry_run, ..Options::default() }))
 }
 
-/// `dryRun: ["All"]` in the deleteOptions of an Eviction, or at the top of another body.
-pub(crate) fn check_dry_run(body: &Value, options: &mut Options) {
-    let asks = |value: &Value| value["dryRun"].as_array().is_some_and(|list| list.iter().any(|item| item == "All"));
-    options.dry_run |= asks(body) || asks(&body["deleteOptions"]);
+/// The `dryRun` of an Eviction's deleteOptions, which must not be another than the request's (eviction.go, propagateDryRun).
+pub(crate) fn check_dry_run(listed: &Value, options: &mut Options) -> Result<(), Status> {
+    let Some(listed) = listed.as_array().filter(|listed| !listed.is_empty()) else { return Ok(()) };
+    if options.dry_run && (listed.len() > 1 || listed[0] != "All") {
+        let words: Vec<&str> = listed.iter().filter_map(Value::as_str).collect();
+        let text = format!("Non-matching dry-run options in request and content: [All] and [{}]", words.join(" "));
+        return Err(Status::new(500, "", text));
+    }
+    options.dry_run = true;
+    Ok(())
 }

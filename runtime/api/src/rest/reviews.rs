@@ -1,12 +1,17 @@
 //! Kinds that are asked, not stored: access and token reviews, and the old top-level Binding.
-use super::{media, unknown, write::check_kind};
+use super::{
+    media,
+    options::write_options,
+    unknown,
+    write::{posted, target, warn},
+};
 use crate::{
     Sub, auth, behavior,
     http::{Request, Response},
     registry::Target,
     server::Api,
 };
-use mote_schema::{Kind, Status};
+use mote_schema::{Kind, Status, Value};
 use std::sync::Arc;
 
 pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
@@ -18,34 +23,23 @@ pub(crate) async fn answer(api: &Arc<Api>, kind: &Arc<Kind>, request: Request) -
         let text = format!("the resource {} does not support being converted to a Table", kind.resource());
         return Err(Status::new(406, "NotAcceptable", text));
     }
-    let (mut body, complaints) = media::parse(api, &request, &kind.kind)?;
-    check_kind(api, kind, &body, &request.body)?;
-    let mut target = Target::new(&request.user, kind, &request.info.namespace, "", Sub::Main);
-    let namespace = target.namespace;
+    let mut target = target(&request, kind, Sub::Main, write_options(&request.query, "CreateOptions")?);
+    let body = posted(api, &mut target, kind, &request)?;
+    let response = respond(api, &mut target, body).await.and_then(|answer| media::document(api, 201, &answer, form));
+    Ok(warn(response.unwrap_or_else(|status| Response::error(&status)), &target.warnings))
+}
+
+async fn respond(api: &Arc<Api>, target: &mut Target<'_>, body: Value) -> Result<Value, Status> {
+    let kind = target.kind;
     if kind.group.is_empty() && kind.plural == "bindings" {
         let name = body["metadata"]["name"].as_str().unwrap_or("").to_owned();
         let catalog = api.catalog();
         let pods = catalog.by_resource("", "v1", "pods").ok_or_else(unknown)?;
-        let mut pod = Target::new(&request.user, pods, namespace, &name, Sub::Main);
-        return media::document(api, 201, &behavior::create_sub(api, &mut pod, "binding", body).await?, form);
+        let mut pod = Target { name: &name, ..target.at(pods, Sub::Main) };
+        return behavior::create_sub(api, &mut pod, "binding", body).await;
     }
-    if let Some(metadata) = body["metadata"].as_object_mut() {
-        let given = metadata.get("namespace").and_then(|name| name.as_str()).unwrap_or("").to_owned();
-        if kind.namespaced && !given.is_empty() && given != namespace {
-            let text = "the namespace of the provided object does not match the namespace sent on the request";
-            return Err(Status::bad_request(text));
-        }
-        // One of no namespace has lost what it says.
-        if !kind.namespaced {
-            metadata.remove("namespace");
-        }
-    }
-    if kind.namespaced {
-        body["metadata"]["namespace"] = namespace.into();
-    }
-    target.decode(&mut body, complaints)?;
-    let mut answer = auth::reviews::answer(api, &request.user, kind, namespace, body)?;
+    let mut answer = auth::reviews::answer(api, target.user, kind, target.namespace, body)?;
     answer["kind"] = kind.kind.to_string().into();
     answer["apiVersion"] = kind.api_version().into();
-    media::document(api, 201, &answer, form)
+    Ok(answer)
 }

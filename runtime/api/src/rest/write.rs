@@ -1,14 +1,14 @@
 //! POST, PUT, PATCH, DELETE: from HTTP to the registry and back, warnings included.
 use super::{
     items::{self, Items, List},
-    list, media, options,
+    list, media,
     options::{ListOptions, delete_request, manager, patch_options, write_options},
     unknown,
 };
 use crate::{
     Patch, Sub, behavior,
     http::{Request, Response},
-    registry::{Deleted, Options, Target},
+    registry::{Deleted, Options, Target, meta},
     server::Api,
 };
 use http::header::{CONTENT_TYPE, WARNING};
@@ -34,7 +34,7 @@ pub(crate) fn sub_of(kind: &Kind, name: &str) -> Result<Sub, Status> {
     if kind.plural == owner { Ok(sub) } else { Err(unknown()) }
 }
 
-fn target<'a>(request: &'a Request, kind: &'a Arc<Kind>, sub: Sub, options: Options) -> Target<'a> {
+pub(super) fn target<'a>(request: &'a Request, kind: &'a Arc<Kind>, sub: Sub, options: Options) -> Target<'a> {
     let target = Target::new(&request.user, kind, &request.info.namespace, &request.info.name, sub);
     Target { options, manager: manager(request), ..target }
 }
@@ -150,7 +150,7 @@ async fn parse_patch(api: &Api, kind: &Arc<Kind>, request: &Request) -> Result<(
         let (config, complaints) = parse_config(&request.body)?;
         return Ok((Patch::Apply { config, force }, complaints, options));
     }
-    let (value, complaints) = match mote_schema::prune::parse_json(&request.body) {
+    let (mut value, complaints) = match mote_schema::prune::parse_json(&request.body) {
         Ok(parsed) => parsed,
         Err(error) => {
             // Nobody reads a patch of what is not there.
@@ -162,7 +162,10 @@ async fn parse_patch(api: &Api, kind: &Arc<Kind>, request: &Request) -> Result<(
     let wrap = match media {
         "application/json-patch+json" => Patch::Json,
         "application/merge-patch+json" => Patch::Merge,
-        _ => Patch::Strategic,
+        _ => {
+            mote_schema::strategic::round(&mut value);
+            Patch::Strategic
+        }
     };
     Ok((wrap(value), complaints, options))
 }
@@ -266,19 +269,29 @@ pub(crate) async fn scale(api: &Api, kind: &Arc<Kind>, request: Request) -> Resu
     Ok(warn(media::document(api, 200, &scale, form)?, &target.warnings))
 }
 
+/// What is posted to be answered, not stored: of the right kind, its types checked, in the request's namespace.
+pub(super) fn posted(api: &Api, target: &mut Target<'_>, kind: &Kind, request: &Request) -> Result<Value, Status> {
+    let (mut body, complaints) = media::parse(api, request, &kind.kind)?;
+    // What older clients evict with means the same (EvictionREST.AcceptsGroupVersion).
+    if !(kind.kind == "Eviction" && body["apiVersion"] == "policy/v1beta1" && body["kind"] == "Eviction") {
+        check_kind(api, kind, &body, &request.body)?;
+    }
+    target.decode_as(kind, &mut body, complaints)?;
+    meta::settle_namespace(meta::metadata(&mut body)?, target.kind.namespaced, target.namespace)?;
+    body["kind"] = kind.kind.to_string().into();
+    body["apiVersion"] = kind.api_version().into();
+    Ok(body)
+}
+
 pub(crate) async fn create_sub(api: &Api, kind: &Arc<Kind>, request: Request) -> Result<Response, Status> {
     let form = media::negotiate(&request, kind)?;
     let mut target = target(&request, kind, Sub::Main, write_options(&request.query, "CreateOptions")?);
-    let wanted = kind.subresource(&request.info.subresource).map_or("", |sub| &sub.kind);
-    let (body, _) = media::parse(api, &request, wanted)?;
-    let posted = behavior::posted(kind, &request.info.subresource);
-    let posted = posted.and_then(|[group, version, name]| api.catalog().by_kind(group, version, name).cloned());
-    // What older clients evict with means the same (EvictionREST.AcceptsGroupVersion).
-    let is_older = body["apiVersion"] == "policy/v1beta1" && body["kind"] == "Eviction";
-    if let Some(posted) = posted.filter(|_| !is_older) {
-        check_kind(api, &posted, &body, &request.body)?;
-    }
-    options::check_dry_run(&body, &mut target.options);
-    let answer = behavior::create_sub(api, &mut target, &request.info.subresource, body).await?;
-    Ok(warn(media::document(api, 201, &answer, form)?, &target.warnings))
+    let sub = request.info.subresource.as_str();
+    let catalog = api.catalog();
+    let posted_kind = behavior::posted(kind, sub);
+    let posted_kind = posted_kind.and_then(|[group, version, name]| catalog.by_kind(group, version, name));
+    let body = posted(api, &mut target, posted_kind.ok_or_else(unknown)?, &request)?;
+    let answer = behavior::create_sub(api, &mut target, sub, body).await;
+    let response = answer.and_then(|answer| media::document(api, 201, &answer, form));
+    Ok(warn(response.unwrap_or_else(|status| Response::error(&status)), &target.warnings))
 }

@@ -72,6 +72,7 @@ pub(super) fn ephemeral_containers(list: &At<'_>, spec: &At<'_>, pod: &Pod<'_>, 
     let mut names: HashSet<&str> = others.iter().flat_map(|l| l.items()).map(|c| c.get("name").str()).collect();
     for container in list.items() {
         common(&container, pod, errors);
+        image_is_trimmed(&container, errors);
         let name = container.get("name");
         if !names.insert(name.str()) {
             errors.duplicate(&name);
@@ -81,8 +82,17 @@ pub(super) fn ephemeral_containers(list: &At<'_>, spec: &At<'_>, pod: &Pod<'_>, 
             errors.not_found(&target);
         }
         // In the order of the Go type's fields.
-        let fields =
-            ["ports", "resources", "resizePolicy", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle"];
+        let fields = [
+            "ports",
+            "resources",
+            "resizePolicy",
+            "restartPolicy",
+            "restartPolicyRules",
+            "livenessProbe",
+            "readinessProbe",
+            "startupProbe",
+            "lifecycle",
+        ];
         for field in fields {
             let at = container.get(field);
             if if field == "resources" { !at.is_empty() } else { at.is_set() } {
@@ -96,6 +106,13 @@ pub(super) fn ephemeral_containers(list: &At<'_>, spec: &At<'_>, pod: &Pod<'_>, 
                 }
             }
         }
+    }
+}
+
+pub(super) fn image_is_trimmed(container: &At<'_>, errors: &mut Errors) {
+    let image = container.get("image");
+    if image.str().trim() != image.str() {
+        errors.invalid(&image, "must not have leading or trailing whitespace");
     }
 }
 

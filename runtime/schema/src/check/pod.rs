@@ -28,12 +28,7 @@ pub(super) fn validate(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) 
         }
     }
     for list in ["containers", "initContainers"] {
-        for at in spec.get(list).items() {
-            let image = at.get("image");
-            if image.str().trim() != image.str() {
-                errors.invalid(&image, "must not have leading or trailing whitespace");
-            }
-        }
+        spec.get(list).items().for_each(|at| container::image_is_trimmed(&at, errors));
     }
     match old {
         None => {

@@ -203,6 +203,11 @@ fn load_balancer(spec: &At<'_>, errors: &mut Errors) {
     }
 }
 
+/// service.NeedsHealthCheck
+fn needs_health_check(spec: &At<'_>) -> bool {
+    spec.get("type").str() == "LoadBalancer" && spec.get("externalTrafficPolicy").str() == "Local"
+}
+
 /// validateServiceExternalTrafficPolicy. The health check's port is not asked for: it is allocated where there is a balancer.
 fn traffic(spec: &At<'_>, errors: &mut Errors) {
     let policy = spec.get("externalTrafficPolicy");
@@ -217,7 +222,7 @@ fn traffic(spec: &At<'_>, errors: &mut Errors) {
     }
     let health = spec.get("healthCheckNodePort");
     if let Some(n) = health.int().filter(|n| *n != 0) {
-        if kind == "LoadBalancer" && policy.str() == "Local" {
+        if needs_health_check(spec) {
             errors.each(&health, format::port_number(n));
         } else {
             errors.invalid(
@@ -238,6 +243,10 @@ fn traffic(spec: &At<'_>, errors: &mut Errors) {
 
 fn update(spec: &At<'_>, old: &At<'_>, errors: &mut Errors) {
     const ONCE: &str = "may not change once set";
+    let (health, before) = (spec.get("healthCheckNodePort"), old.get("healthCheckNodePort"));
+    if needs_health_check(spec) && needs_health_check(old) && health.int() != before.int() {
+        errors.forbidden(&health, "field is immutable");
+    }
     let kinds = [spec.get("type").str(), old.get("type").str()];
     if kinds.contains(&"ExternalName") || is_headless(spec) && is_headless(old) {
         return;
