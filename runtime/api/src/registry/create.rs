@@ -39,6 +39,7 @@ impl Api {
         target.warnings.extend(meta::dedup_owners(metadata, false));
         defaults::apply(target.kind, &mut value);
         if owners == Owners::Tracked {
+            prepare::converted(target.kind, &mut value);
             owners::track(self, target, &Value::Null, &mut value);
         }
         if !convert::is_needed(target.kind) {
@@ -112,7 +113,7 @@ impl Api {
         let key = target.key(&name);
         if target.options.dry_run {
             if self.store.snapshot().get(&key).is_some() {
-                return Err(Status::already_exists(&target.kind.group, &target.kind.plural, &name));
+                return Err(self.already_exists(target, &name));
             }
             return Ok(Object { kind: target.kind.clone(), doc: encoded.shown, revision: 0 });
         }
@@ -120,11 +121,19 @@ impl Api {
             beside.writes.extend(self.events.admit(&key).into_iter().map(|key| Write::Delete(key.into())));
         }
         self.put(target, key.clone(), Precondition::Absent, encoded, beside).await.map_err(|error| match error {
-            Error::Precondition { key: which, .. } if which == key => {
-                Status::already_exists(&target.kind.group, &target.kind.plural, &name)
-            }
+            Error::Precondition { key: which, .. } if which == key => self.already_exists(target, &name),
             other => storage_error(other),
         })
+    }
+
+    /// Clients wait for one that goes.
+    fn already_exists(&self, target: &Target<'_>, name: &str) -> Status {
+        let mut status = Status::already_exists(&target.kind.group, &target.kind.plural, name);
+        let found = self.get(target.kind, target.namespace, name);
+        if found.is_ok_and(|found| !found.meta().get("deletionTimestamp").str().is_empty()) {
+            status.message = format!("object is being deleted: {}", status.message);
+        }
+        status
     }
 }
 

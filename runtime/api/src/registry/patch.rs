@@ -27,7 +27,7 @@ impl Api {
             let mut new = match change {
                 Patch::Apply { config, force } => {
                     let mut new = owners::apply(self, target, old, config, *force)?;
-                    fit_applied(target, &mut new, &complaints)?;
+                    fit_applied(target, config, &mut new, &complaints)?;
                     new
                 }
                 _ if old.is_null() => return Err(target.not_found()),
@@ -173,23 +173,19 @@ fn other_kind(target: &Target<'_>, new: &Value) -> Result<Option<String>, Status
 
 /// What comes of an apply has its types checked and may hold no unknown field; only the configuration's text can still
 /// be complained of.
-fn fit_applied(target: &mut Target<'_>, new: &mut Value, complaints: &[String]) -> Result<(), Status> {
+fn fit_applied(target: &mut Target<'_>, config: &Value, new: &mut Value, complaints: &[String]) -> Result<(), Status> {
     use super::FieldValidation::{Ignore, Strict, Warn};
     let asked = std::mem::replace(&mut target.options.validation, Ignore);
     let fitted = target.fit(target.kind, new, Vec::new(), Vec::new());
     target.options.validation = asked;
     fitted.map_err(|error| {
         let (kind, version) = (&target.kind.kind, target.kind.api_version());
-        Status::new(
-            500,
-            "",
-            format!(
-                "failed to convert new object ({}/{}; {}, Kind={kind}) to proper version: {error}",
-                target.namespace,
-                target.name,
-                if target.kind.group.is_empty() { format!("/{version}") } else { version.clone() },
-            ),
-        )
+        let slash = if target.kind.group.is_empty() { "/" } else { "" };
+        let (what, error) = (format!("{slash}{version}, Kind={kind}"), strategic::restored(&error));
+        let of = |field: &str| config["metadata"][field].as_str().unwrap_or("");
+        let object = format!("{}/{}; {what}", of("namespace"), of("name"));
+        let text = format!("failed to convert new object ({object}) to proper version: unable to convert unstructured object to {what}: {error}");
+        Status::new(500, "", text)
     })?;
     match asked {
         Strict if !complaints.is_empty() => Err(Status::bad_request(format!(

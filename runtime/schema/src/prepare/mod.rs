@@ -253,6 +253,13 @@ fn without_election(map: &mut Members) {
 /// What older API versions had as a field of its own (pkg/apis/apps/v1/conversion.go); it counts changes of the template.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
+/// What upstream's way through its internal type leaves in an object, so that who creates it owns that too.
+pub fn converted(kind: &Kind, value: &mut Value) {
+    if let ("apps", "DaemonSet", Some(map)) = (&*kind.group, &*kind.kind, value.as_object_mut()) {
+        set_template_generation(map, 0);
+    }
+}
+
 fn set_template_generation(map: &mut Members, generation: i64) {
     let meta = map.entry("metadata").or_insert_with(|| json!({})).as_object_mut();
     if let Some(annotations) = meta.and_then(|m| defaults::object(m, "annotations")) {
