@@ -57,7 +57,16 @@ pub(super) fn warn(mut response: Response, warnings: &[String]) -> Response {
 pub(super) fn check_kind(api: &Api, kind: &Kind, body: &Value, raw: &[u8]) -> Result<(), Status> {
     let text = |field: &str| body[field].as_str().filter(|text| !text.is_empty());
     let expected = kind.api_version();
-    let (version, name) = (text("apiVersion").unwrap_or(&expected), text("kind").unwrap_or(&kind.kind));
+    // Only built-in kinds are known by the request alone.
+    let (assumed, named) = match (kind.is_custom(), text("kind")) {
+        (true, None) => {
+            let error = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(raw));
+            return Err(media::unrecognized(&kind.kind, &error, raw));
+        }
+        (true, named) => ("", named),
+        (false, named) => (&*expected, named),
+    };
+    let (version, name) = (text("apiVersion").unwrap_or(assumed), named.unwrap_or(&kind.kind));
     let (group, number) = version.split_once('/').unwrap_or(("", version));
     if number.contains('/') {
         return Err(media::unrecognized(&kind.kind, &format!("unexpected GroupVersion string: {version}"), raw));

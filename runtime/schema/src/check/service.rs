@@ -243,10 +243,6 @@ fn traffic(spec: &At<'_>, errors: &mut Errors) {
 
 fn update(spec: &At<'_>, old: &At<'_>, errors: &mut Errors) {
     const ONCE: &str = "may not change once set";
-    let (health, before) = (spec.get("healthCheckNodePort"), old.get("healthCheckNodePort"));
-    if needs_health_check(spec) && needs_health_check(old) && health.int() != before.int() {
-        errors.forbidden(&health, "field is immutable");
-    }
     let kinds = [spec.get("type").str(), old.get("type").str()];
     if kinds.contains(&"ExternalName") || is_headless(spec) && is_headless(old) {
         return;
@@ -263,6 +259,10 @@ fn update(spec: &At<'_>, old: &At<'_>, errors: &mut Errors) {
     let (class, old_class) = (spec.get("loadBalancerClass"), old.get("loadBalancerClass"));
     if kinds == ["LoadBalancer", "LoadBalancer"] && class.value != old_class.value {
         errors.invalid_null(&class, ONCE);
+    }
+    let (health, before) = (spec.get("healthCheckNodePort"), old.get("healthCheckNodePort"));
+    if needs_health_check(spec) && needs_health_check(old) && health.int() != before.int() {
+        errors.forbidden(&health, "field is immutable");
     }
 }
 

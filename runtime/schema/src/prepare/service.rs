@@ -5,16 +5,27 @@ use crate::{Map, Value};
 
 pub(super) fn create(map: &mut Members) {
     pair_cluster_ips(None, map);
+    drop_internal_policy(map);
 }
 
 pub(super) fn update(old: &Value, map: &mut Members) {
     pair_cluster_ips(Some(old), map);
+    drop_internal_policy(map);
     let (before, balanced) = (&old["spec"], is(map.get("spec"), &["LoadBalancer"]));
     let Some(Value::Object(spec)) = map.get_mut("spec") else { return };
     keep_allocated(before, spec);
     drop_unneeded(before, spec);
     if !balanced {
         set_in(map, "status", "loadBalancer", Some(Value::Object(Map::new())));
+    }
+}
+
+/// What upstream does not show where there is nothing to balance (defaultOnReadInternalTrafficPolicy).
+fn drop_internal_policy(map: &mut Members) {
+    let Some(Value::Object(spec)) = map.get_mut("spec") else { return };
+    let is_valid = spec.get("internalTrafficPolicy").is_some_and(|policy| *policy == "Cluster" || *policy == "Local");
+    if is_valid && has_type(spec, &["ExternalName"]) {
+        spec.remove("internalTrafficPolicy");
     }
 }
 
