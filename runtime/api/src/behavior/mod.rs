@@ -336,10 +336,6 @@ pub(crate) async fn create_sub(
     match (target.kind.group.as_ref(), target.kind.plural.as_ref(), sub) {
         ("", "pods", "binding") => pod::bind(api, target, body).await,
         ("", "pods", "eviction") => eviction::evict(api, target, body).await,
-        ("", "namespaces", "finalize") => {
-            let mut target = target.at(target.kind, crate::Sub::Finalize);
-            Ok(api.update(&mut target, body).await?.to_value())
-        }
         ("", "serviceaccounts", "token") => crate::tokens::create(api, target, body),
         _ => Err(Status::new(404, "NotFound", "the server could not find the requested resource")),
     }

@@ -85,6 +85,7 @@ impl Rest {
         if components::is_theirs(&kind) {
             return components::answer(&self.api, &kind, &request).await;
         }
+        check_name(&info.name)?;
         match info.subresource.as_str() {
             "" | "status" | "finalize" | "approval" | "ephemeralcontainers" | "resize" => {
                 self.plain(kind, request).await
@@ -112,17 +113,7 @@ impl Rest {
             sub => sub?,
         };
         let main = sub == crate::Sub::Main;
-        let name = request.info.name.as_str();
-        let named = !name.is_empty();
-        // What cannot be part of a key (apimachinery/pkg/api/validation/path).
-        let wrong = match name {
-            "." | ".." => format!("may not be '{name}'"),
-            _ if name.contains('%') => "may not contain '%'".to_owned(),
-            _ => String::new(),
-        };
-        if !wrong.is_empty() {
-            return Err(Status::bad_request(format!("Name parameter invalid: {name:?}: {wrong}")));
-        }
+        let named = !request.info.name.is_empty();
         let unsupported = |verb: &str| Status::method_not_supported(&kind.group, &kind.plural, verb);
         match request.info.verb.as_str() {
             "get" => list::get(&self.api, &kind, &request).await,
@@ -138,6 +129,16 @@ impl Rest {
             verb => Err(unsupported(verb)),
         }
     }
+}
+
+/// Refuses what cannot be part of a key (apimachinery/pkg/api/validation/path).
+fn check_name(name: &str) -> Result<(), Status> {
+    let wrong = match name {
+        "." | ".." => format!("may not be '{name}'"),
+        _ if name.contains('%') => "may not contain '%'".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(Status::bad_request(format!("Name parameter invalid: {name:?}: {wrong}")))
 }
 
 /// The handler of custom kinds misses the object where there is no such part of it.
