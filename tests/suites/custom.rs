@@ -357,6 +357,7 @@ fn a_webhook_makes_one_version_from_another() {
     );
     assert!(patched.success, "{patched}");
     assert_eq!(client.get(&path("v1", "/a")).json()["spec"], json!({"host": "h", "port": "81"}));
+    assert!(create(&kubectl, &definition.object("stuck", json!({"host": "broken"}))).success);
     // The storage version changes; what was stored before is converted when it is read.
     manifest["spec"]["versions"][0]["storage"] = json!(false);
     manifest["spec"]["versions"][1]["storage"] = json!(true);
@@ -369,6 +370,18 @@ fn a_webhook_makes_one_version_from_another() {
     assert_eq!(webhook.calls().len(), calls, "the write stored the new version");
     let broken = create(&kubectl, &definition.object("c", json!({"host": "broken"})));
     refused(&broken, "conversion webhook for webhook.example.com/v1, Kind=Thing failed: cannot do that");
+    // What is there and cannot be read is not taken for absent.
+    let stuck =
+        json!({"apiVersion": "webhook.example.com/v2", "kind": "Thing", "metadata": {"name": "stuck"}}).to_string();
+    for (method, form) in [
+        ("PATCH", "application/merge-patch+json"),
+        ("PATCH", "application/apply-patch+yaml"),
+        ("PUT", "application/json"),
+    ] {
+        let headers = [("Content-Type", form)];
+        let answer = client.request(method, &path("v2", "/stuck?fieldManager=f"), &headers, stuck.as_bytes());
+        assert!(answer.text().contains("Kind=Thing failed: cannot do that"), "{method} {form}: {}", answer.text());
+    }
     kubectl.ok("delete things.v1.webhook.example.com a b");
 }
 

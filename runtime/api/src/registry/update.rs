@@ -59,6 +59,7 @@ impl Api {
             target.warnings.truncate(said);
             let current = match self.current(&kind, target.namespace, target.name).await {
                 Ok(current) => current,
+                Err(status) if !status.is_not_found() => return Err(status),
                 Err(_) => match self.create_by_update(target, owners, change).await {
                     Err(status) if status.is_already_exists() => continue,
                     result => return result,
