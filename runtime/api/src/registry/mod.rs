@@ -188,6 +188,16 @@ pub(crate) const MODIFIED: &str =
 /// the deadline; a single writer cannot lose this often unless the others never stop).
 pub(crate) const MAX_TRIES: usize = 64;
 
+/// Why there is no such object: what cannot be part of a key is never stored (apimachinery/pkg/api/validation/path).
+fn missing(kind: &Kind, name: &str) -> Status {
+    let wrong = match name {
+        "." | ".." => format!("may not be '{name}'"),
+        _ if name.contains('%') => "may not contain '%'".to_owned(),
+        _ => return Status::not_found(&kind.group, &kind.plural, name),
+    };
+    Status::bad_request(format!("Name parameter invalid: {name:?}: {wrong}"))
+}
+
 impl Api {
     pub(crate) fn get(&self, kind: &Arc<Kind>, namespace: &str, name: &str) -> Result<Object, Status> {
         let key = kind.key(namespace, name);
@@ -196,7 +206,7 @@ impl Api {
         }
         match self.store.unreadable(&key).filter(|found| *found.key == *key) {
             Some(unreadable) => Err(Status::internal(unreadable)),
-            None => Err(Status::not_found(&kind.group, &kind.plural, name)),
+            None => Err(missing(kind, name)),
         }
     }
 

@@ -85,7 +85,6 @@ impl Rest {
         if components::is_theirs(&kind) {
             return components::answer(&self.api, &kind, &request).await;
         }
-        check_name(&info.name)?;
         match info.subresource.as_str() {
             "" | "status" | "finalize" | "approval" | "ephemeralcontainers" | "resize" => {
                 self.plain(kind, request).await
@@ -129,16 +128,6 @@ impl Rest {
             verb => Err(unsupported(verb)),
         }
     }
-}
-
-/// Refuses what cannot be part of a key (apimachinery/pkg/api/validation/path).
-fn check_name(name: &str) -> Result<(), Status> {
-    let wrong = match name {
-        "." | ".." => format!("may not be '{name}'"),
-        _ if name.contains('%') => "may not contain '%'".to_owned(),
-        _ => return Ok(()),
-    };
-    Err(Status::bad_request(format!("Name parameter invalid: {name:?}: {wrong}")))
 }
 
 /// The handler of custom kinds misses the object where there is no such part of it.
